@@ -1,0 +1,25 @@
+"""Search, group, map and check unlabelled images with an autoencoder trained on those very images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["AesearchError", "Collection", "__version__"]
+
+if TYPE_CHECKING:
+    from aesearch.collection import Collection
+    from aesearch.errors import AesearchError
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: `import aesearch` alone costs nothing."""
+    if name == "Collection":
+        from aesearch.collection import Collection
+
+        return Collection
+    if name == "AesearchError":
+        from aesearch.errors import AesearchError
+
+        return AesearchError
+    raise AttributeError(name)

@@ -1,0 +1,76 @@
+"""The odd ones out: images ranked by a score, and how well the score tells them apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.errors import AesearchError
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The oddest rows.
+
+    Attributes
+    ----------
+    rows : (top,) int64
+        Oddest first; equal scores in row order.
+    scores : (top,) float32
+        Larger is odder.
+    scored : int
+        How many rows were ranked.
+    auroc : float or None
+        Area under the ROC curve of the score for telling images of other labels from the normal one.
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    scored: int
+    auroc: float | None = None
+
+
+def rank(
+    scores: NDArray[np.float32], *, top: int = 50, labels: list[str] | None = None, normal_label: str | None = None
+) -> Ranking:
+    """Rank images by how odd they are.
+
+    Parameters
+    ----------
+    scores : (n,) float32
+        Larger is odder; for example the mean squared reconstruction error per pixel.
+    top : int
+        How many to return.
+    labels : list of n str, optional
+        With ``normal_label``, what the AUROC is measured against; unlabelled rows are left out of it.
+
+    Raises
+    ------
+    AesearchError
+        No image, or no other image, has the normal label.
+    """
+    order = np.argsort(-scores, kind="stable")[:top]
+    auroc = None if normal_label is None else measure_auroc(scores, labels or [""] * len(scores), normal_label)
+    return Ranking(order, scores[order], len(scores), auroc)
+
+
+def measure_auroc(scores: NDArray[np.float32], labels: list[str], normal_label: str) -> float:
+    """AUROC of the scores for telling other labels (odd) from the normal one; 0.5 is chance, 1 perfect."""
+    from sklearn.metrics import roc_auc_score
+
+    names = np.array(labels, dtype=str)
+    known = names != ""
+    if not known.any():
+        raise AesearchError("--normal-label needs labels, and these images have none (--labels folder takes sub-folders)")
+    odd = names[known] != normal_label
+    if odd.all():
+        raise AesearchError(f"no image has the label {normal_label!r}; there is: {_some(np.unique(names[known]))}")
+    if not odd.any():
+        raise AesearchError(f"every image has the label {normal_label!r}: there is nothing odd to measure with")
+    return float(roc_auc_score(odd, scores[known]))
+
+
+def _some(names: NDArray[np.str_]) -> str:
+    return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")

@@ -1,0 +1,584 @@
+"""The command line: parse, one library call, show. The only place that prints or sets exit codes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+import aesearch
+from aesearch.errors import AesearchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aesearch.collection import Collection, Hits
+    from aesearch.sources import Source
+
+HOME = Path("indexes")
+
+
+class Group(TyperGroup):
+    """Turns what a user can cause into one line on standard error and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except AesearchError as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on where it can", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
+            raise typer.Exit(0) from None
+        except OSError as error:
+            fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+
+
+def fail(message: str) -> NoReturn:
+    """One line, exit 1."""
+    print(f"error: {printable(message)}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+app = typer.Typer(
+    cls=Group, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Search, group, map and check unlabelled images with an autoencoder trained on those very images.\n\n"
+         "Start with:  aesearch build-index FOLDER  and then  aesearch query img.png -k 10",
+)  # fmt: skip
+
+SOURCE_HELP = (
+    "Where the images come from: a folder, digits, mnist[:train|:test] and other torchvision datasets, "
+    "an .npy/.npz/.h5 array, or a .csv/.parquet table with a column 'path'."
+)
+SourceArgument = Annotated[str | None, typer.Argument(help=SOURCE_HELP, show_default=False)]
+CollectionOption = Annotated[
+    str,
+    typer.Option("--collection", "-c", envvar="AESEARCH_COLLECTION",
+                 help="Name of a collection under indexes/, or a folder."),
+]  # fmt: skip
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+LabelsOption = Annotated[str, typer.Option(help="folder: a file's sub-folder is its label; none.")]
+DataDirOption = Annotated[
+    str | None,
+    typer.Option(envvar="AESEARCH_DATA", help="Where torchvision's datasets lie, or are downloaded to.",
+                 show_default="data"),
+]  # fmt: skip
+SeedOption = Annotated[int, typer.Option(help="Same seed, same machine: same result.")]
+SaveOption = Annotated[Path | None, typer.Option(help="Also draw the answer as a picture: sheet.png.")]
+
+# Options of training are None unless given: what is not said is chosen from the data.
+ArchOption = Annotated[str | None, typer.Option(help="Architecture.", show_default="conv")]
+LatentOption = Annotated[int | None, typer.Option(min=1, help="Numbers in a feature vector.", show_default="64, less for tiny images")]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(help="Pixels the encoder sees: longer side (64), or HEIGHTxWIDTH (48x64).",
+                 show_default="median of the images, at most 64"),
+]  # fmt: skip
+WidthsOption = Annotated[
+    str | None,
+    typer.Option(help="Channels after each halving, like 16,32,64.", show_default="16,32,64,… down to about 4x4"),
+]
+ChannelsOption = Annotated[int | None, typer.Option(help="1 grey, 3 colour.", show_default="from the images")]
+InvarianceOption = Annotated[
+    str | None,
+    typer.Option(help="none, light, strong: which random rotation, shift, scale and shear the encoder learns to "
+                      "undo. none: plain reconstruction.", show_default="strong"),
+]  # fmt: skip
+LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default="mse")]
+EpochsOption = Annotated[int | None, typer.Option(min=1, help="Passes over the images.", show_default="10 to 100, by number of images")]
+BatchOption = Annotated[int | None, typer.Option(min=1, help="Images a training step.", show_default="128, less for few images")]
+RateOption = Annotated[float | None, typer.Option(help="Peak learning rate.", show_default="0.003")]
+TrainSeedOption = Annotated[int | None, typer.Option(help="Same seed, same machine: same weights.", show_default="0")]
+
+
+@app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Set up what all commands share."""
+    if version:
+        print(f"aesearch {aesearch.__version__}")
+        raise typer.Exit
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Notes())
+    logger = logging.getLogger("aesearch")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+class _Notes(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        return prefix + printable(record.getMessage())
+
+
+@app.command()
+def train(
+    source: SourceArgument = None,
+    collection: CollectionOption = "default",
+    arch: ArchOption = None,
+    latent_dim: LatentOption = None,
+    widths: WidthsOption = None,
+    image_size: SizeOption = None,
+    channels: ChannelsOption = None,
+    invariance: InvarianceOption = None,
+    loss: LossOption = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    learning_rate: RateOption = None,
+    seed: TrainSeedOption = None,
+    labels: LabelsOption = "none",
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train an autoencoder on a source; replaces the collection's encoder.
+
+    Example: aesearch train photos/ -c photos --latent-dim 32 --epochs 20
+    """
+    from aesearch.sources import open_source
+    from aesearch.training import TrainingOptions
+
+    if source is None and not resume:
+        raise typer.BadParameter("give a SOURCE, or --resume", param_hint="SOURCE")
+    given = _training(arch=arch, latent_dim=latent_dim, widths=widths, image_size=image_size, channels=channels,
+                      invariance=invariance, loss=loss, epochs=epochs, batch_size=batch_size,
+                      learning_rate=learning_rate, seed=seed)  # fmt: skip
+    opened = _open(collection, device)
+    if resume:
+        options, images, opening = opened.resumable(given)
+    if source is not None:
+        images, opening = open_source(source, labels=labels, data_dir=data_dir), _opening(labels, data_dir)
+    opened.train(images, options if resume else TrainingOptions(**given), opening, resume=resume)
+    figures = opened.manifest.artifacts["encoder"]["figures"]
+    if as_json:
+        return _print_json({"collection": str(opened.folder), **figures})
+    print(f"trained in {figures['seconds']:.0f} s; held-out loss {figures['held_out_loss']:.5f} "
+          f"(epoch {figures['best_epoch']}), reconstruction error {figures['reconstruction_mse']:.5f}; "
+          f"curve: {opened.folder / 'history.png'}")  # fmt: skip
+
+
+@app.command()
+def extract(
+    source: SourceArgument = None,
+    collection: CollectionOption = "default",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch.", show_default="by device")] = None,
+    labels: LabelsOption = "none",
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Encode every image of a source into the feature store; an interrupted run goes on.
+
+    Example: aesearch extract more-photos/ -c photos
+    """
+    opened = _open(collection, device)
+    done = opened.extract(_source(source, labels, data_dir), _opening(labels, data_dir, opened, source),
+                          batch_size=batch_size)  # fmt: skip
+    if as_json:
+        return _print_json({"collection": str(opened.folder), "rows": done.rows, "skipped": done.skipped,
+                            "images_per_second": done.images_per_second})  # fmt: skip
+    print(f"{done.rows:,} rows, {done.skipped:,} files skipped, {done.images_per_second:,.0f} images/s: "
+          f"{opened.folder / 'features.h5'}")  # fmt: skip
+
+
+@app.command("build-index")
+def build_index(
+    source: SourceArgument = None,
+    collection: CollectionOption = "default",
+    index: Annotated[
+        str | None,
+        typer.Option(help="auto, flat (exact), hnsw, ivf, ivfpq, or a FAISS factory string.", show_default="auto"),
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="cosine or l2.", show_default="cosine")] = None,
+    min_recall: Annotated[
+        float | None,
+        typer.Option(help="Below this recall@10 the search effort is raised, then exact search used.",
+                     show_default="0.95"),
+    ] = None,
+    arch: ArchOption = None,
+    latent_dim: LatentOption = None,
+    widths: WidthsOption = None,
+    image_size: SizeOption = None,
+    channels: ChannelsOption = None,
+    invariance: InvarianceOption = None,
+    loss: LossOption = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    learning_rate: RateOption = None,
+    seed: TrainSeedOption = None,
+    labels: LabelsOption = "none",
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a collection of other images or settings.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Do what is missing of train and extract, then build the search index.
+
+    Run again, it uses what is there. Without SOURCE it works on the collection's own images.
+
+    Example: aesearch build-index photos/ -c photos --labels folder
+    """
+    from aesearch.index import IndexOptions
+
+    given = _training(arch=arch, latent_dim=latent_dim, widths=widths, image_size=image_size, channels=channels,
+                      invariance=invariance, loss=loss, epochs=epochs, batch_size=batch_size,
+                      learning_rate=learning_rate, seed=seed)  # fmt: skip
+    opened = _open(collection, device)
+    asked = {k: v for k, v in (("kind", index), ("metric", metric), ("min_recall", min_recall)) if v is not None}
+    opened.complete(
+        _source(source, labels, data_dir), _opening(labels, data_dir, opened, source), given,
+        IndexOptions(**asked) if asked else None, overwrite=overwrite,
+    )  # fmt: skip
+    info = opened.info()
+    if as_json:
+        return _print_json(info)
+    from aesearch.index import describe_figures
+
+    print(f"{info['rows']:,} images of {printable(info['source'])} in {opened.folder}, {info['dim']} numbers each")
+    print(f"index: {describe_figures(info['index'])}, {info['index']['metric']}")
+
+
+@app.command()
+def query(
+    images: Annotated[list[Path] | None, typer.Argument(help="Image files of any size and mode.", show_default=False)] = None,
+    collection: CollectionOption = "default",
+    k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
+    row: Annotated[list[int] | None, typer.Option(help="A row of the collection instead; repeatable.")] = None,
+    id: Annotated[list[str] | None, typer.Option(help="An id of the collection instead; repeatable.")] = None,
+    save: SaveOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Find the nearest neighbours of images.
+
+    Example: aesearch query img.png -k 10 --save neighbours.png
+    """
+    if not (images or row or id):
+        raise typer.BadParameter("give an image file, --row or --id", param_hint="IMAGE")
+    opened = _open(collection, device)
+    hits = opened.query_images(list(images), k=k) if images else []
+    rows = [*(row or []), *(opened.row_of(i) for i in id or [])]
+    hits += opened.query_rows(rows, k=k) if rows else []
+    if save:
+        from aesearch.report import draw_query
+
+        _save(draw_query(opened, hits, [*opened.look_at(list(images or [])), *opened.pictures(rows)]), save)
+    if as_json:
+        return _print_json({"collection": str(opened.folder), "metric": opened.metric, "k": k,
+                            "queries": [_hits_json(h) for h in hits]})  # fmt: skip
+    for found in hits:
+        print(f"{printable(found.query)}")
+        _print_table(
+            ["rank", opened.metric, "row", "label", "id"],
+            [[str(n), f"{d:.4f}", str(r), label, i] for n, (d, r, label, i) in
+             enumerate(zip(found.distances, found.rows, found.labels, found.ids, strict=True), 1)],
+        )  # fmt: skip
+
+
+@app.command()
+def anomalies(
+    source: SourceArgument = None,
+    collection: CollectionOption = "default",
+    top: Annotated[int, typer.Option(min=1, help="How many to list.")] = 50,
+    normal_label: Annotated[
+        str | None, typer.Option(help="Measure how well the score tells other labels from this one (AUROC).")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the list to this file.")] = None,
+    save: SaveOption = None,
+    labels: LabelsOption = "none",
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """List the images the autoencoder reconstructs worst: of the collection, or of SOURCE.
+
+    The score is the mean squared error per pixel on the [0, 1] scale; larger is odder.
+
+    Example: aesearch anomalies --top 50 --save odd.png
+    """
+    opened = _open(collection, device)
+    new = _source(source, labels, data_dir)
+    found = opened.anomalies(new, top=top, normal_label=normal_label)
+    listed = [
+        {"rank": n, "row": int(r), "id": i, "label": label, "score": float(s)}
+        for n, (r, i, label, s) in enumerate(zip(found.rows, found.ids, found.labels, found.scores, strict=True), 1)
+    ]
+    if csv:
+        _write_csv(csv, listed)
+    if save:
+        from aesearch.report import draw_anomalies
+
+        _save(draw_anomalies(opened, found, new), save)
+    if as_json:
+        return _print_json({"collection": str(opened.folder), "score": "reconstruction", "scored": found.scored,
+                            "threshold": None, "auroc": found.auroc, "anomalies": listed})  # fmt: skip
+    if found.auroc is not None:
+        print(f"AUROC {found.auroc:.4f} for telling other labels from {printable(normal_label or '')}")
+    _print_table(["rank", "error", "row", "label", "id"],
+                 [[str(a["rank"]), f"{a['score']:.5f}", str(a["row"]), a["label"], a["id"]] for a in listed])  # fmt: skip
+
+
+@app.command()
+def cluster(
+    collection: CollectionOption = "default",
+    method: Annotated[str, typer.Option(help="gmm, kmeans, hdbscan.")] = "gmm",
+    clusters: Annotated[str, typer.Option(help="How many, or auto: the number of best silhouette, 2 to 30.")] = "auto",
+    space: Annotated[str, typer.Option(help="umap or features: where to group.")] = "umap",
+    seed: SeedOption = 0,
+    save: SaveOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Group the images; the groups are kept in clusters.h5.
+
+    Example: aesearch cluster --clusters 10 --save groups.png
+    """
+    if clusters != "auto" and not clusters.isdecimal():
+        raise typer.BadParameter(f"{clusters!r} is neither a number nor auto", param_hint="--clusters")
+    opened = _open(collection)
+    found = opened.cluster(method=method, clusters=None if clusters == "auto" else int(clusters), space=space, seed=seed)
+    if save:
+        from aesearch.report import draw_clusters
+
+        _save(draw_clusters(opened, found), save)
+    if as_json:
+        return _print_json({"method": method, "space": space, "clusters": len(found.sizes), "sizes": found.sizes,
+                            "silhouette": found.silhouette, "against_labels": found.against_labels})  # fmt: skip
+    noise = int((found.assignments < 0).sum())
+    quality = "none with one cluster" if found.silhouette is None else f"{found.silhouette:.3f}"
+    print(f"{len(found.sizes)} clusters by {method} on {space}: sizes {', '.join(map(str, found.sizes)) or '-'}"
+          + (f"; {noise} left out as noise" if noise else ""))  # fmt: skip
+    print(f"silhouette {quality}")
+    if found.against_labels:
+        print("against labels: " + ", ".join(f"{name} {v:.3f}" for name, v in found.against_labels.items()))
+
+
+@app.command("map")
+def draw_map(
+    collection: CollectionOption = "default",
+    method: Annotated[str, typer.Option(help="umap, tsne, pca.")] = "umap",
+    dims: Annotated[int, typer.Option(min=2, max=3, help="2 or 3.")] = 2,
+    colour_by: Annotated[str, typer.Option(help="auto, label, cluster, split, none.")] = "auto",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Lay the images out on a map: coordinates, a picture, and a page to pan, zoom and hover.
+
+    Example: aesearch map --method umap
+    """
+    opened = _open(collection)
+    opened.map(method=method, dims=dims, seed=seed, colour_by=colour_by)
+    name = opened.map_name(method, dims)
+    files = {kind: str(opened.folder / f"{name}.{ending}")
+             for kind, ending in (("coordinates", "h5"), ("picture", "png"), ("page", "html"))}  # fmt: skip
+    if as_json:
+        return _print_json({"method": method, "dims": dims, **files})
+    for kind, file in files.items():
+        print(f"{kind}: {file}")
+
+
+@app.command()
+def probe(
+    collection: CollectionOption = "default",
+    top: Annotated[int, typer.Option(min=0, help="How many doubtful labels to list.")] = 20,
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what a linear model and nearest neighbours read off the features; list doubtful labels.
+
+    Uses the splits train and test where there are both, else holds a fifth of each label out.
+
+    Example: aesearch probe --top 20
+    """
+    opened = _open(collection)
+    result = opened.probe(seed=seed)
+    labels = opened.labels()
+    suspicious = [{"row": r, "id": opened.ids[r], "label": labels[r], "predicted": p, "confidence": c}
+                  for r, p, c in result.suspicious[:top]]  # fmt: skip
+    if as_json:
+        return _print_json({
+            "dim": opened.store.dim, "train_rows": result.train_rows, "test_rows": result.test_rows,
+            "linear_accuracy": result.linear_accuracy, "knn_accuracy": result.knn_accuracy,
+            "per_class": result.per_class, "suspicious": suspicious,
+        })  # fmt: skip
+    print(f"linear probe {result.linear_accuracy:.4f}, 10 nearest neighbours {result.knn_accuracy:.4f} "
+          f"({result.train_rows:,} training rows, {result.test_rows:,} test rows)")  # fmt: skip
+    _print_table(["label", "precision", "recall", "test rows"],
+                 [[name, f"{f['precision']:.3f}", f"{f['recall']:.3f}", f"{f['test_rows']:.0f}"]
+                  for name, f in result.per_class.items()])  # fmt: skip
+    if suspicious:
+        print(f"\nlabels to check, {len(result.suspicious)} in doubt:")
+        _print_table(["label", "rather", "surety", "row", "id"],
+                     [[s["label"], s["predicted"], f"{s['confidence']:.3f}", str(s["row"]), s["id"]]
+                      for s in suspicious])  # fmt: skip
+
+
+@app.command()
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    collection: CollectionOption = "default",
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Label new images with the probe; run aesearch probe first.
+
+    Example: aesearch classify new/*.png
+    """
+    opened = _open(collection, device)
+    answers = opened.classify(list(images))
+    if as_json:
+        return _print_json({"collection": str(opened.folder), "images": [
+            {"image": str(image), "label": label, "probability": chance}
+            for image, (label, chance) in zip(images, answers, strict=True)]})  # fmt: skip
+    _print_table(["label", "probability", "image"],
+                 [[label, f"{chance:.3f}", str(image)] for image, (label, chance) in zip(images, answers, strict=True)])  # fmt: skip
+
+
+@app.command()
+def info(collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
+    """Say what a collection holds, how it was made and how good it measured.
+
+    Example: aesearch info -c photos
+    """
+    opened = _open(collection, must_exist=True)
+    document = opened.info()
+    if as_json:
+        return _print_json(document)
+    print(f"collection  {opened.folder}")
+    print(f"source      {printable(document['source'] or '-')}")
+    print(f"rows        {document['rows']:,}" + (f" x {document['dim']} numbers ({document['arch']})" if document["dim"] else ""))
+    for name, artifact in document["artifacts"].items():
+        print(f"\n{name}  ({artifact['file']}, {artifact['time']})")
+        for key, value in artifact["figures"].items():
+            print(f"  {key:20} {_short(value)}")
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Argument(help="File to write; for tensorboard a folder.", show_default=False)],
+    collection: CollectionOption = "default",
+    format: Annotated[str, typer.Option(help="npy, csv, parquet, tensorboard.")] = "npy",
+) -> None:
+    """Write the features for use elsewhere; row order is the collection's.
+
+    npy: the array (rows, dim) float32. csv, parquet: id, label, split, reconstruction_error, then the
+    features. tensorboard: a folder for its embedding projector.
+
+    Example: aesearch export features.parquet --format parquet
+    """
+    from aesearch.export import export_features
+
+    opened = _open(collection)
+    export_features(opened.store, output, format)
+    print(f"{opened.store.rows:,} rows: {output}")
+
+
+# -------------------------------------------------------------------- helping the commands
+
+
+def _open(name: str, device: str = "auto", *, must_exist: bool = False) -> Collection:
+    """Open a name under indexes/, or a folder where the text has a slash or is one that exists."""
+    from aesearch.collection import Collection
+
+    is_path = os.sep in name or "/" in name or name in (".", "..") or (Path(name) / "collection.json").is_file()
+    folder = Path(name).expanduser() if is_path else HOME / name
+    if not name.strip():
+        raise typer.BadParameter("a collection needs a name", param_hint="--collection")
+    return Collection.open(folder) if must_exist else Collection(folder, device=device)
+
+
+def _source(name: str | None, labels: str, data_dir: str | None) -> Source | None:
+    from aesearch.sources import open_source
+
+    return None if name is None else open_source(name, labels=labels, data_dir=data_dir)
+
+
+def _opening(
+    labels: str, data_dir: str | None, opened: Collection | None = None, source: str | None = ""
+) -> dict[str, Any]:
+    """How the source was opened; for the collection's own source, as it was before."""
+    if source is None and opened is not None and opened.manifest.source:
+        return {k: v for k, v in opened.manifest.source.items() if k != "name"}
+    return {"labels": labels, "data_dir": str(Path(data_dir).expanduser().resolve()) if data_dir else None}
+
+
+def _training(*, image_size: str | None, widths: str | None, **given: Any) -> dict[str, Any]:
+    """Only what was said."""
+    from aesearch.decoding import parse_image_size
+
+    if image_size is not None:
+        given["image_size"] = parse_image_size(image_size)
+    if widths is not None:
+        if not all(w.strip().isdecimal() for w in widths.split(",")):
+            raise typer.BadParameter(f"{widths!r} is not like 16,32,64", param_hint="--widths")
+        given["widths"] = tuple(int(w) for w in widths.split(","))
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def printable(text: str) -> str:
+    """Replace control characters, which could drive the terminal, by their escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _note(text: str) -> None:
+    print(printable(text), file=sys.stderr)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, ensure_ascii=False))
+
+
+def _print_table(head: list[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their longest cell; the last one runs free."""
+    cells = [head, *([printable(c) for c in row] for row in rows)]
+    widths = [max(len(row[c]) for row in cells) for c in range(len(head) - 1)]
+    for row in cells:
+        print("  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]).rstrip())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+    return printable(text if len(text) <= 100 else text[:99] + "…")
+
+
+def _save(picture: Any, path: Path) -> None:
+    from aesearch.figures import save_picture
+
+    save_picture(picture, path)
+    _note(f"picture: {path}")
+
+
+def _hits_json(hits: Hits) -> dict[str, Any]:
+    return {
+        "query": hits.query,
+        "hits": [
+            {"rank": n, "row": int(r), "id": i, "label": label, "distance": float(d)}
+            for n, (r, i, label, d) in enumerate(zip(hits.rows, hits.ids, hits.labels, hits.distances, strict=True), 1)
+        ],
+    }
+
+
+def _write_csv(path: Path, listed: list[dict[str, Any]]) -> None:
+    import csv
+
+    from aesearch.atomic import replacing
+
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["rank", "row", "id", "label", "score"])
+        writer.writeheader()
+        writer.writerows(listed)
+    _note(f"list: {path}")

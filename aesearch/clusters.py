@@ -1,0 +1,171 @@
+"""Groups of images: k-means, Gaussian mixture, HDBSCAN; on features or on UMAP of them."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.distances import prepare
+from aesearch.errors import AesearchError
+from aesearch.projection import embed_umap
+
+METHODS = ("gmm", "kmeans", "hdbscan")
+SPACES = ("umap", "features")
+UMAP_DIMS = 10
+SAMPLE = 3000  # rows on which the number of clusters is chosen and silhouettes are measured
+MOST_CLUSTERS = 30
+RESTARTS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Clustering:
+    """Groups of rows.
+
+    Attributes
+    ----------
+    assignments : (n,) int32
+        Cluster of each row, numbered from 0 by falling size; -1 for HDBSCAN's noise.
+    method, space : str
+    silhouette : float or None
+        Mean silhouette (Rousseeuw 1987) of up to 3,000 rows in the space that was clustered, noise
+        left out; larger is better, at most 1. None with fewer than two clusters.
+    against_labels : dict or None
+        ``accuracy`` of the best one-to-one match, ``nmi``, ``ari`` (adjusted Rand index) over labelled rows.
+    """
+
+    assignments: NDArray[np.int32]
+    method: str
+    space: str
+    silhouette: float | None
+    against_labels: dict[str, float] | None
+
+    @property
+    def sizes(self) -> list[int]:
+        """Rows in each cluster."""
+        return [int(s) for s in np.bincount(self.assignments[self.assignments >= 0])]
+
+
+def cluster(
+    features: NDArray[np.float32],
+    *,
+    method: str = "gmm",
+    clusters: int | None = None,
+    space: str = "umap",
+    metric: str = "l2",
+    labels: list[str] | None = None,
+    seed: int = 0,
+) -> Clustering:
+    """Group features.
+
+    Parameters
+    ----------
+    features : (n, d) float32
+    method : {"gmm", "kmeans", "hdbscan"}
+        Full-covariance Gaussian mixture, k-means, or HDBSCAN (Campello et al. 2013), which finds its own
+        number of clusters and leaves noise out.
+    clusters : int, optional
+        By default the number of best silhouette among 2 to 30.
+    space : {"umap", "features"}
+        Where to group. UMAP to 10 dimensions first, then a mixture, is N2D (McConville et al. 2021).
+    labels : list of n str, optional
+        Only compared with, never used to group; empty strings are left out.
+
+    Raises
+    ------
+    AesearchError
+        Unknown method or space, or more clusters than rows.
+    """
+    n = len(features)
+    for name, value, allowed in (("method", method, METHODS), ("space", space, SPACES)):
+        if value not in allowed:
+            raise AesearchError(f"cluster {name} {value!r} is not one of {', '.join(allowed)}")
+    if method == "hdbscan" and clusters is not None:
+        raise AesearchError("hdbscan finds the number of clusters itself: leave --clusters out")
+    if clusters is not None and not 1 <= clusters <= n:
+        raise AesearchError(f"{clusters} clusters of {n} images: --clusters must be 1 to {n}")
+    dims = min(UMAP_DIMS, features.shape[1])
+    points = embed_umap(features, dims, metric=metric, seed=seed) if space == "umap" else prepare(features, metric)
+    if method == "hdbscan":
+        raw = _hdbscan(points)
+    else:
+        raw = _group(points, method, clusters or _choose_number(points, method, seed), seed, RESTARTS)
+    assignments = _by_size(raw)
+    return Clustering(assignments, method, space, silhouette(points, assignments, seed), compare(assignments, labels))
+
+
+def _group(points: NDArray[np.float32], method: str, clusters: int, seed: int, restarts: int) -> NDArray[np.int64]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer distinct points than clusters; the result says so itself
+        if method == "kmeans":
+            from sklearn.cluster import KMeans
+
+            return np.asarray(KMeans(clusters, n_init=restarts, random_state=seed).fit_predict(points))
+        from sklearn.mixture import GaussianMixture
+
+        # Double precision and a floor relative to the spread keep covariances of tight groups invertible.
+        floor = 1e-6 + 1e-4 * float(points.var())
+        mixture = GaussianMixture(clusters, n_init=restarts, reg_covar=floor, random_state=seed)
+        return np.asarray(mixture.fit_predict(points.astype(np.float64)))
+
+
+def _hdbscan(points: NDArray[np.float32]) -> NDArray[np.int64]:
+    from sklearn.cluster import HDBSCAN
+
+    if len(points) < 5:
+        return np.full(len(points), -1)
+    smallest = max(5, len(points) // 200)
+    return np.asarray(HDBSCAN(min_cluster_size=smallest, min_samples=5, copy=True).fit_predict(points))
+
+
+def _choose_number(points: NDArray[np.float32], method: str, seed: int) -> int:
+    """Return the number of clusters whose groups, on a sample, have the best silhouette."""
+    rows = np.random.default_rng(seed).permutation(len(points))[:SAMPLE]
+    sample = points[np.sort(rows)]
+    most = min(MOST_CLUSTERS, len(sample) - 1)
+    scores = {k: silhouette(sample, _group(sample, method, k, seed, 1), seed) for k in range(2, most + 1)}
+    found = {k: s for k, s in scores.items() if s is not None}
+    return max(found, key=lambda k: found[k]) if found else 1
+
+
+def silhouette(points: NDArray[np.float32], assignments: NDArray[Any], seed: int = 0) -> float | None:
+    """Mean silhouette of up to 3,000 rows in a cluster; None with fewer than two clusters."""
+    from sklearn.metrics import silhouette_score
+
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(assignments >= 0))[:SAMPLE]
+    groups = len(np.unique(assignments[rows]))
+    if not 2 <= groups < len(rows):
+        return None
+    return float(silhouette_score(points[rows], assignments[rows]))
+
+
+def compare(assignments: NDArray[Any], labels: list[str] | None) -> dict[str, float] | None:
+    """Accuracy, NMI and adjusted Rand index against labels; None if there are none."""
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    names = np.array(labels or [], dtype=str)
+    known = np.flatnonzero(names != "")
+    if len(known) == 0:
+        return None
+    truth = np.unique(names[known], return_inverse=True)[1]
+    found = np.unique(assignments[known], return_inverse=True)[1]
+    table = np.zeros((truth.max() + 1, found.max() + 1), dtype=np.int64)
+    np.add.at(table, (truth, found), 1)
+    matched = table[linear_sum_assignment(table, maximize=True)].sum()
+    return {
+        "accuracy": float(matched / len(known)),
+        "nmi": float(normalized_mutual_info_score(truth, found)),
+        "ari": float(adjusted_rand_score(truth, found)),
+    }
+
+
+def _by_size(raw: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Renumber clusters by falling size; noise stays -1."""
+    names, counts = np.unique(raw[raw >= 0], return_counts=True)
+    new = np.full(raw.max(initial=0) + 2, -1, dtype=np.int32)  # the last entry serves -1
+    new[names[np.argsort(-counts, kind="stable")]] = np.arange(len(names))
+    return new[raw]

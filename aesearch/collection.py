@@ -1,0 +1,778 @@
+"""A collection: one folder with an encoder and all that was made with it. The Python entry."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch import anomalies as anomaly_scores
+from aesearch.atomic import replacing
+from aesearch.autoencoders import Autoencoder, AutoencoderSpec, default_latent_dim, default_widths, save_autoencoder
+from aesearch.batches import LoadedImages, in_order, load, load_or_stream, read_batches
+from aesearch.clusters import Clustering
+from aesearch.clusters import cluster as cluster_features
+from aesearch.decoding import (
+    Preprocessing,
+    UnreadableImageError,
+    choose_preprocessing,
+    decode,
+    fit,
+)
+from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
+from aesearch.extraction import Extraction, encode_batch, extract_features
+from aesearch.index import IndexOptions, SearchIndex, build_index, describe_figures, load_index
+from aesearch.manifest import Manifest, file_fingerprint
+from aesearch.probe import LinearProbe, ProbeResult
+from aesearch.probe import probe as probe_features
+from aesearch.projection import Projection, project
+from aesearch.sources import Source, open_source, read_file
+from aesearch.store import Store
+from aesearch.training import Epoch, TrainingOptions, examine, split_held_out, train_autoencoder
+
+if TYPE_CHECKING:
+    import os
+
+    ImageLike = str | os.PathLike[str] | NDArray[np.uint8]
+
+logger = logging.getLogger(__name__)
+
+ENCODER, CHECKPOINT, FEATURES, INDEX = "encoder.safetensors", "training.safetensors", "features.h5", "index.faiss"
+CLUSTERS, PROBE, HISTORY, CURVE, SKIPPED = "clusters.h5", "probe.h5", "history.csv", "history.png", "skipped.csv"
+IMAGE_MEMORY = 2 * 2**30  # bytes of uint8 training images kept in memory; more are streamed
+SAMPLE_MEMORY = 256 * 2**20  # bytes of held-out images, and of the sample that PCA learns from
+SAMPLE_IMAGES = 5000
+DISPLAY_SIDE = 160  # pixels of the longer side of pictures on sheets, at most
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """Nearest neighbours of one query, nearest first.
+
+    Attributes
+    ----------
+    query : str
+        The file, or the id of the row that was asked for.
+    rows : (k,) int64
+    ids, labels : list of k str
+    distances : (k,) float32
+        In the collection's metric; smaller is nearer.
+    """
+
+    query: str
+    rows: NDArray[np.int64]
+    ids: list[str]
+    labels: list[str]
+    distances: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Anomalies:
+    """The oddest images, oddest first.
+
+    Attributes
+    ----------
+    rows : (top,) int64
+        Rows of the collection, or positions in the source that was scored.
+    ids, labels : list of str
+    scores : (top,) float32
+        Mean squared reconstruction error per pixel on the [0, 1] scale; larger is odder.
+    scored : int
+    auroc : float or None
+    """
+
+    rows: NDArray[np.int64]
+    ids: list[str]
+    labels: list[str]
+    scores: NDArray[np.float32]
+    scored: int
+    auroc: float | None
+
+
+class Collection:
+    """One folder with an encoder, the features of a source, and what was derived from them.
+
+    Make one with `Collection.build`, open an existing one with `Collection.open`. Whatever is wrong
+    with files, arguments or images raises `AesearchError` with one line that says what to do.
+    """
+
+    def __init__(self, folder: str | Path, *, device: str = "auto", progress: bool = True) -> None:
+        self.folder = Path(folder)
+        self.device, self.progress = device, progress
+        try:
+            self.manifest = Manifest.load(self.folder)
+        except CollectionNotFoundError:
+            self.manifest = Manifest(self.folder)
+
+    @classmethod
+    def open(cls, folder: str | Path, *, device: str = "auto", progress: bool = True) -> Collection:
+        """Open a collection that exists; `AesearchError` if there is none in that folder."""
+        Manifest.load(Path(folder))
+        return cls(folder, device=device, progress=progress)
+
+    @classmethod
+    def build(
+        cls,
+        source: str,
+        folder: str | Path = "indexes/default",
+        *,
+        index: IndexOptions | None = None,
+        labels: str = "none",
+        data_dir: str | None = None,
+        device: str = "auto",
+        progress: bool = True,
+        overwrite: bool = False,
+        **training: Any,
+    ) -> Collection:
+        """Train, extract and index what is missing; what is there and fits is used as it is.
+
+        Parameters
+        ----------
+        source : str
+            As `aesearch.sources.open_source` takes it: ``"photos/"``, ``"digits"``, ``"x.npy"``, …
+        folder : path
+            Where the collection lies.
+        labels : {"none", "folder"}
+            Whether sub-folders are labels.
+        overwrite : bool
+            Replace a collection of other images or settings instead of refusing.
+        **training
+            Any field of `aesearch.training.TrainingOptions`.
+        """
+        collection = cls(folder, device=device, progress=progress)
+        collection.complete(
+            open_source(source, labels=labels, data_dir=data_dir),
+            {"labels": labels, "data_dir": data_dir}, training, index, overwrite=overwrite,
+        )  # fmt: skip
+        return collection
+
+    # ---------------------------------------------------------------- making
+
+    def complete(
+        self,
+        source: Source | None,
+        opening: dict[str, Any],
+        training: dict[str, Any],
+        index: IndexOptions | None,
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        """Do what is missing of train, extract and index; the steps behind `build`."""
+        if overwrite:
+            self.manifest.artifacts.clear()
+            self.manifest.training = None
+        source = source or self.source
+        self._refuse_other(source, training)
+        if "encoder" not in self.manifest.artifacts:
+            self.train(source, TrainingOptions(**training), opening, resume=self._interrupted(source, training))
+        if self._features_stale(source):
+            self.extract(source, opening)
+        if index is not None or self._index_stale():
+            recorded = self.manifest.artifacts.get("index", {}).get("parameters")
+            wanted = index or (IndexOptions(**recorded) if recorded else IndexOptions())
+            if self._index_stale() or recorded != wanted.to_json():
+                self.build_index(wanted)
+
+    def _refuse_other(self, source: Source, training: dict[str, Any]) -> None:
+        """Never train over, or mix, what was made from other images or with other settings."""
+        encoder = self.manifest.artifacts.get("encoder")
+        if encoder is None:
+            return
+        held = self.manifest.artifacts.get("features", encoder)["source"]
+        if held != source.name:
+            raise AesearchError(
+                f"collection {self.folder} holds {held}, not {source.name}: "
+                "give the new one another name with -c NAME, or --overwrite"
+            )
+        recorded = encoder["parameters"]["options"]
+        wanted = TrainingOptions(**training).to_json()
+        differing = [k for k in training if _plain(wanted[k]) != recorded[k]]
+        if differing:
+            was = ", ".join(f"{k} {recorded[k]}" for k in differing)
+            raise AesearchError(f"collection {self.folder} was trained with {was}: another -c NAME, or --overwrite")
+
+    def _interrupted(self, source: Source, training: dict[str, Any]) -> bool:
+        pending = self.manifest.training
+        return (
+            pending is not None
+            and (self.folder / CHECKPOINT).is_file()
+            and pending["source"] == source.name
+            and pending["options"] == _plain(TrainingOptions(**training).to_json())
+        )
+
+    def train(
+        self,
+        source: Source,
+        options: TrainingOptions,
+        opening: dict[str, Any],
+        *,
+        resume: bool = False,
+    ) -> None:
+        """Train an encoder on a source and put it in place of the one there may be.
+
+        If the source has a split ``train``, only that is trained on; ``val``, else a tenth of the
+        training images, is held out to choose the best epoch.
+
+        Parameters
+        ----------
+        source : Source
+        options : TrainingOptions
+        opening : dict
+            ``labels`` and ``data_dir``, with which the source was opened.
+        resume : bool
+            Go on from the last finished epoch.
+        """
+        preprocessing, native = self._preprocess(source, options)
+        spec = AutoencoderSpec(
+            options.arch,
+            options.latent_dim or default_latent_dim(preprocessing),
+            tuple(options.widths or default_widths(preprocessing)),
+            preprocessing,
+        )
+        positions, held_out_positions = _divide(source, options.seed)
+        most = max(1, min(SAMPLE_IMAGES, SAMPLE_MEMORY // preprocessing.pixels))
+        held_out = load(source, held_out_positions[:most], preprocessing)
+        images = load_or_stream(source, positions, preprocessing, memory=IMAGE_MEMORY, progress=self.progress)
+        sample = load(source, positions[:most], preprocessing) if not isinstance(images, LoadedImages) else images.array
+        logger.info("training on %s images as %s, %d latent numbers, invariance %s",
+                    f"{len(images):,}", preprocessing, spec.latent_dim, options.invariance)  # fmt: skip
+        self.manifest.training = {"source": source.name, "opening": opening, "options": _plain(options.to_json())}
+        self.manifest.save()
+        training = train_autoencoder(
+            images, held_out, spec, options, checkpoint=self.folder / CHECKPOINT, resume=resume,
+            device=self.device, progress=self.progress, on_epoch=self._write_history,
+        )  # fmt: skip
+        self._draw_history(training.history, options.loss)
+        figures = training.figures | examine(training, sample[:most], held_out)
+        save_autoencoder(self.folder / ENCODER, training.model, spec)
+        self.manifest.training = None
+        self.manifest.source = {"name": source.name, **opening}
+        self.manifest.record(
+            "encoder", ENCODER, made_from={"source": source.fingerprint},
+            parameters={"options": _plain(options.to_json()), "spec": _plain(spec.to_json()),
+                        "epochs": training.options.epochs, "batch_size": training.options.batch_size},
+            figures=figures, source=source.name, opening=opening, native_size=list(native),
+            fingerprint=file_fingerprint(self.folder / ENCODER),
+        )  # fmt: skip
+        self._forget()
+
+    def resumable(self, given: dict[str, Any]) -> tuple[TrainingOptions, Source, dict[str, Any]]:
+        """Settings and source of the training that can go on, changed by what was given.
+
+        Raises
+        ------
+        AesearchError
+            No training was begun here.
+        """
+        encoder = self.manifest.artifacts.get("encoder")
+        if self.manifest.training:
+            begun = self.manifest.training
+        elif encoder:
+            begun = {"source": encoder["source"], "options": encoder["parameters"]["options"],
+                     "opening": encoder["opening"]}  # fmt: skip
+        else:
+            raise AesearchError("there is no training to resume: run aesearch train SOURCE without --resume")
+        options = dataclasses.replace(_options_from(begun["options"]), **given)
+        return options, open_source(begun["source"], **begun["opening"]), begun["opening"]
+
+    def _preprocess(self, source: Source, options: TrainingOptions) -> tuple[Preprocessing, tuple[int, int]]:
+        """Choose the encoder's input and say so; also the median size of the images themselves."""
+        facts = source.sample_facts()
+        chosen = choose_preprocessing(facts, image_size=options.image_size, channels=options.channels)
+        native = choose_preprocessing(facts, image_size=None, channels=options.channels, largest=None)
+        if options.image_size is None and (chosen.height, chosen.width) != (native.height, native.width):
+            logger.info("images are %dx%d (median), encoded at %dx%d: --image-size sets another size",
+                        native.height, native.width, chosen.height, chosen.width)  # fmt: skip
+        return chosen, (native.height, native.width)
+
+    def _write_history(self, history: list[Epoch]) -> None:
+        with replacing(self.folder / HISTORY) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [f.name for f in dataclasses.fields(Epoch)])
+            writer.writeheader()
+            writer.writerows(dataclasses.asdict(epoch) for epoch in history)
+
+    def _draw_history(self, history: list[Epoch], loss: str) -> None:
+        from aesearch.figures import draw_history, save_picture
+
+        train, held_out = [e.train_loss for e in history], [e.held_out_loss for e in history]
+        save_picture(draw_history([e.epoch for e in history], train, held_out, loss), self.folder / CURVE)
+
+    def extract(self, source: Source | None, opening: dict[str, Any], *, batch_size: int | None = None) -> Extraction:
+        """Fill the store with the features of every image of a source; an interrupted run is continued."""
+        source = source or self.source
+        fingerprint = self._encoder_fingerprint()
+        extraction = extract_features(
+            source, self.autoencoder, self.folder / FEATURES, encoder_fingerprint=fingerprint,
+            batch_size=batch_size, progress=self.progress,
+        )  # fmt: skip
+        self._forget()
+        store = self.store
+        self._write_skipped(store.skipped())
+        self.manifest.source = {"name": source.name, **opening}
+        self.manifest.record(
+            "features", FEATURES, made_from={"encoder": fingerprint, "source": source.fingerprint}, parameters={},
+            figures=dataclasses.asdict(extraction), source=source.name, fingerprint=store.fingerprint,
+        )  # fmt: skip
+        if extraction.skipped:
+            logger.warning("%s of %s files gave no image; the reasons are in %s", f"{extraction.skipped:,}",
+                           f"{extraction.skipped + extraction.rows:,}", self.folder / SKIPPED)  # fmt: skip
+        return extraction
+
+    def _write_skipped(self, skipped: list[tuple[str, str]]) -> None:
+        with replacing(self.folder / SKIPPED) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "reason"])
+            writer.writerows(skipped)
+
+    def build_index(self, options: IndexOptions | None = None) -> SearchIndex:
+        """Index the features and measure the index's recall@10 against exact search."""
+        options = options or IndexOptions()
+        built = build_index(self.features(), options)
+        built.save(self.folder / INDEX)
+        self.manifest.record(
+            "index", INDEX, made_from={"features": self.store.fingerprint}, parameters=options.to_json(),
+            figures=built.figures,
+        )  # fmt: skip
+        self.__dict__["index"] = built
+        logger.info("index: %s", describe_figures(built.figures))
+        return built
+
+    # ---------------------------------------------------------------- parts, opened when needed
+
+    @cached_property
+    def source(self) -> Source:
+        """The images the collection was made from."""
+        if self.manifest.source is None:
+            raise CollectionNotFoundError(
+                f"there is no collection at {self.folder}: make one with aesearch build-index SOURCE -c {self.folder.name}"
+            )
+        return open_source(self.manifest.source["name"], **self._opening())
+
+    @cached_property
+    def autoencoder(self) -> Autoencoder:
+        """The trained network; `AesearchError` if it is not the one the manifest knows."""
+        self._encoder_fingerprint()
+        return Autoencoder.load(self.folder / ENCODER, device=self.device)
+
+    @cached_property
+    def store(self) -> Store:
+        """The feature store; `StaleArtifactError` if another encoder made it."""
+        store = Store(self.folder / FEATURES)
+        if store.encoder_fingerprint != self._encoder_fingerprint():
+            raise StaleArtifactError("the features were made with another encoder: run aesearch extract")
+        return store
+
+    @cached_property
+    def index(self) -> SearchIndex:
+        """The index; `StaleArtifactError` if the features have changed since."""
+        recorded = self.manifest.artifacts.get("index")
+        if recorded is None:
+            raise CollectionNotFoundError(f"collection {self.folder} has no index: run aesearch build-index")
+        if recorded["made_from"]["features"] != self.store.fingerprint:
+            raise StaleArtifactError("the features have changed since the index was built: run aesearch build-index")
+        return load_index(self.folder / INDEX, recorded["parameters"]["metric"], self.store.rows, self.store.dim)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Id of each row."""
+        return self.store.texts("id")
+
+    def features(self) -> NDArray[np.float32]:
+        """Features (rows, dim) float32, in row order."""
+        return self.store.features()
+
+    def labels(self) -> list[str]:
+        """Label of each row, empty where there is none."""
+        return self.store.texts("label")
+
+    def splits(self) -> list[str]:
+        """Split of each row, empty where there is none."""
+        return self.store.texts("split")
+
+    @property
+    def metric(self) -> str:
+        """Metric of the index, or the default while there is none."""
+        return str(self.manifest.artifacts.get("index", {}).get("parameters", {}).get("metric", IndexOptions().metric))
+
+    def _opening(self) -> dict[str, Any]:
+        return {k: v for k, v in (self.manifest.source or {}).items() if k != "name"}
+
+    def _encoder_fingerprint(self) -> str:
+        recorded = self.manifest.artifacts.get("encoder")
+        if recorded is None:
+            raise CollectionNotFoundError(
+                f"there is no encoder in {self.folder}: run aesearch build-index SOURCE -c {self.folder.name}"
+            )
+        return str(recorded["fingerprint"])
+
+    def _features_stale(self, source: Source) -> bool:
+        recorded = self.manifest.artifacts.get("features")
+        if recorded is None or not (self.folder / FEATURES).is_file():
+            return True
+        made_from = {"encoder": self._encoder_fingerprint(), "source": source.fingerprint}
+        if recorded["made_from"] == made_from:
+            return False
+        logger.info("the images or the encoder have changed: extracting again")
+        return True
+
+    def _index_stale(self) -> bool:
+        recorded = self.manifest.artifacts.get("index")
+        return (
+            recorded is None
+            or not (self.folder / INDEX).is_file()
+            or recorded["made_from"]["features"] != self.store.fingerprint
+        )
+
+    def _forget(self) -> None:
+        """Drop what was opened before files changed."""
+        for name in ("source", "autoencoder", "store", "index", "ids"):
+            self.__dict__.pop(name, None)
+
+    # ---------------------------------------------------------------- asking
+
+    def query(self, image: ImageLike | None = None, *, k: int = 10, row: int | None = None, id: str | None = None) -> Hits:
+        """Nearest neighbours of one image.
+
+        Parameters
+        ----------
+        image : path, or (height, width) or (height, width, 3) uint8
+            Of any size and mode.
+        k : int
+            How many; at most as many as there are.
+        row, id : int, str
+            Instead of an image: one of the collection, which is then left out of its own neighbours.
+        """
+        if sum(v is not None for v in (image, row, id)) != 1:
+            raise AesearchError("give one of: an image, a row, an id")
+        if image is not None:
+            return self.query_images([image], k=k)[0]
+        return self.query_rows([self.row_of(id) if id is not None else row or 0], k=k)[0]
+
+    def query_images(self, images: Sequence[ImageLike], *, k: int = 10) -> list[Hits]:
+        """Nearest neighbours of several images, encoded as one batch; see `query`."""
+        names = [str(image) if not isinstance(image, np.ndarray) else "array" for image in images]
+        return self._search(self.encode(images), names, k)
+
+    def query_rows(self, rows: Sequence[int], *, k: int = 10) -> list[Hits]:
+        """Nearest other images of several rows."""
+        for row in rows:
+            if not 0 <= row < self.store.rows:
+                raise AesearchError(f"there is no row {row}: rows go from 0 to {self.store.rows - 1}")
+        features = self.features()[list(rows)]
+        found = self._search(features, [self.ids[r] for r in rows], k + 1)
+        return [_without(hits, row, k) for hits, row in zip(found, rows, strict=True)]
+
+    def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
+        """Features (n, dim) float32 of images from anywhere; see `query` for what an image may be."""
+        batch = self._decode(images)
+        size = self.autoencoder.batch_size
+        return np.concatenate([self.autoencoder.encode(batch[s : s + size]) for s in range(0, len(batch), size)])
+
+    def _decode(self, images: Sequence[ImageLike]) -> NDArray[np.uint8]:
+        preprocessing = self.autoencoder.spec.preprocessing
+        return np.stack([_decode_one(image, preprocessing) for image in images])
+
+    def _search(self, features: NDArray[np.float32], names: list[str], k: int) -> list[Hits]:
+        if k < 1:
+            raise AesearchError(f"k must be 1 or more, not {k}")
+        rows, distances = self.index.search(features, min(k, self.store.rows))
+        labels = self.labels()
+        hits = []
+        for name, found, far in zip(names, rows, distances, strict=True):
+            there = found >= 0
+            found, far = found[there], far[there]
+            hits.append(Hits(name, found, [self.ids[r] for r in found], [labels[r] for r in found], far))
+        return hits
+
+    def row_of(self, id: str) -> int:
+        """Row of an id; `AesearchError` names the nearest one there is."""
+        try:
+            return self.ids.index(id)
+        except ValueError:
+            import difflib
+
+            near = difflib.get_close_matches(id, self.ids, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; the first is {self.ids[0]!r}"
+            raise AesearchError(f"there is no image {id!r} in {self.folder}{hint}") from None
+
+    def anomalies(self, source: str | Source | None = None, *, top: int = 50, normal_label: str | None = None) -> Anomalies:
+        """Rank images by reconstruction error.
+
+        Parameters
+        ----------
+        source : str or Source, optional
+            New images, scored with the collection's encoder; by default the collection itself.
+        top : int
+        normal_label : str, optional
+            Measures how well the score tells images of other labels from this one (AUROC).
+        """
+        if top < 1:
+            raise AesearchError(f"--top must be 1 or more, not {top}")
+        if source is None:
+            store = self.store
+            scores, ids, labels = store.reconstruction_errors(), self.ids, self.labels()
+            places = np.arange(store.rows)
+        else:
+            source = open_source(source) if isinstance(source, str) else source
+            scores, places = self._score(source)
+            ids, labels = [source.ids[p] for p in places], [source.labels[p] for p in places]
+        ranking = anomaly_scores.rank(scores, top=top, labels=labels, normal_label=normal_label)
+        return Anomalies(
+            places[ranking.rows], [ids[r] for r in ranking.rows], [labels[r] for r in ranking.rows],
+            ranking.scores, ranking.scored, ranking.auroc,
+        )  # fmt: skip
+
+    def _score(self, source: Source) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Reconstruction errors of a source's readable images, and their positions."""
+        from tqdm.auto import tqdm
+
+        groups = in_order(0, len(source), self.autoencoder.batch_size)
+        scores, places, skipped = [], [], list(source.listing_skips)
+        with tqdm(total=len(source), desc="score", unit="img", unit_scale=True,
+                  disable=None if self.progress else True) as bar:  # fmt: skip
+            for batch in read_batches(source, self.autoencoder.spec.preprocessing, groups):
+                scores.append(encode_batch(self.autoencoder, batch.images)[1])
+                places.append(batch.positions)
+                skipped += [(source.ids[p], reason) for p, reason in batch.skipped]
+                bar.update(len(batch.positions) + len(batch.skipped))
+        if skipped:
+            logger.warning("%d files gave no image, the first: %s: %s", len(skipped), *skipped[0])
+        if not sum(map(len, places)):
+            raise AesearchError(f"no usable image in {source.name}")
+        return np.concatenate(scores), np.concatenate(places)
+
+    def classify(self, images: Sequence[ImageLike]) -> list[tuple[str, float]]:
+        """(label, probability) of each image by the linear probe; `AesearchError` until `probe` has run."""
+        recorded = self.manifest.artifacts.get("probe")
+        if recorded is not None and recorded["made_from"]["features"] != self.store.fingerprint:
+            raise StaleArtifactError("the features have changed since the probe was trained: run aesearch probe")
+        model = LinearProbe.load(self.folder / PROBE)
+        chances = model.predict_probabilities(self.encode(images))
+        return [(model.classes[int(c.argmax())], float(c.max())) for c in chances]
+
+    # ---------------------------------------------------------------- deriving
+
+    def cluster(
+        self, *, method: str = "gmm", clusters: int | None = None, space: str = "umap", seed: int = 0
+    ) -> Clustering:
+        """Group the images and keep the groups in ``clusters.h5``; see `aesearch.clusters.cluster`."""
+        options = {"method": method, "clusters": clusters, "space": space, "seed": seed}
+        found = cluster_features(
+            self.features(), method=method, clusters=clusters, space=space, metric=self.metric,
+            labels=self.labels(), seed=seed,
+        )  # fmt: skip
+        self._write_rows(CLUSTERS, {"cluster": found.assignments}, {"method": method, "space": space})
+        figures = {"clusters": len(found.sizes), "sizes": found.sizes, "silhouette": found.silhouette,
+                   "against_labels": found.against_labels}  # fmt: skip
+        self._record("clusters", CLUSTERS, options, figures)
+        return found
+
+    def map(self, *, method: str = "umap", dims: int = 2, seed: int = 0, colour_by: str = "auto") -> Projection:
+        """Lay the images out and keep coordinates, a picture and an interactive page.
+
+        Parameters
+        ----------
+        method, dims
+            See `aesearch.projection.project`.
+        colour_by : {"auto", "label", "cluster", "split", "none"}
+            ``auto``: labels where there are any, else clusters where there are any.
+        """
+        groups, by = self._groups(colour_by)
+        projection = project(self.features(), method=method, dims=dims, metric=self.metric, seed=seed)
+        name = self.map_name(method, dims)
+        self._write_rows(f"{name}.h5", {"coordinates": projection.coordinates}, {"method": method})
+        self._draw_map(name, projection, groups, by)
+        self._record(name, f"{name}.h5", {"method": method, "dims": dims, "seed": seed, "colour_by": by}, {})
+        return projection
+
+    @staticmethod
+    def map_name(method: str, dims: int) -> str:
+        """Files of a map without their endings: ``map-umap``, ``map-umap-3d``."""
+        return f"map-{method}" + ("-3d" if dims == 3 else "")
+
+    def _draw_map(self, name: str, projection: Projection, groups: list[str], by: str) -> None:
+        from aesearch.figures import MapDisplay, save_picture
+
+        title = f"{self.folder.name}: {len(groups):,} images, {projection.method}" + (f", coloured by {by}" if by else "")
+        captions = [f"{i}  ({g})" if g else i for i, g in zip(self.ids, groups, strict=True)]
+        display = MapDisplay(projection.coordinates, groups, captions, title)
+        save_picture(display.draw(), self.folder / f"{name}.png")
+        with replacing(self.folder / f"{name}.html") as temporary:
+            temporary.write_text(display.page(), encoding="utf-8")
+
+    def _groups(self, colour_by: str) -> tuple[list[str], str]:
+        """What colours a map, and its name."""
+        choices = ("auto", "label", "cluster", "split", "none")
+        if colour_by not in choices:
+            raise AesearchError(f"--colour-by {colour_by!r} is not one of {', '.join(choices)}")
+        labels = self.labels()
+        if colour_by == "label" or (colour_by == "auto" and any(labels)):
+            return labels, "label"
+        if colour_by == "split":
+            return self.splits(), "split"
+        if colour_by == "cluster" or (colour_by == "auto" and self._fresh("clusters")):
+            return [str(c) if c >= 0 else "" for c in self.assignments()], "cluster"
+        return [""] * self.store.rows, ""
+
+    def assignments(self) -> NDArray[np.int32]:
+        """Cluster of each row, (rows,) int32, -1 for noise; `AesearchError` until `cluster` has run."""
+        import h5py
+
+        if not self._fresh("clusters"):
+            raise CollectionNotFoundError("there are no clusters of these features: run aesearch cluster")
+        with h5py.File(self.folder / CLUSTERS) as file:
+            return np.asarray(file["cluster"][:], dtype=np.int32)
+
+    def probe(self, *, seed: int = 0) -> ProbeResult:
+        """Train and measure a linear probe on the labels; `classify` uses it from then on."""
+        result = probe_features(self.features(), self.labels(), self.splits(), metric=self.metric, seed=seed)
+        result.model.save(self.folder / PROBE, self.store.fingerprint)
+        figures = {k: getattr(result, k) for k in ("train_rows", "test_rows", "linear_accuracy", "knn_accuracy")}
+        self._record("probe", PROBE, {"seed": seed}, figures)
+        return result
+
+    def _fresh(self, name: str) -> bool:
+        recorded = self.manifest.artifacts.get(name)
+        return (
+            recorded is not None
+            and recorded["made_from"] == {"features": self.store.fingerprint}
+            and (self.folder / recorded["file"]).is_file()
+        )
+
+    def _record(self, name: str, file: str, parameters: dict[str, Any], figures: dict[str, Any]) -> None:
+        self.manifest.record(
+            name, file, made_from={"features": self.store.fingerprint}, parameters=parameters, figures=figures
+        )
+
+    def _write_rows(self, file: str, columns: dict[str, NDArray[Any]], attributes: dict[str, str]) -> None:
+        """Write arrays aligned with the store's rows."""
+        import h5py
+
+        with replacing(self.folder / file) as temporary, h5py.File(temporary, "w") as output:
+            for name, values in columns.items():
+                output[name] = values
+            output.attrs.update({**attributes, "store_fingerprint": self.store.fingerprint})
+
+    # ---------------------------------------------------------------- showing
+
+    def pictures(self, rows: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """Images of those rows to look at, (channels, height, width) uint8, a blank where the file is gone."""
+        preprocessing = self.display_preprocessing()
+        positions = self._positions([self.ids[r] for r in rows])
+        return read_pictures(self.source, positions, preprocessing)
+
+    def look_at(self, images: Sequence[ImageLike]) -> list[NDArray[np.uint8]]:
+        """Images from anywhere, as `pictures` gives those of rows."""
+        preprocessing = self.display_preprocessing()
+        return [_decode_one(image, preprocessing) for image in images]
+
+    def display_preprocessing(self) -> Preprocessing:
+        """As the encoder's, but in the images' own median size, up to 160 pixels."""
+        own = self.autoencoder.spec.preprocessing
+        height, width = self.manifest.artifacts["encoder"]["native_size"]
+        scale = min(1.0, DISPLAY_SIDE / max(height, width))
+        size = {"height": max(1, round(height * scale)), "width": max(1, round(width * scale))}
+        return dataclasses.replace(own, **size)
+
+    def _positions(self, ids: Sequence[str]) -> list[int]:
+        """Where in the source those ids stand, -1 where they no longer do."""
+        wanted = set(ids)
+        places = {id: place for place, id in enumerate(self.source.ids) if id in wanted}
+        return [places.get(id, -1) for id in ids]
+
+    def reconstruct(
+        self, positions: Sequence[int], source: Source | None = None
+    ) -> tuple[list[NDArray[np.uint8]], NDArray[np.float32]]:
+        """Images of a source as the encoder sees them, and as the decoder rebuilds them.
+
+        Returns
+        -------
+        list of (channels, height, width) uint8, and (n, channels, height, width) float32 in [0, 1]
+        """
+        originals = read_pictures(source or self.source, positions, self.autoencoder.spec.preprocessing)
+        if not originals:
+            return [], np.empty((0, *self.autoencoder.spec.preprocessing.shape), np.float32)
+        return originals, self.autoencoder.decode(self.autoencoder.encode(np.stack(originals)))
+
+    def reconstruct_rows(self, rows: Sequence[int]) -> tuple[list[NDArray[np.uint8]], NDArray[np.float32]]:
+        """As `reconstruct`, of rows of the collection."""
+        return self.reconstruct(self._positions([self.ids[r] for r in rows]))
+
+    def info(self) -> dict[str, Any]:
+        """What the collection holds, how it was made and how good it measured; imports nothing heavy."""
+        artifacts = self.manifest.artifacts
+        encoder = artifacts.get("encoder", {})
+        index = artifacts.get("index", {})
+        spec = encoder.get("parameters", {}).get("spec", {})
+        return {
+            "collection": str(self.folder),
+            "source": (self.manifest.source or {}).get("name"),
+            "rows": artifacts.get("features", {}).get("figures", {}).get("rows", 0),
+            "dim": spec.get("latent_dim"),
+            "arch": spec.get("arch"),
+            "index": {**index["figures"], "metric": index["parameters"]["metric"]} if index else None,
+            "artifacts": artifacts,
+        }
+
+
+def read_pictures(source: Source, positions: Sequence[int], preprocessing: Preprocessing) -> list[NDArray[np.uint8]]:
+    """Images at those positions, a blank for -1 and for what cannot be read any more."""
+    blank = np.full(preprocessing.shape, 230, dtype=np.uint8)
+    wanted = np.array(sorted({p for p in positions if p >= 0}), dtype=np.int64)
+    batch = source.read(wanted, preprocessing) if len(wanted) else None
+    found = dict(zip(batch.positions.tolist(), batch.images, strict=True)) if batch else {}
+    return [found.get(p, blank) for p in positions]
+
+
+def _decode_one(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+            raise AesearchError(f"an array image is uint8 (height, width[, 1, 3 or 4]), not {image.dtype} {image.shape}")
+        return fit(Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image), preprocessing)
+    try:
+        return decode(read_file(Path(image)), preprocessing)
+    except UnreadableImageError as error:
+        raise AesearchError(f"{image}: {error}") from None
+
+
+def _without(hits: Hits, row: int, k: int) -> Hits:
+    """Drop the row itself, keep k."""
+    keep = np.flatnonzero(hits.rows != row)[:k]
+    return Hits(
+        hits.query, hits.rows[keep], [hits.ids[i] for i in keep], [hits.labels[i] for i in keep], hits.distances[keep]
+    )
+
+
+def _divide(source: Source, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions to train on and to hold out, by the source's splits where it has them."""
+    train, held_out = source.positions_of(["train"]), source.positions_of(["val"])
+    if len(train) == 0:
+        train = np.arange(len(source))
+        held_out = held_out[:0]
+    elif len(train) < len(source):
+        logger.info("training on the %s images of split train", f"{len(train):,}")
+    if len(held_out) == 0:
+        kept, out = split_held_out(len(train), seed)
+        train, held_out = train[kept], train[out]
+    return train, np.random.default_rng(seed).permutation(held_out)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: tuples become lists."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _options_from(document: dict[str, Any]) -> TrainingOptions:
+    return TrainingOptions(**{k: tuple(v) if isinstance(v, list) else v for k, v in document.items()})

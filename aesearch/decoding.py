@@ -1,0 +1,242 @@
+"""One image file to one uint8 array, the same way wherever an image comes in."""
+
+from __future__ import annotations
+
+import io
+import math
+import statistics
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.errors import SourceError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PIXELS = 178_956_970  # beyond this a small file can fill the memory: Pillow's own error limit
+MAX_FILE_BYTES = 2**30
+LARGEST_SIDE = 64  # longer medians are reduced to this unless --image-size says otherwise
+GREY_TOLERANCE = 3  # levels of 255 that JPEG's chroma may differ in a picture that is grey
+
+# Raster formats only: EPS and WMF start other programs.
+FORMATS = (
+    "AVIF", "BMP", "DDS", "DIB", "FITS", "GIF", "ICNS", "ICO", "IM", "JPEG", "JPEG2000", "MPO",
+    "MSP", "PCX", "PNG", "PPM", "QOI", "SGI", "SPIDER", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM",
+)  # fmt: skip
+DEEP_MODES = ("I", "F")  # and "I;16…": more than 8 bits a pixel
+BIT_DEPTHS = (8, 10, 12, 14, 16, 24, 32)
+
+
+class UnreadableImageError(Exception):
+    """Why one file gives no image; becomes a line of ``skipped.csv``."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How any image becomes the network's input; kept with the encoder.
+
+    Attributes
+    ----------
+    height, width : int
+        Pixels; images of another size are resized to it, stretched if need be.
+    channels : int
+        1 (grey) or 3 (RGB).
+    white : float
+        The value that counts as full brightness in images deeper than 8 bits.
+    """
+
+    height: int
+    width: int
+    channels: int
+    white: float = 65535.0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one image: (channels, height, width)."""
+        return self.channels, self.height, self.width
+
+    @property
+    def pixels(self) -> int:
+        """Numbers in one image."""
+        return self.channels * self.height * self.width
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width} {'grey' if self.channels == 1 else 'RGB'}"
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What one image tells about the preprocessing its collection needs."""
+
+    height: int
+    width: int
+    grey: bool
+    peak: float | None = None  # largest value, of images deeper than 8 bits
+
+
+def decode(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Decode the bytes of an image file.
+
+    Returns
+    -------
+    (channels, height, width) uint8
+
+    Raises
+    ------
+    UnreadableImageError
+        No image, broken, or larger than ``MAX_PIXELS``.
+    """
+    return fit(_load(data, preprocessing), preprocessing)
+
+
+def fit(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Bring an opened image to the preprocessing's channels and size: (channels, height, width) uint8."""
+    from PIL import Image
+
+    eight_bit = _to_eight_bit(image, preprocessing.white)
+    eight_bit = eight_bit.convert("L" if preprocessing.channels == 1 else "RGB")
+    size = (preprocessing.width, preprocessing.height)
+    if eight_bit.size != size:
+        eight_bit = eight_bit.resize(size, Image.Resampling.BILINEAR)  # antialiased when it shrinks
+    pixels = np.asarray(eight_bit, dtype=np.uint8)
+    return pixels[None] if preprocessing.channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def describe(data: bytes) -> ImageFacts:
+    """Size, colour and depth of an image file; ``UnreadableImageError`` as for `decode`."""
+    return describe_image(_load(data, None))
+
+
+def describe_image(image: Image.Image) -> ImageFacts:
+    """Size, colour and depth of an opened image."""
+    width, height = image.size
+    if _is_deep(image):
+        values = np.asarray(image, dtype=np.float64)
+        return ImageFacts(height, width, True, float(np.nan_to_num(values, posinf=0).max()))
+    if image.mode in ("1", "L"):
+        return ImageFacts(height, width, True)
+    thumbnail = _to_eight_bit(image, 255).convert("RGB").resize((32, 32))
+    colours = np.asarray(thumbnail, dtype=np.int16)
+    grey = int((colours.max(-1) - colours.min(-1)).max()) <= GREY_TOLERANCE
+    return ImageFacts(height, width, grey)
+
+
+def choose_preprocessing(
+    facts: Sequence[ImageFacts],
+    *,
+    image_size: tuple[int, ...] | None = None,
+    channels: int | None = None,
+    largest: int | None = LARGEST_SIDE,
+) -> Preprocessing:
+    """Choose size, channels and white level from a sample of a source.
+
+    Parameters
+    ----------
+    facts : sequence of ImageFacts
+        At least one.
+    image_size : (side,) or (height, width), optional
+        With one number, the longer side of the median shape gets that many pixels. By default the
+        median size, its longer side at most ``largest``.
+    channels : 1 or 3, optional
+        By default 1 if every sampled image is grey.
+    largest : int, optional
+        None for no bound.
+    """
+    height = statistics.median_low(f.height for f in facts)
+    width = statistics.median_low(f.width for f in facts)
+    if image_size is not None and len(image_size) == 2:
+        height, width = image_size
+    else:
+        longest = max(height, width)
+        side = image_size[0] if image_size else min(longest, largest or longest)
+        height, width = max(1, round(height * side / longest)), max(1, round(width * side / longest))
+    if channels is None:
+        channels = 1 if all(f.grey for f in facts) else 3
+    return Preprocessing(height, width, channels, _white_level([f.peak for f in facts if f.peak is not None]))
+
+
+def _white_level(peaks: Sequence[float]) -> float:
+    """Full brightness of deep images: 1.0 for floats in [0, 1], else the bit depth that holds the peak."""
+    peak = max(peaks, default=65535.0)
+    if peak <= 1.0:
+        return 1.0
+    bits = next((b for b in BIT_DEPTHS if peak < 2**b), BIT_DEPTHS[-1])
+    return float(2**bits - 1)
+
+
+def _load(data: bytes, preprocessing: Preprocessing | None) -> Image.Image:
+    """Open and decode, upright; a JPEG is decoded at no more than twice the size needed."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not data:
+        raise UnreadableImageError("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns below its limit; the limit is checked here
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableImageError(_too_large(image.width, image.height))
+            if preprocessing is not None and image.format == "JPEG":
+                side = 2 * max(preprocessing.height, preprocessing.width)
+                image.draft("", (side, side))
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except UnreadableImageError:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableImageError("not an image that can be read") from None
+    except Image.DecompressionBombError:
+        raise UnreadableImageError(f"more than {MAX_PIXELS:,} pixels") from None
+    except MemoryError:
+        raise UnreadableImageError("does not fit in memory") from None
+    except Exception as error:  # the format plugins raise nearly anything on broken files
+        raise UnreadableImageError(f"broken image: {_first_line(error)}") from None
+
+
+def _too_large(width: int, height: int) -> str:
+    return f"{width} x {height} pixels, more than {MAX_PIXELS:,}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in DEEP_MODES or image.mode.startswith("I;16")
+
+
+def _to_eight_bit(image: Image.Image, white: float) -> Image.Image:
+    """Any mode to L or RGB; transparency is laid over white paper."""
+    from PIL import Image
+
+    if _is_deep(image):
+        return Image.fromarray(scale_to_uint8(np.asarray(image, dtype=np.float32), white))
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        paper = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(paper, image).convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def scale_to_uint8(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
+    """Map [0, white] to [0, 255], rounding; what lies outside is clipped, NaN becomes 0."""
+    scaled = np.nan_to_num(values.astype(np.float32) * np.float32(255.0 / white), posinf=255.0, neginf=0.0)
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def parse_image_size(text: str) -> tuple[int, ...]:
+    """``"64"`` to (64,), ``"48x64"`` to (48, 64), height first; ``SourceError`` for anything else."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(p.isdigit() and 0 < int(p) <= 4096 for p in parts):
+        raise SourceError(f"image size {text!r} is not one number (64) or HEIGHTxWIDTH (48x64), each 1 to 4096")
+    return tuple(int(p) for p in parts)
+
+
+def halvings(height: int, width: int) -> int:
+    """How many halvings bring an image down to about 4 pixels a side, at least 2."""
+    return max(2, round(math.log2(math.sqrt(height * width) / 4)))

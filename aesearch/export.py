@@ -1,0 +1,80 @@
+"""Features for use elsewhere: NumPy, CSV, parquet, TensorBoard's embedding projector."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aesearch.atomic import replacing
+from aesearch.errors import AesearchError
+from aesearch.store import Store
+
+FORMATS = ("npy", "csv", "parquet", "tensorboard")
+BLOCK_ROWS = 65_536
+
+
+def export_features(store: Store, output: Path, format: str) -> None:
+    """Write a store's rows, in order; ``AesearchError`` for an unknown format or a missing library."""
+    if format not in FORMATS:
+        raise AesearchError(f"export format {format!r} is not one of {', '.join(FORMATS)}")
+    if format == "tensorboard":
+        _tensorboard(store, output)
+        return
+    with replacing(output) as temporary:
+        {"npy": _npy, "csv": _csv, "parquet": _parquet}[format](store, temporary)
+
+
+def _npy(store: Store, path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, store.features(), allow_pickle=False)
+
+
+def _facts(store: Store) -> dict[str, Any]:
+    return {name: store.texts(name) for name in ("id", "label", "split")} | {
+        "reconstruction_error": store.reconstruction_errors()
+    }
+
+
+def _blocks(store: Store) -> Iterator[tuple[int, Any]]:
+    for start in range(0, store.rows, BLOCK_ROWS):
+        yield start, store.features(np.arange(start, min(start + BLOCK_ROWS, store.rows)))
+
+
+def _csv(store: Store, path: Path) -> None:
+    facts = _facts(store)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*facts, *(f"f{i}" for i in range(store.dim))])
+        for start, block in _blocks(store):
+            columns = [values[start : start + len(block)] for values in facts.values()]
+            writer.writerows([*row[:-1], *row[-1].tolist()] for row in zip(*columns, block, strict=True))
+
+
+def _parquet(store: Store, path: Path) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise AesearchError("writing .parquet needs pyarrow: pip install 'aesearch[parquet]'") from None
+    features = store.features()
+    columns = _facts(store) | {f"f{i}": features[:, i] for i in range(store.dim)}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+
+
+def _tensorboard(store: Store, folder: Path) -> None:
+    """Write ``tensors.tsv``, ``metadata.tsv`` and the ``projector_config.pbtxt`` that names them."""
+    facts = _facts(store)
+    with replacing(folder / "tensors.tsv") as temporary, temporary.open("w", encoding="utf-8") as file:
+        for _, block in _blocks(store):
+            file.writelines("\t".join(f"{v:.7g}" for v in row) + "\n" for row in block.tolist())
+    with replacing(folder / "metadata.tsv") as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write("\t".join(facts) + "\n")
+        for row in zip(*facts.values(), strict=True):
+            file.write("\t".join(" ".join(str(v).split()) for v in row) + "\n")
+    config = 'embeddings {\n  tensor_path: "tensors.tsv"\n  metadata_path: "metadata.tsv"\n}\n'
+    with replacing(folder / "projector_config.pbtxt") as temporary:
+        temporary.write_text(config, encoding="utf-8")

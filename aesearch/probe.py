@@ -1,0 +1,217 @@
+"""How much of the labels a linear model reads off the features; which labels it doubts."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.atomic import replacing
+from aesearch.distances import exact_neighbours
+from aesearch.errors import AesearchError, CollectionNotFoundError
+
+HOLD_OUT_SHARE = 0.2
+NEIGHBOURS = 10
+FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class LinearProbe:
+    """Multinomial logistic regression on features.
+
+    Attributes
+    ----------
+    classes : list of c str
+    weights, bias : (c, d) and (c,) float32
+    """
+
+    classes: list[str]
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    def predict_probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, c) float32, rows summing to 1, of features (n, d)."""
+        logits = features @ self.weights.T + self.bias  # (n, c)
+        logits -= logits.max(axis=1, keepdims=True)
+        exponentials = np.exp(logits)
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), dtype=np.float32)
+
+    def save(self, path: Path, store_fingerprint: str) -> None:
+        """Write as HDF5: ``classes``, ``weights``, ``bias``."""
+        import h5py
+
+        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+            file["classes"] = self.classes
+            file["weights"], file["bias"] = self.weights, self.bias
+            file.attrs["store_fingerprint"] = store_fingerprint
+
+    @classmethod
+    def load(cls, path: Path) -> LinearProbe:
+        """Read what `save` wrote."""
+        import h5py
+
+        if not path.is_file():
+            raise CollectionNotFoundError("there is no probe yet: run aesearch probe")
+        try:
+            with h5py.File(path) as file:
+                return cls([c.decode() for c in file["classes"]], file["weights"][:], file["bias"][:])
+        except (OSError, KeyError) as error:
+            raise AesearchError(f"{path} is damaged: run aesearch probe") from error
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeResult:
+    """What the probe measured.
+
+    Attributes
+    ----------
+    train_rows, test_rows : int
+    linear_accuracy, knn_accuracy : float
+        On the test rows; the second by vote of the 10 nearest training rows.
+    per_class : dict
+        ``precision``, ``recall``, ``test_rows`` of the linear probe by label.
+    suspicious : list of (row, predicted label, confidence)
+        Rows of all splits whose label a probe that never saw them contradicts, surest first.
+    model : LinearProbe
+        Trained on the training rows.
+    """
+
+    train_rows: int
+    test_rows: int
+    linear_accuracy: float
+    knn_accuracy: float
+    per_class: dict[str, dict[str, float]]
+    suspicious: list[tuple[int, str, float]]
+    model: LinearProbe
+
+
+def probe(
+    features: NDArray[np.float32],
+    labels: list[str],
+    splits: list[str] | None = None,
+    *,
+    metric: str = "l2",
+    seed: int = 0,
+) -> ProbeResult:
+    """Train a linear probe and measure it.
+
+    Parameters
+    ----------
+    features : (n, d) float32
+    labels : list of n str
+        Rows with an empty label are left out.
+    splits : list of n str, optional
+        If both ``train`` and ``test`` occur they are used; otherwise a fifth of each class is held out.
+    metric : {"cosine", "l2"}
+        For the nearest-neighbour vote.
+
+    Raises
+    ------
+    AesearchError
+        Fewer than two labels, or nothing to test on.
+    """
+    names, parts = np.array(labels, dtype=str), np.array(splits or [""] * len(labels), dtype=str)
+    known = np.flatnonzero(names != "")
+    classes, targets = np.unique(names[known], return_inverse=True)
+    if len(classes) < 2:
+        raise AesearchError(
+            f"a probe needs at least two labels, these images have {len(classes) or 'none'}: "
+            "label them by sub-folder (--labels folder) or by a table's label column"
+        )
+    vectors, parts = features[known], parts[known]
+    if {"train", "test"} <= set(parts):
+        train, test = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "test")
+    else:
+        train, test = _hold_out(targets, seed)
+    if len(test) == 0 or len(np.unique(targets[train])) < 2:
+        raise AesearchError("too few images of each label to hold some out for a test")
+    model = _fit(vectors[train], targets[train], classes)
+    predicted = np.array(model.classes)[model.predict_probabilities(vectors[test]).argmax(axis=1)]
+    truth = classes[targets[test]]
+    return ProbeResult(
+        train_rows=len(train),
+        test_rows=len(test),
+        linear_accuracy=float((predicted == truth).mean()),
+        knn_accuracy=knn_accuracy(vectors[train], targets[train], vectors[test], targets[test], metric),
+        per_class={str(c): _class_figures(predicted, truth, c) for c in classes},
+        suspicious=[(int(known[r]), str(classes[p]), c) for r, p, c in _doubts(vectors, targets, seed)],
+        model=model,
+    )
+
+
+def knn_accuracy(
+    train: NDArray[np.float32],
+    train_targets: NDArray[np.int64],
+    test: NDArray[np.float32],
+    test_targets: NDArray[np.int64],
+    metric: str,
+    k: int = NEIGHBOURS,
+) -> float:
+    """Share of test rows whose label wins the vote of their k nearest training rows; ties to the lower class."""
+    rows, _ = exact_neighbours(train, test, min(k, len(train)), metric)
+    votes = np.zeros((len(test), int(max(train_targets.max(), test_targets.max())) + 1), dtype=np.int32)
+    np.add.at(votes, (np.arange(len(test))[:, None], train_targets[rows]), 1)
+    return float((votes.argmax(axis=1) == test_targets).mean())
+
+
+def _hold_out(targets: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A fifth of each class for the test, at least one of each class that has two."""
+    generator = np.random.default_rng(seed)
+    test = []
+    for target in np.unique(targets):
+        rows = generator.permutation(np.flatnonzero(targets == target))
+        test.append(rows[: max(int(len(rows) * HOLD_OUT_SHARE), int(len(rows) > 1))])
+    held_out = np.sort(np.concatenate(test))
+    return np.setdiff1d(np.arange(len(targets)), held_out), held_out
+
+
+def _pipeline() -> Any:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+
+
+def _fit(vectors: NDArray[np.float32], targets: NDArray[np.int64], classes: NDArray[np.str_]) -> LinearProbe:
+    """Fit on standardised features, then fold the standardising into the weights."""
+    fitted = _pipeline().fit(vectors, targets)
+    scaler, logistic = fitted[0], fitted[1]
+    weights = logistic.coef_ / scaler.scale_
+    bias = logistic.intercept_ - weights @ scaler.mean_
+    if len(weights) == 1:  # two classes share one set of weights
+        weights, bias = np.concatenate([0 * weights, weights]), np.concatenate([0 * bias, bias])
+    names = [str(classes[t]) for t in logistic.classes_]
+    return LinearProbe(names, weights.astype(np.float32), bias.astype(np.float32))
+
+
+def _class_figures(predicted: NDArray[np.str_], truth: NDArray[np.str_], name: str) -> dict[str, float]:
+    hits = int(((predicted == name) & (truth == name)).sum())
+    said, there = int((predicted == name).sum()), int((truth == name).sum())
+    return {
+        "precision": hits / said if said else 0.0,
+        "recall": hits / there if there else 0.0,
+        "test_rows": there,
+    }
+
+
+def _doubts(
+    vectors: NDArray[np.float32], targets: NDArray[np.int64], seed: int
+) -> list[tuple[int, int, float]]:  # fmt: skip
+    """(row, predicted class, its probability) where an out-of-fold probe disagrees, surest first."""
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    folds = min(FOLDS, int(np.bincount(targets).max()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # classes rarer than the folds
+        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        chances = cross_val_predict(_pipeline(), vectors, targets, cv=splitter, method="predict_proba")
+    predicted = chances.argmax(axis=1)
+    confidence = chances[np.arange(len(targets)), predicted]
+    wrong = np.flatnonzero(predicted != targets)
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    return [(int(r), int(predicted[r]), float(confidence[r])) for r in wrong]

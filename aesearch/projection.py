@@ -1,0 +1,122 @@
+"""Features to a few coordinates: UMAP, t-SNE, PCA."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.distances import exact_neighbours, prepare
+from aesearch.errors import AesearchError
+
+METHODS = ("umap", "tsne", "pca")
+EXACT_NEIGHBOURS_MOST = 200_000  # rows; beyond this UMAP looks for approximate neighbours itself
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """Coordinates (n, dims) float32, row-aligned with the features, and the method that gave them."""
+
+    coordinates: NDArray[np.float32]
+    method: str
+
+
+def project(
+    features: NDArray[np.float32], *, method: str = "umap", dims: int = 2, metric: str = "l2", seed: int = 0
+) -> Projection:
+    """Lay features out in two or three dimensions.
+
+    Parameters
+    ----------
+    features : (n, d) float32
+    method : {"umap", "tsne", "pca"}
+        UMAP (McInnes, Healy & Melville 2018), t-SNE (van der Maaten & Hinton 2008), or principal
+        components. t-SNE takes about ten times as long as UMAP.
+    dims : {2, 3}
+    metric : {"cosine", "l2"}
+        Of the features.
+
+    Raises
+    ------
+    AesearchError
+        Unknown method, or too few rows for it.
+    """
+    if method not in METHODS:
+        raise AesearchError(f"map method {method!r} is not one of {', '.join(METHODS)}")
+    if dims not in (2, 3):
+        raise AesearchError(f"a map has 2 or 3 dimensions, not {dims}")
+    if method == "umap":
+        coordinates = embed_umap(features, dims, metric=metric, seed=seed, neighbours=15, min_dist=0.1)
+    elif method == "tsne":
+        coordinates = _embed_tsne(prepare(features, metric), dims, seed)
+    else:
+        coordinates = _embed_pca(prepare(features, metric), dims)
+    return Projection(np.ascontiguousarray(coordinates, dtype=np.float32), method)
+
+
+def embed_umap(
+    features: NDArray[np.float32], dims: int, *, metric: str, seed: int, neighbours: int = 20, min_dist: float = 0.0
+) -> NDArray[np.float32]:
+    """UMAP on exact neighbours: (n, dims) float32, the same for the same seed on one machine.
+
+    The defaults are those for clustering: wide neighbourhoods, points as close as they like.
+    """
+    n = len(features)
+    if n < 4:
+        raise AesearchError(f"UMAP needs at least 4 images, there are {n}: use --method pca, or --space features")
+    neighbours = min(neighbours, n - 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about n_jobs with a seed, and transform() with given neighbours
+        import umap
+
+        reducer = umap.UMAP(
+            n_components=dims,
+            n_neighbors=neighbours,
+            min_dist=min_dist,
+            random_state=seed,
+            n_jobs=1,
+            init="spectral" if n > 10 * dims else "random",
+            precomputed_knn=_neighbours(features, neighbours, metric),
+        )
+        return np.asarray(reducer.fit_transform(prepare(features, metric)), dtype=np.float32)
+
+
+def _neighbours(
+    features: NDArray[np.float32], k: int, metric: str
+) -> tuple[NDArray[np.int32] | None, NDArray[np.float32] | None] | tuple[None]:
+    """Exact neighbours in UMAP's form: each row its own first neighbour."""
+    n = len(features)
+    if n > EXACT_NEIGHBOURS_MOST:
+        return (None,)
+    rows, distances = exact_neighbours(features, features, k, metric)
+    own = rows == np.arange(n)[:, None]
+    own[~own.any(axis=1), -1] = True  # among many equal rows a row may not find itself
+    order = np.argsort(~own, axis=1, kind="stable")
+    rows = np.take_along_axis(rows, order, axis=1)
+    rows[:, 0] = np.arange(n)
+    distances = np.take_along_axis(distances, order, axis=1)
+    distances[:, 0] = 0
+    return rows.astype(np.int32), distances
+
+
+def _embed_tsne(vectors: NDArray[np.float32], dims: int, seed: int) -> NDArray[np.float32]:
+    from sklearn.manifold import TSNE
+
+    if len(vectors) < 4:
+        raise AesearchError(f"t-SNE needs at least 4 images, there are {len(vectors)}: use --method pca")
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    init = "pca" if min(vectors.shape) >= dims else "random"
+    tsne = TSNE(dims, perplexity=perplexity, init=init, random_state=seed)
+    return np.asarray(tsne.fit_transform(vectors), dtype=np.float32)
+
+
+def _embed_pca(vectors: NDArray[np.float32], dims: int) -> NDArray[np.float32]:
+    """Principal components; axes there are too few rows or numbers for stay 0."""
+    from sklearn.decomposition import PCA
+
+    coordinates = np.zeros((len(vectors), dims), dtype=np.float32)
+    kept = min(dims, *vectors.shape)
+    coordinates[:, :kept] = PCA(kept, random_state=0).fit_transform(vectors) if len(vectors) > 1 else 0
+    return coordinates

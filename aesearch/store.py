@@ -1,0 +1,236 @@
+"""The feature store: one HDF5 file, one row per image. Any HDF5 reader opens it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import aesearch
+from aesearch.atomic import put_in_place
+from aesearch.errors import AesearchError, CollectionNotFoundError
+
+if TYPE_CHECKING:
+    import h5py
+
+FORMAT_VERSION = 1
+CHUNK_ROWS = 8192
+FLUSH_SECONDS = 5.0  # at most this much work is lost to a kill
+TEXTS = ("id", "label", "split", "content_hash")
+
+
+class Store:
+    """Reads a finished ``features.h5``; the file is open only during a call.
+
+    Attributes
+    ----------
+    rows, dim : int
+        Shape of the features.
+    encoder_fingerprint, fingerprint : str
+        Of the encoder that made it, and of what is in it.
+    source : str
+    """
+
+    def __init__(self, path: Path) -> None:
+        import h5py
+
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise CollectionNotFoundError(f"there are no features at {path}: run aesearch build-index SOURCE")
+        try:
+            with h5py.File(self.path) as file:
+                version = int(file.attrs["format_version"])
+                if version != FORMAT_VERSION:
+                    raise AesearchError(f"{path} has format {version}; this aesearch reads {FORMAT_VERSION}")
+                self.rows, self.dim = file["features"].shape
+                if any(len(file[name]) != self.rows for name in (*TEXTS, "reconstruction_error")):
+                    raise KeyError("datasets of different lengths")
+                self.encoder_fingerprint = str(file.attrs["encoder_fingerprint"])
+                self.fingerprint = str(file.attrs["fingerprint"])
+                self.source = str(file.attrs["source"])
+        except (OSError, KeyError, ValueError) as error:
+            raise AesearchError(f"{path} is no feature store, or is damaged: run aesearch extract") from error
+
+    def features(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Features (n, dim) float32, of all rows or of those in increasing order."""
+        return np.asarray(self._read("features", rows), dtype=np.float32)
+
+    def reconstruction_errors(self) -> NDArray[np.float32]:
+        """Mean squared error per pixel on the [0, 1] scale, (rows,) float32."""
+        return np.asarray(self._read("reconstruction_error", None), dtype=np.float32)
+
+    def texts(self, name: str) -> list[str]:
+        """One of ``id``, ``label``, ``split``, ``content_hash`` for every row."""
+        return [v.decode() for v in self._read(name, None)]
+
+    def skipped(self) -> list[tuple[str, str]]:
+        """(id, reason) of what gave no row."""
+        import h5py
+
+        with h5py.File(self.path) as file:
+            return _read_skipped(file)
+
+    def _read(self, name: str, rows: NDArray[np.int64] | None) -> Any:
+        import h5py
+
+        with h5py.File(self.path) as file:
+            return file[name][:] if rows is None else file[name][rows]
+
+
+class StoreWriter:
+    """Fills a store batch by batch under another name; what was flushed survives a kill.
+
+    Parameters
+    ----------
+    path : Path
+        Where the finished store goes; the growing one lies beside it as ``….partial``.
+    dim : int
+    identity : dict
+        What the rows depend on. A partial store of the same identity is continued, any other replaced.
+    attributes : dict of str
+        Attributes of the finished file.
+    """
+
+    def __init__(self, path: Path, dim: int, identity: dict[str, Any], attributes: dict[str, str]) -> None:
+        self.path = Path(path)
+        self.partial = self.path.with_name(self.path.name + ".partial")
+        self.next_position = 0
+        self._pending: list[dict[str, Any]] = []
+        self._pending_rows = 0
+        self._flushed = time.monotonic()
+        written = json.dumps(identity, sort_keys=True)
+        self._file = self._continue(written) or self._create(dim, written, attributes)
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file:
+            self.flush()  # Ctrl-C keeps what is done
+            self._file.close()
+
+    def append(
+        self,
+        columns: dict[str, Any],
+        skipped: Sequence[tuple[str, str]],
+        next_position: int,
+    ) -> None:
+        """Add rows.
+
+        Parameters
+        ----------
+        columns : dict
+            ``features`` (n, dim), ``reconstruction_error`` (n,), and n strings for each of ``TEXTS``.
+        skipped : sequence of (id, reason)
+        next_position : int
+            Where in the source a continued run starts.
+        """
+        n = len(columns["features"])
+        if any(len(values) != n for values in columns.values()):
+            raise ValueError(f"columns of different lengths: { {k: len(v) for k, v in columns.items()} }")
+        self._pending.append(columns | {"skipped": list(skipped)})
+        self._pending_rows += n
+        self.next_position = next_position
+        if self._pending_rows >= CHUNK_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending; the count of finished rows is written last."""
+        file, pending = self._file, self._pending
+        if pending:
+            for name in ("features", "reconstruction_error", *TEXTS):
+                _extend(file[name], [part[name] for part in pending])
+            skipped = [s for part in pending for s in part["skipped"]]
+            _extend(file["skipped/id"], [[s[0] for s in skipped]])
+            _extend(file["skipped/reason"], [[s[1] for s in skipped]])
+            file.flush()
+            progress = [len(file["features"]), len(file["skipped/id"]), self.next_position]
+            file.attrs["progress"] = progress
+            file.flush()
+        self._pending, self._pending_rows, self._flushed = [], 0, time.monotonic()
+
+    def finished_rows(self) -> int:
+        """Rows written so far."""
+        self.flush()
+        return len(self._file["features"])
+
+    def skipped(self) -> list[tuple[str, str]]:
+        """(id, reason) of what gave no row so far."""
+        self.flush()
+        return _read_skipped(self._file)
+
+    def finish(self) -> None:
+        """Stamp the store with its fingerprint and put it in place."""
+        self.flush()
+        file = self._file
+        digest = hashlib.blake2b(str(file.attrs["encoder_fingerprint"]).encode(), digest_size=16)
+        for name in TEXTS:
+            for start in range(0, len(file[name]), CHUNK_ROWS):
+                digest.update(b"\0".join(file[name][start : start + CHUNK_ROWS]) + b"\0")
+        file.attrs["fingerprint"] = digest.hexdigest()
+        for name in ("identity", "progress"):
+            del file.attrs[name]
+        file.close()
+        self._file = None
+        put_in_place(self.partial, self.path)
+
+    def _create(self, dim: int, identity: str, attributes: dict[str, str]) -> h5py.File:
+        import h5py
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = h5py.File(self.partial, "w")
+        text = h5py.string_dtype()
+        file.create_dataset("features", (0, dim), "f4", maxshape=(None, dim), chunks=(CHUNK_ROWS, dim))
+        file.create_dataset("reconstruction_error", (0,), "f4", maxshape=(None,), chunks=(CHUNK_ROWS,))
+        for name in (*TEXTS, "skipped/id", "skipped/reason"):
+            file.create_dataset(name, (0,), text, maxshape=(None,), chunks=(CHUNK_ROWS,))
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["created_with"] = f"aesearch {aesearch.__version__}"
+        file.attrs["identity"] = identity
+        file.attrs["progress"] = [0, 0, 0]
+        for name, value in attributes.items():
+            file.attrs[name] = value
+        return file
+
+    def _continue(self, identity: str) -> h5py.File | None:
+        """Open a partial store of this identity, cut to its finished rows."""
+        import h5py
+
+        try:
+            file = h5py.File(self.partial, "r+")
+        except OSError:  # absent, or torn by a power cut: start over
+            return None
+        if file.attrs.get("identity") != identity or "progress" not in file.attrs:
+            file.close()
+            return None
+        rows, skipped, self.next_position = (int(v) for v in file.attrs["progress"])
+        for name in ("features", "reconstruction_error", *TEXTS):
+            file[name].resize(rows, axis=0)
+        for name in ("skipped/id", "skipped/reason"):
+            file[name].resize(skipped, axis=0)
+        return file
+
+
+def _extend(dataset: h5py.Dataset, parts: Sequence[Any]) -> None:
+    """Append the parts as one write."""
+    numeric = dataset.dtype.kind == "f"
+    values = np.concatenate(parts) if numeric else [v for part in parts for v in part]
+    if len(values) == 0:
+        return
+    start = len(dataset)
+    dataset.resize(start + len(values), axis=0)
+    dataset[start:] = values
+
+
+def _read_skipped(file: h5py.File) -> list[tuple[str, str]]:
+    ids, reasons = file["skipped/id"][:], file["skipped/reason"][:]
+    return [(i.decode(), r.decode()) for i, r in zip(ids, reasons, strict=True)]

@@ -1,0 +1,478 @@
+"""From images to an autoencoder: the loop, its checkpoint, and what it says of the result."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.atomic import replacing
+from aesearch.autoencoders import (
+    AutoencoderSpec,
+    build_autoencoder,
+    count_parameters,
+    pick_device,
+    to_float,
+)
+from aesearch.batches import Images, LoadedImages
+from aesearch.errors import AesearchError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+logger = logging.getLogger(__name__)
+
+LOSSES = ("mse", "bce")
+
+# Largest random change of each kind: rotation in degrees, shift as a share of the side, scale, shear.
+INVARIANCES: dict[str, tuple[float, float, float, float] | None] = {
+    "none": None,
+    "light": (10.0, 0.07, 0.10, 0.15),
+    "strong": (15.0, 0.09, 0.15, 0.30),
+}
+UNTOUCHED_SHARE = 0.25  # resampling blurs: without sharp images among its inputs the network rebuilds those badly
+TARGET_STEPS = 4000  # enough for a small collection to settle; large ones take at least ten epochs
+HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
+WARM_UP_SHARE = 0.1
+DEAD_SPREAD = 1e-3  # a latent number that varies less than this share of the median one carries nothing
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How an autoencoder is trained. ``None`` means chosen from the data.
+
+    Attributes
+    ----------
+    arch : str
+        Architecture by name.
+    latent_dim, widths : int, tuple of int
+        Size of a feature vector; channels after each halving.
+    image_size, channels : tuple of int, int
+        (longer side,) or (height, width) in pixels; 1 or 3.
+    invariance : {"none", "light", "strong"}
+        Which random rotation, shift, scale and shear the network learns to undo. ``none`` trains it
+        to reconstruct what it is given.
+    loss : {"mse", "bce"}
+        Mean squared error, or binary cross-entropy on [0, 1] pixels.
+    epochs, batch_size : int
+        Passes over the images; images a step.
+    learning_rate : float
+        Peak of the one-cycle schedule (Smith & Topin 2019) for Adam.
+    seed : int
+        Same seed, machine and number of threads: same weights, bit for bit, on a CPU.
+    """
+
+    arch: str = "conv"
+    latent_dim: int | None = None
+    widths: tuple[int, ...] | None = None
+    image_size: tuple[int, ...] | None = None
+    channels: int | None = None
+    invariance: str = "strong"
+    loss: str = "mse"
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float = 3e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("loss", LOSSES), ("invariance", tuple(INVARIANCES))):
+            if getattr(self, name) not in allowed:
+                raise AesearchError(f"{name} {getattr(self, name)!r} is not one of {', '.join(allowed)}")
+        if self.channels not in (None, 1, 3):
+            raise AesearchError(f"channels must be 1 or 3, not {self.channels}")
+        for name in ("latent_dim", "epochs", "batch_size"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise AesearchError(f"{name.replace('_', '-')} must be 1 or more, not {value}")
+        if not 0 < self.learning_rate < math.inf:
+            raise AesearchError(f"learning rate must be above 0, not {self.learning_rate}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary for JSON."""
+        return dataclasses.asdict(self)
+
+    def resolved(self, rows: int) -> TrainingOptions:
+        """Return the options with batch size and epochs settled for that many training images."""
+        batch = self.batch_size or min(128, max(16, rows // 16))
+        epochs = self.epochs or min(100, max(10, math.ceil(TARGET_STEPS / math.ceil(rows / batch))))
+        return dataclasses.replace(self, batch_size=batch, epochs=epochs)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of ``history.csv``; losses are means over pixels."""
+
+    epoch: int
+    train_loss: float
+    held_out_loss: float
+    learning_rate: float
+    images_per_second: float
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A finished training: the network of the best epoch and how it went."""
+
+    model: nn.Module
+    spec: AutoencoderSpec
+    options: TrainingOptions
+    history: list[Epoch]
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def split_held_out(rows: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions to train on and positions to hold out; with fewer than 10 images both are all of them."""
+    order = np.random.default_rng(seed).permutation(rows)
+    if rows < 10:
+        return np.arange(rows), np.arange(rows)
+    held_out = min(HELD_OUT_MOST, math.ceil(rows * HELD_OUT_SHARE))
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def train_autoencoder(
+    images: Images,
+    held_out: NDArray[np.uint8],
+    spec: AutoencoderSpec,
+    options: TrainingOptions,
+    *,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    progress: bool = False,
+    on_epoch: Callable[[list[Epoch]], None] | None = None,
+) -> Training:
+    """Train an autoencoder and keep its best epoch.
+
+    Parameters
+    ----------
+    images : LoadedImages or StreamedImages
+    held_out : (m, channels, height, width) uint8
+        Images the loop never trains on; they choose the best epoch.
+    spec, options : AutoencoderSpec, TrainingOptions
+        What to train, and how.
+    checkpoint : Path, optional
+        Written after every epoch; ``resume`` goes on from it.
+    on_epoch : callable, optional
+        Gets the history after every epoch.
+
+    Raises
+    ------
+    AesearchError
+        The loss is no longer a number, or the checkpoint is of another training.
+    """
+    import torch
+    from tqdm.auto import tqdm
+
+    options = options.resolved(len(images))
+    assert options.epochs and options.batch_size
+    chosen = pick_device(device)
+    torch.manual_seed(options.seed)
+    model = build_autoencoder(spec).to(chosen, memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), fused=chosen.type != "mps")
+    state = _State(model, optimizer)
+    if resume:
+        state.load(checkpoint, spec, options)
+    steps = math.ceil(len(images) / options.batch_size)
+    started = time.perf_counter()
+    with tqdm(total=options.epochs * len(images), initial=len(state.history) * len(images), unit="img",
+              unit_scale=True, desc="train", disable=None if progress else True) as bar:  # fmt: skip
+        for epoch in range(len(state.history) + 1, options.epochs + 1):
+            total, seen, epoch_started = torch.zeros((), device=chosen), 0, time.perf_counter()
+            model.train()
+            for step, (inputs, targets) in enumerate(_batches(images, options, epoch, chosen)):
+                rate = _one_cycle(((epoch - 1) * steps + step) / (options.epochs * steps)) * options.learning_rate
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                loss = _loss(model, inputs, targets, options.loss)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                total += loss.detach() * len(targets)
+                seen += len(targets)
+                bar.update(len(targets))
+            train_loss = float(total) / max(seen, 1)  # the epoch's only wait for the device
+            if not math.isfinite(train_loss):
+                raise AesearchError(
+                    f"the loss is no longer a number in epoch {epoch}: "
+                    f"train again with a lower --learning-rate (now {options.learning_rate:g})"
+                )
+            speed = seen / (time.perf_counter() - epoch_started)
+            held_out_loss = _evaluate(model, held_out, options, chosen)
+            state.add(Epoch(epoch, train_loss, held_out_loss, rate, speed))
+            bar.set_postfix(epoch=f"{epoch}/{options.epochs}", loss=f"{train_loss:.5f}", held_out=f"{held_out_loss:.5f}")
+            if checkpoint is not None:
+                state.save(checkpoint, spec, options)
+            if on_epoch is not None:
+                on_epoch(state.history)
+    model.load_state_dict(state.best)
+    model.eval()
+    figures = {
+        "parameters": count_parameters(model),
+        "best_epoch": state.best_epoch,
+        "held_out_images": len(held_out),
+        "held_out_loss": state.best_loss,
+        "seconds": round(time.perf_counter() - started, 1),
+        "images_per_second": round(float(np.median([e.images_per_second for e in state.history])), 1),
+        "device": chosen.type,
+    }
+    return Training(model, spec, options, state.history, figures)
+
+
+def _one_cycle(done: float) -> float:
+    """Share of the peak learning rate after a share of the steps: cosine up from 1/25, cosine down to 0."""
+    if done < WARM_UP_SHARE:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * done / WARM_UP_SHARE)) / 2
+    return (1 + math.cos(math.pi * (done - WARM_UP_SHARE) / (1 - WARM_UP_SHARE))) / 2
+
+
+def _batches(
+    images: Images, options: TrainingOptions, epoch: int, device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Shuffle by (seed, epoch) alone, so that a resumed run sees what an undisturbed one would."""
+    import torch
+
+    assert options.batch_size
+    generator = torch.Generator().manual_seed(options.seed * 1_000_003 + epoch)
+    order = torch.randperm(len(images), generator=generator).numpy()
+    groups = [order[s : s + options.batch_size] for s in range(0, len(order), options.batch_size)]
+    for batch in _on_device(images, groups, device):
+        targets = to_float(batch)
+        yield transform(targets, options.invariance, generator), targets
+
+
+def _on_device(images: Images, groups: list[NDArray[np.int64]], device: torch.device) -> Iterator[torch.Tensor]:
+    """Batches as uint8 tensors; on a GPU all images stay there while they fill less than half of it."""
+    import torch
+
+    if isinstance(images, LoadedImages):
+        fits = device.type != "cuda" or images.array.nbytes < torch.cuda.mem_get_info(device)[0] // 2
+        resident = torch.from_numpy(images.array).to(device if fits else "cpu")
+        for group in groups:
+            yield resident[torch.from_numpy(group).to(resident.device)].to(device)
+    else:
+        for batch in images.batches(groups):
+            if len(batch):
+                yield torch.from_numpy(batch).to(device)
+
+
+def transform(images: torch.Tensor, invariance: str, generator: torch.Generator) -> torch.Tensor:
+    """Rotate, shift, scale and shear each image at random; what comes in from outside is mirrored.
+
+    Parameters
+    ----------
+    images : (n, c, h, w) float32
+    invariance : str
+        A key of ``INVARIANCES``; with ``none`` the images come back as they are.
+    generator : torch.Generator
+        On the CPU, so that every device draws the same.
+    """
+    import torch
+    from torch.nn import functional
+
+    ranges = INVARIANCES[invariance]
+    if ranges is None:
+        return images
+    draws = torch.rand(len(images), 5, generator=generator) * 2 - 1  # in [-1, 1]
+    draws[torch.rand(len(images), generator=generator) < UNTOUCHED_SHARE] = 0
+    degrees, shift, scale, shear = ranges
+    angle = draws[:, 0] * math.radians(degrees)
+    size = 1 + draws[:, 1] * scale
+    slant = draws[:, 2] * shear
+    cos, sin = angle.cos() * size, angle.sin() * size
+    aspect = images.shape[-1] / images.shape[-2]  # grid_sample's axes run from -1 to 1 whatever the shape
+    rows = [
+        torch.stack([cos, (cos * slant - sin) / aspect, draws[:, 3] * shift * 2], dim=1),
+        torch.stack([sin * aspect, sin * slant + cos, draws[:, 4] * shift * 2], dim=1),
+    ]
+    matrices = torch.stack(rows, dim=1).to(images.device)  # (n, 2, 3)
+    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    return moved.contiguous(memory_format=torch.channels_last)
+
+
+def _loss(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, loss: str) -> torch.Tensor:
+    from torch.nn import functional
+
+    rebuilt = model["decoder"](model["encoder"](inputs))  # type: ignore[index]
+    if loss == "bce":
+        return functional.binary_cross_entropy(rebuilt, targets)
+    return functional.mse_loss(rebuilt, targets)
+
+
+def held_out_batches(
+    held_out: NDArray[np.uint8], invariance: str, device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the held-out (inputs, targets), transformed the same way every time."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    for start in range(0, len(held_out), 512):
+        targets = to_float(torch.from_numpy(held_out[start : start + 512]).to(device))
+        yield transform(targets, invariance, generator), targets
+
+
+def _evaluate(model: nn.Module, held_out: NDArray[np.uint8], options: TrainingOptions, device: torch.device) -> float:
+    import torch
+
+    model.eval()
+    total = 0.0
+    with torch.inference_mode():
+        for inputs, targets in held_out_batches(held_out, options.invariance, device):
+            total += float(_loss(model, inputs, targets, options.loss)) * len(targets)
+    return total / len(held_out)
+
+
+class _State:
+    """What a checkpoint holds: the network now and at its best, Adam's moments, the history."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Adam) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.history: list[Epoch] = []
+        self.best = copy.deepcopy(model.state_dict())
+        self.best_loss, self.best_epoch = math.inf, 0
+
+    def add(self, epoch: Epoch) -> None:
+        self.history.append(epoch)
+        if epoch.held_out_loss < self.best_loss:
+            self.best_loss, self.best_epoch = epoch.held_out_loss, epoch.epoch
+            self.best = copy.deepcopy(self.model.state_dict())
+
+    def save(self, path: Path, spec: AutoencoderSpec, options: TrainingOptions) -> None:
+        from safetensors.torch import save_file
+
+        moments = {
+            f"adam.{index}.{name}": tensor
+            for index, values in self.optimizer.state_dict()["state"].items()
+            for name, tensor in values.items()
+        }
+        tensors = {f"now.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()} | moments
+        document = {
+            "identity": _identity(spec, options),
+            "history": [dataclasses.asdict(e) for e in self.history],
+            "best_loss": self.best_loss,
+            "best_epoch": self.best_epoch,
+        }
+        with replacing(path) as temporary:
+            save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary,
+                      metadata={"aesearch": json.dumps(document)})  # fmt: skip
+
+    def load(self, path: Path | None, spec: AutoencoderSpec, options: TrainingOptions) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        if path is None or not path.is_file():
+            raise AesearchError("there is no training to resume: run aesearch train without --resume")
+        try:
+            with safe_open(path, framework="pt") as file:
+                document = json.loads((file.metadata() or {})["aesearch"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise AesearchError(f"{path} is damaged: run aesearch train without --resume") from error
+        differing = [k for k, v in _identity(spec, options).items() if document["identity"].get(k) != v]
+        if differing:
+            raise AesearchError(
+                f"the training to resume had other settings ({', '.join(differing)}): "
+                "give the same ones, or train without --resume"
+            )
+        self.model.load_state_dict(_part(tensors, "now."))
+        self.best = _part(tensors, "best.")
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in _part(tensors, "adam.").items():
+            index, moment = name.split(".")
+            moments.setdefault(int(index), {})[moment] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.history = [Epoch(**e) for e in document["history"]]
+        self.best_loss, self.best_epoch = document["best_loss"], document["best_epoch"]
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _identity(spec: AutoencoderSpec, options: TrainingOptions) -> dict[str, Any]:
+    """What must be the same for a training to go on; the number of epochs may grow."""
+    document = {k: v for k, v in options.to_json().items() if k not in ("epochs", "widths", "image_size", "channels")}
+    identity: dict[str, Any] = json.loads(json.dumps(document | spec.to_json()))
+    return identity
+
+
+def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.uint8]) -> dict[str, Any]:
+    """Judge a trained autoencoder on held-out images and warn, in one line each, of what is wrong.
+
+    Parameters
+    ----------
+    sample, held_out : (n, c, h, w) uint8
+        Training images that PCA may learn from, and images neither has seen.
+
+    Returns
+    -------
+    dict
+        ``reconstruction_mse`` of untouched images; ``task_mse`` and ``pca_task_mse``: error against the
+        untouched image from the transformed one, for the network and for PCA of the same size
+        (None where there are too few images for that PCA); ``dead_latents``.
+    """
+    import torch
+
+    device = next(training.model.parameters()).device
+    size = training.spec.latent_dim
+    pca = _fit_pca(sample, size)
+    squared = {"reconstruction": 0.0, "task": 0.0, "pca": 0.0}
+    latents = []
+    with torch.inference_mode():
+        encoder, decoder = training.model["encoder"], training.model["decoder"]  # type: ignore[index]
+        for inputs, targets in held_out_batches(held_out, training.options.invariance, device):
+            latents.append(encoder(targets))
+            squared["reconstruction"] += float((decoder(latents[-1]) - targets).square().sum())
+            squared["task"] += float((decoder(encoder(inputs)) - targets).square().sum())
+            if pca is not None:
+                flat = inputs.flatten(1).cpu().numpy()
+                squared["pca"] += float(np.square(pca(flat) - targets.flatten(1).cpu().numpy()).sum())
+    spread = torch.cat(latents).std(dim=0, correction=0).cpu().numpy()
+    typical = float(np.median(spread))
+    dead = int((spread <= max(DEAD_SPREAD * typical, 1e-7)).sum())
+    pixels = held_out.size
+    task, pca_task = squared["task"] / pixels, squared["pca"] / pixels if pca is not None else None
+    _warn(training, dead, task, pca_task)
+    return {
+        "reconstruction_mse": squared["reconstruction"] / pixels,
+        "task_mse": task,
+        "pca_task_mse": pca_task,
+        "dead_latents": dead,
+    }
+
+
+def _warn(training: Training, dead: int, task: float, pca_task: float | None) -> None:
+    size = training.spec.latent_dim
+    if dead == size:
+        logger.warning("the latent is dead, all images get the same features: lower --learning-rate or change --seed")
+    elif dead:
+        logger.warning("%d of %d latent numbers never vary: try --latent-dim %d", dead, size, size - dead)
+    if pca_task is not None and task > pca_task:
+        logger.warning(
+            "it reconstructs worse (%.5f) than PCA of its own size (%.5f): train longer, --epochs %d or more",
+            task, pca_task, 2 * (training.options.epochs or 1),
+        )  # fmt: skip
+
+
+def _fit_pca(sample: NDArray[np.uint8], size: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]] | None:
+    """Rebuild flat [0, 1] images from as many principal components; None if the sample has too few rows."""
+    from sklearn.decomposition import PCA
+
+    flat = sample.reshape(len(sample), -1)
+    rows = min(len(flat), 5000, max(4 * size, 50_000_000 // flat.shape[1]))
+    flat = flat[:rows].astype(np.float32) / 255
+    if size >= min(flat.shape):
+        return None
+    pca = PCA(size, svd_solver="covariance_eigh" if flat.shape[1] <= 2000 else "randomized", random_state=0).fit(flat)
+    return lambda images: np.asarray(pca.inverse_transform(pca.transform(images)), dtype=np.float32)
