@@ -63,7 +63,9 @@ def measure_auroc(scores: NDArray[np.float32], labels: list[str], normal_label: 
     names = np.array(labels, dtype=str)
     known = names != ""
     if not known.any():
-        raise AesearchError("--normal-label needs labels, and these images have none (--labels folder takes sub-folders)")
+        raise AesearchError(
+            "--normal-label needs labels, and these images have none (--labels folder takes sub-folders)"
+        )
     odd = names[known] != normal_label
     if odd.all():
         raise AesearchError(f"no image has the label {normal_label!r}; there is: {_some(np.unique(names[known]))}")

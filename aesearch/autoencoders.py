@@ -108,7 +108,11 @@ def _conv(spec: AutoencoderSpec) -> tuple[nn.Module, nn.Module]:
         down += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
     encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(bottom), spec.latent_dim))
 
-    up: list[nn.Module] = [nn.Linear(spec.latent_dim, math.prod(bottom)), nn.Unflatten(1, bottom), nn.ReLU(inplace=True)]
+    up: list[nn.Module] = [
+        nn.Linear(spec.latent_dim, math.prod(bottom)),
+        nn.Unflatten(1, bottom),
+        nn.ReLU(inplace=True),
+    ]
     outputs = (*spec.widths[-2::-1], channels)
     for stage, (before, after) in enumerate(zip(spec.widths[::-1], outputs, strict=True)):
         small, large = sizes[-1 - stage], sizes[-2 - stage]
@@ -149,7 +153,7 @@ def load_autoencoder(path: Path) -> tuple[nn.ModuleDict, AutoencoderSpec]:
     try:
         with safe_open(path, framework="pt") as file:
             document = json.loads((file.metadata() or {})["aesearch"])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = {name: file.get_tensor(name) for name in file.keys()}
         if document["format_version"] != FORMAT_VERSION:
             raise AesearchError(f"{path} has format {document['format_version']}; this aesearch reads {FORMAT_VERSION}")
         spec = AutoencoderSpec.from_json(document["spec"])
@@ -184,13 +188,12 @@ class Autoencoder:
     """
 
     def __init__(self, model: nn.ModuleDict, spec: AutoencoderSpec, device: str = "auto") -> None:
-        import torch
         from torch import nn
 
         self.spec = spec
         self.device = pick_device(device)
         folded = nn.ModuleDict({name: _fold_batch_norms(part) for name, part in model.eval().items()})
-        self._model = folded.to(self.device, memory_format=torch.channels_last)
+        self._model = on_device(folded, self.device)
 
     @classmethod
     def load(cls, path: Path, device: str = "auto") -> Autoencoder:
@@ -239,6 +242,14 @@ class Autoencoder:
         return to_float(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
 
 
+def on_device(model: nn.ModuleDict, device: torch.device) -> nn.ModuleDict:
+    """Move a network, its convolutions laid out channels last."""
+    import torch
+
+    moved: nn.ModuleDict = model.to(device).to(memory_format=torch.channels_last)
+    return moved
+
+
 def to_float(images: torch.Tensor) -> torch.Tensor:
     """Scale (n, c, h, w) uint8 to float32 in [0, 1], channels last in memory."""
     import torch
@@ -254,7 +265,7 @@ def _fold_batch_norms(layers: nn.Module) -> nn.Sequential:
     folded: list[nn.Module] = []
     for layer in layers.children():
         if isinstance(layer, nn.BatchNorm2d):
-            before = folded.pop()
+            before: Any = folded.pop()
             layer = fuse_conv_bn_eval(before, layer, transpose=isinstance(before, nn.ConvTranspose2d))
         folded.append(layer)
     return nn.Sequential(*folded)

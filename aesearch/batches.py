@@ -13,9 +13,7 @@ from aesearch.errors import SourceError
 from aesearch.sources import Batch, Source
 
 
-def read_batches(
-    source: Source, preprocessing: Preprocessing, groups: Iterable[NDArray[np.int64]]
-) -> Iterator[Batch]:
+def read_batches(source: Source, preprocessing: Preprocessing, groups: Iterable[NDArray[np.int64]]) -> Iterator[Batch]:
     """Read one group of positions after the other, the next while the caller works on this one."""
     with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
         waiting = None
@@ -75,8 +73,9 @@ def load(
 
     images = np.empty((len(positions), *preprocessing.shape), dtype=np.uint8)
     filled, reason = 0, ""
-    with tqdm(total=len(positions), desc="read", unit="img", unit_scale=True,
-              disable=None if progress else True) as bar:  # fmt: skip
+    with tqdm(
+        total=len(positions), desc="read", unit="img", unit_scale=True, disable=None if progress else True
+    ) as bar:
         groups = [positions[g] for g in in_order(0, len(positions), 1024)]
         for batch in read_batches(source, preprocessing, groups):
             images[filled : filled + len(batch.images)] = batch.images

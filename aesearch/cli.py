@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aesearch.collection import Collection, Hits
-    from aesearch.sources import Source
 
 HOME = Path("indexes")
 
@@ -50,10 +49,14 @@ def fail(message: str) -> NoReturn:
 
 
 app = typer.Typer(
-    cls=Group, no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help="Search, group, map and check unlabelled images with an autoencoder trained on those very images.\n\n"
-         "Start with:  aesearch build-index FOLDER  and then  aesearch query img.png -k 10",
-)  # fmt: skip
+    "Start with:  aesearch build-index FOLDER  and then  aesearch query img.png -k 10",
+)
 
 SOURCE_HELP = (
     "Where the images come from: a folder, digits, mnist[:train|:test] and other torchvision datasets, "
@@ -62,28 +65,37 @@ SOURCE_HELP = (
 SourceArgument = Annotated[str | None, typer.Argument(help=SOURCE_HELP, show_default=False)]
 CollectionOption = Annotated[
     str,
-    typer.Option("--collection", "-c", envvar="AESEARCH_COLLECTION",
-                 help="Name of a collection under indexes/, or a folder."),
-]  # fmt: skip
+    typer.Option(
+        "--collection", "-c", envvar="AESEARCH_COLLECTION", help="Name of a collection under indexes/, or a folder."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-LabelsOption = Annotated[str, typer.Option(help="folder: a file's sub-folder is its label; none.")]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(help="folder: a file's sub-folder is its label; none.", show_default="as before, else none"),
+]
 DataDirOption = Annotated[
     str | None,
-    typer.Option(envvar="AESEARCH_DATA", help="Where torchvision's datasets lie, or are downloaded to.",
-                 show_default="data"),
-]  # fmt: skip
+    typer.Option(
+        envvar="AESEARCH_DATA", help="Where torchvision's datasets lie, or are downloaded to.", show_default="data"
+    ),
+]
 SeedOption = Annotated[int, typer.Option(help="Same seed, same machine: same result.")]
 SaveOption = Annotated[Path | None, typer.Option(help="Also draw the answer as a picture: sheet.png.")]
 
 # Options of training are None unless given: what is not said is chosen from the data.
 ArchOption = Annotated[str | None, typer.Option(help="Architecture.", show_default="conv")]
-LatentOption = Annotated[int | None, typer.Option(min=1, help="Numbers in a feature vector.", show_default="64, less for tiny images")]
+LatentOption = Annotated[
+    int | None, typer.Option(min=1, help="Numbers in a feature vector.", show_default="64, less for tiny images")
+]
 SizeOption = Annotated[
     str | None,
-    typer.Option(help="Pixels the encoder sees: longer side (64), or HEIGHTxWIDTH (48x64).",
-                 show_default="median of the images, at most 64"),
-]  # fmt: skip
+    typer.Option(
+        help="Pixels the encoder sees: longer side (64), or HEIGHTxWIDTH (48x64).",
+        show_default="median of the images, at most 64",
+    ),
+]
 WidthsOption = Annotated[
     str | None,
     typer.Option(help="Channels after each halving, like 16,32,64.", show_default="16,32,64,… down to about 4x4"),
@@ -91,12 +103,19 @@ WidthsOption = Annotated[
 ChannelsOption = Annotated[int | None, typer.Option(help="1 grey, 3 colour.", show_default="from the images")]
 InvarianceOption = Annotated[
     str | None,
-    typer.Option(help="none, light, strong: which random rotation, shift, scale and shear the encoder learns to "
-                      "undo. none: plain reconstruction.", show_default="strong"),
-]  # fmt: skip
+    typer.Option(
+        help="none, light, strong: which random rotation, shift, scale and shear the encoder learns to "
+        "undo. none: plain reconstruction.",
+        show_default="strong",
+    ),
+]
 LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default="mse")]
-EpochsOption = Annotated[int | None, typer.Option(min=1, help="Passes over the images.", show_default="10 to 100, by number of images")]
-BatchOption = Annotated[int | None, typer.Option(min=1, help="Images a training step.", show_default="128, less for few images")]
+EpochsOption = Annotated[
+    int | None, typer.Option(min=1, help="Passes over the images.", show_default="10 to 100, by number of images")
+]
+BatchOption = Annotated[
+    int | None, typer.Option(min=1, help="Images a training step.", show_default="128, less for few images")
+]
 RateOption = Annotated[float | None, typer.Option(help="Peak learning rate.", show_default="0.003")]
 TrainSeedOption = Annotated[int | None, typer.Option(help="Same seed, same machine: same weights.", show_default="0")]
 
@@ -136,7 +155,7 @@ def train(
     batch_size: BatchOption = None,
     learning_rate: RateOption = None,
     seed: TrainSeedOption = None,
-    labels: LabelsOption = "none",
+    labels: LabelsOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
@@ -146,26 +165,40 @@ def train(
 
     Example: aesearch train photos/ -c photos --latent-dim 32 --epochs 20
     """
-    from aesearch.sources import open_source
+    from aesearch.building import resumable
     from aesearch.training import TrainingOptions
 
     if source is None and not resume:
         raise typer.BadParameter("give a SOURCE, or --resume", param_hint="SOURCE")
-    given = _training(arch=arch, latent_dim=latent_dim, widths=widths, image_size=image_size, channels=channels,
-                      invariance=invariance, loss=loss, epochs=epochs, batch_size=batch_size,
-                      learning_rate=learning_rate, seed=seed)  # fmt: skip
+    given = _training(
+        arch=arch,
+        latent_dim=latent_dim,
+        widths=widths,
+        image_size=image_size,
+        channels=channels,
+        invariance=invariance,
+        loss=loss,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
     opened = _open(collection, device)
     if resume:
-        options, images, opening = opened.resumable(given)
+        images, options = resumable(opened.manifest, given)
+    else:
+        options = TrainingOptions(**given)
     if source is not None:
-        images, opening = open_source(source, labels=labels, data_dir=data_dir), _opening(labels, data_dir)
-    opened.train(images, options if resume else TrainingOptions(**given), opening, resume=resume)
+        images = opened.open_images(source, labels=labels, data_dir=data_dir)
+    opened.train(images, options, resume=resume)
     figures = opened.manifest.artifacts["encoder"]["figures"]
     if as_json:
         return _print_json({"collection": str(opened.folder), **figures})
-    print(f"trained in {figures['seconds']:.0f} s; held-out loss {figures['held_out_loss']:.5f} "
-          f"(epoch {figures['best_epoch']}), reconstruction error {figures['reconstruction_mse']:.5f}; "
-          f"curve: {opened.folder / 'history.png'}")  # fmt: skip
+    print(
+        f"trained in {figures['seconds']:.0f} s; held-out loss {figures['held_out_loss']:.5f} "
+        f"(epoch {figures['best_epoch']}), reconstruction error {figures['reconstruction_mse']:.5f}; "
+        f"curve: {opened.folder / 'history.png'}"
+    )
 
 
 @app.command()
@@ -173,7 +206,7 @@ def extract(
     source: SourceArgument = None,
     collection: CollectionOption = "default",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch.", show_default="by device")] = None,
-    labels: LabelsOption = "none",
+    labels: LabelsOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -183,13 +216,21 @@ def extract(
     Example: aesearch extract more-photos/ -c photos
     """
     opened = _open(collection, device)
-    done = opened.extract(_source(source, labels, data_dir), _opening(labels, data_dir, opened, source),
-                          batch_size=batch_size)  # fmt: skip
+    images = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir)
+    done = opened.extract(images, batch_size=batch_size)
     if as_json:
-        return _print_json({"collection": str(opened.folder), "rows": done.rows, "skipped": done.skipped,
-                            "images_per_second": done.images_per_second})  # fmt: skip
-    print(f"{done.rows:,} rows, {done.skipped:,} files skipped, {done.images_per_second:,.0f} images/s: "
-          f"{opened.folder / 'features.h5'}")  # fmt: skip
+        return _print_json(
+            {
+                "collection": str(opened.folder),
+                "rows": done.rows,
+                "skipped": done.skipped,
+                "images_per_second": done.images_per_second,
+            }
+        )
+    print(
+        f"{done.rows:,} rows, {done.skipped:,} files skipped, {done.images_per_second:,.0f} images/s: "
+        f"{opened.folder / 'features.h5'}"
+    )
 
 
 @app.command("build-index")
@@ -203,8 +244,9 @@ def build_index(
     metric: Annotated[str | None, typer.Option(help="cosine or l2.", show_default="cosine")] = None,
     min_recall: Annotated[
         float | None,
-        typer.Option(help="Below this recall@10 the search effort is raised, then exact search used.",
-                     show_default="0.95"),
+        typer.Option(
+            help="Below this recall@10 the search effort is raised, then exact search used.", show_default="0.95"
+        ),
     ] = None,
     arch: ArchOption = None,
     latent_dim: LatentOption = None,
@@ -217,7 +259,7 @@ def build_index(
     batch_size: BatchOption = None,
     learning_rate: RateOption = None,
     seed: TrainSeedOption = None,
-    labels: LabelsOption = "none",
+    labels: LabelsOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     overwrite: Annotated[
@@ -233,15 +275,24 @@ def build_index(
     """
     from aesearch.index import IndexOptions
 
-    given = _training(arch=arch, latent_dim=latent_dim, widths=widths, image_size=image_size, channels=channels,
-                      invariance=invariance, loss=loss, epochs=epochs, batch_size=batch_size,
-                      learning_rate=learning_rate, seed=seed)  # fmt: skip
+    given = _training(
+        arch=arch,
+        latent_dim=latent_dim,
+        widths=widths,
+        image_size=image_size,
+        channels=channels,
+        invariance=invariance,
+        loss=loss,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
     opened = _open(collection, device)
-    asked = {k: v for k, v in (("kind", index), ("metric", metric), ("min_recall", min_recall)) if v is not None}
-    opened.complete(
-        _source(source, labels, data_dir), _opening(labels, data_dir, opened, source), given,
-        IndexOptions(**asked) if asked else None, overwrite=overwrite,
-    )  # fmt: skip
+    asked: dict[str, Any] = {"kind": index, "metric": metric, "min_recall": min_recall}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    images = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir)
+    opened.complete(images, given, IndexOptions(**asked) if asked else None, overwrite=overwrite)
     info = opened.info()
     if as_json:
         return _print_json(info)
@@ -253,7 +304,9 @@ def build_index(
 
 @app.command()
 def query(
-    images: Annotated[list[Path] | None, typer.Argument(help="Image files of any size and mode.", show_default=False)] = None,
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Image files of any size and mode.", show_default=False)
+    ] = None,
     collection: CollectionOption = "default",
     k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
     row: Annotated[list[int] | None, typer.Option(help="A row of the collection instead; repeatable.")] = None,
@@ -277,15 +330,25 @@ def query(
 
         _save(draw_query(opened, hits, [*opened.look_at(list(images or [])), *opened.pictures(rows)]), save)
     if as_json:
-        return _print_json({"collection": str(opened.folder), "metric": opened.metric, "k": k,
-                            "queries": [_hits_json(h) for h in hits]})  # fmt: skip
+        return _print_json(
+            {
+                "collection": str(opened.folder),
+                "metric": opened.metric,
+                "k": k,
+                "queries": [_hits_json(h) for h in hits],
+            }
+        )
     for found in hits:
         print(f"{printable(found.query)}")
         _print_table(
             ["rank", opened.metric, "row", "label", "id"],
-            [[str(n), f"{d:.4f}", str(r), label, i] for n, (d, r, label, i) in
-             enumerate(zip(found.distances, found.rows, found.labels, found.ids, strict=True), 1)],
-        )  # fmt: skip
+            [
+                [str(n), f"{d:.4f}", str(r), label, i]
+                for n, (d, r, label, i) in enumerate(
+                    zip(found.distances, found.rows, found.labels, found.ids, strict=True), 1
+                )
+            ],
+        )
 
 
 @app.command()
@@ -298,7 +361,7 @@ def anomalies(
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Also write the list to this file.")] = None,
     save: SaveOption = None,
-    labels: LabelsOption = "none",
+    labels: LabelsOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -310,9 +373,9 @@ def anomalies(
     Example: aesearch anomalies --top 50 --save odd.png
     """
     opened = _open(collection, device)
-    new = _source(source, labels, data_dir)
+    new = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir)
     found = opened.anomalies(new, top=top, normal_label=normal_label)
-    listed = [
+    listed: list[dict[str, Any]] = [
         {"rank": n, "row": int(r), "id": i, "label": label, "score": float(s)}
         for n, (r, i, label, s) in enumerate(zip(found.rows, found.ids, found.labels, found.scores, strict=True), 1)
     ]
@@ -323,12 +386,20 @@ def anomalies(
 
         _save(draw_anomalies(opened, found, new), save)
     if as_json:
-        return _print_json({"collection": str(opened.folder), "score": "reconstruction", "scored": found.scored,
-                            "threshold": None, "auroc": found.auroc, "anomalies": listed})  # fmt: skip
+        return _print_json(
+            {
+                "collection": str(opened.folder),
+                "score": "reconstruction",
+                "scored": found.scored,
+                "threshold": None,
+                "auroc": found.auroc,
+                "anomalies": listed,
+            }
+        )
     if found.auroc is not None:
         print(f"AUROC {found.auroc:.4f} for telling other labels from {printable(normal_label or '')}")
-    _print_table(["rank", "error", "row", "label", "id"],
-                 [[str(a["rank"]), f"{a['score']:.5f}", str(a["row"]), a["label"], a["id"]] for a in listed])  # fmt: skip
+    table = [[str(a["rank"]), f"{a['score']:.5f}", str(a["row"]), a["label"], a["id"]] for a in listed]
+    _print_table(["rank", "error", "row", "label", "id"], table)
 
 
 @app.command()
@@ -348,18 +419,30 @@ def cluster(
     if clusters != "auto" and not clusters.isdecimal():
         raise typer.BadParameter(f"{clusters!r} is neither a number nor auto", param_hint="--clusters")
     opened = _open(collection)
-    found = opened.cluster(method=method, clusters=None if clusters == "auto" else int(clusters), space=space, seed=seed)
+    found = opened.cluster(
+        method=method, clusters=None if clusters == "auto" else int(clusters), space=space, seed=seed
+    )
     if save:
         from aesearch.report import draw_clusters
 
         _save(draw_clusters(opened, found), save)
     if as_json:
-        return _print_json({"method": method, "space": space, "clusters": len(found.sizes), "sizes": found.sizes,
-                            "silhouette": found.silhouette, "against_labels": found.against_labels})  # fmt: skip
+        return _print_json(
+            {
+                "method": method,
+                "space": space,
+                "clusters": len(found.sizes),
+                "sizes": found.sizes,
+                "silhouette": found.silhouette,
+                "against_labels": found.against_labels,
+            }
+        )
     noise = int((found.assignments < 0).sum())
     quality = "none with one cluster" if found.silhouette is None else f"{found.silhouette:.3f}"
-    print(f"{len(found.sizes)} clusters by {method} on {space}: sizes {', '.join(map(str, found.sizes)) or '-'}"
-          + (f"; {noise} left out as noise" if noise else ""))  # fmt: skip
+    print(
+        f"{len(found.sizes)} clusters by {method} on {space}: sizes {', '.join(map(str, found.sizes)) or '-'}"
+        + (f"; {noise} left out as noise" if noise else "")
+    )
     print(f"silhouette {quality}")
     if found.against_labels:
         print("against labels: " + ", ".join(f"{name} {v:.3f}" for name, v in found.against_labels.items()))
@@ -381,8 +464,10 @@ def draw_map(
     opened = _open(collection)
     opened.map(method=method, dims=dims, seed=seed, colour_by=colour_by)
     name = opened.map_name(method, dims)
-    files = {kind: str(opened.folder / f"{name}.{ending}")
-             for kind, ending in (("coordinates", "h5"), ("picture", "png"), ("page", "html"))}  # fmt: skip
+    files = {
+        kind: str(opened.folder / f"{name}.{ending}")
+        for kind, ending in (("coordinates", "h5"), ("picture", "png"), ("page", "html"))
+    }
     if as_json:
         return _print_json({"method": method, "dims": dims, **files})
     for kind, file in files.items():
@@ -405,24 +490,39 @@ def probe(
     opened = _open(collection)
     result = opened.probe(seed=seed)
     labels = opened.labels()
-    suspicious = [{"row": r, "id": opened.ids[r], "label": labels[r], "predicted": p, "confidence": c}
-                  for r, p, c in result.suspicious[:top]]  # fmt: skip
+    suspicious: list[dict[str, Any]] = [
+        {"row": row, "id": opened.ids[row], "label": labels[row], "predicted": predicted, "confidence": confidence}
+        for row, predicted, confidence in result.suspicious[:top]
+    ]
     if as_json:
-        return _print_json({
-            "dim": opened.store.dim, "train_rows": result.train_rows, "test_rows": result.test_rows,
-            "linear_accuracy": result.linear_accuracy, "knn_accuracy": result.knn_accuracy,
-            "per_class": result.per_class, "suspicious": suspicious,
-        })  # fmt: skip
-    print(f"linear probe {result.linear_accuracy:.4f}, 10 nearest neighbours {result.knn_accuracy:.4f} "
-          f"({result.train_rows:,} training rows, {result.test_rows:,} test rows)")  # fmt: skip
-    _print_table(["label", "precision", "recall", "test rows"],
-                 [[name, f"{f['precision']:.3f}", f"{f['recall']:.3f}", f"{f['test_rows']:.0f}"]
-                  for name, f in result.per_class.items()])  # fmt: skip
+        return _print_json(
+            {
+                "dim": opened.store.dim,
+                "train_rows": result.train_rows,
+                "test_rows": result.test_rows,
+                "linear_accuracy": result.linear_accuracy,
+                "knn_accuracy": result.knn_accuracy,
+                "per_class": result.per_class,
+                "suspicious": suspicious,
+            }
+        )
+    print(
+        f"linear probe {result.linear_accuracy:.4f}, 10 nearest neighbours {result.knn_accuracy:.4f} "
+        f"({result.train_rows:,} training rows, {result.test_rows:,} test rows)"
+    )
+    _print_table(
+        ["label", "precision", "recall", "test rows"],
+        [
+            [name, f"{f['precision']:.3f}", f"{f['recall']:.3f}", f"{f['test_rows']:.0f}"]
+            for name, f in result.per_class.items()
+        ],
+    )
     if suspicious:
         print(f"\nlabels to check, {len(result.suspicious)} in doubt:")
-        _print_table(["label", "rather", "surety", "row", "id"],
-                     [[s["label"], s["predicted"], f"{s['confidence']:.3f}", str(s["row"]), s["id"]]
-                      for s in suspicious])  # fmt: skip
+        _print_table(
+            ["label", "rather", "surety", "row", "id"],
+            [[s["label"], s["predicted"], f"{s['confidence']:.3f}", str(s["row"]), s["id"]] for s in suspicious],
+        )
 
 
 @app.command()
@@ -439,11 +539,10 @@ def classify(
     opened = _open(collection, device)
     answers = opened.classify(list(images))
     if as_json:
-        return _print_json({"collection": str(opened.folder), "images": [
-            {"image": str(image), "label": label, "probability": chance}
-            for image, (label, chance) in zip(images, answers, strict=True)]})  # fmt: skip
-    _print_table(["label", "probability", "image"],
-                 [[label, f"{chance:.3f}", str(image)] for image, (label, chance) in zip(images, answers, strict=True)])  # fmt: skip
+        listed = [{"image": str(i), "label": a, "probability": c} for i, (a, c) in zip(images, answers, strict=True)]
+        return _print_json({"collection": str(opened.folder), "images": listed})
+    table = [[label, f"{chance:.3f}", str(image)] for image, (label, chance) in zip(images, answers, strict=True)]
+    _print_table(["label", "probability", "image"], table)
 
 
 @app.command()
@@ -458,7 +557,10 @@ def info(collection: CollectionOption = "default", as_json: JsonOption = False) 
         return _print_json(document)
     print(f"collection  {opened.folder}")
     print(f"source      {printable(document['source'] or '-')}")
-    print(f"rows        {document['rows']:,}" + (f" x {document['dim']} numbers ({document['arch']})" if document["dim"] else ""))
+    print(
+        f"rows        {document['rows']:,}"
+        + (f" x {document['dim']} numbers ({document['arch']})" if document["dim"] else "")
+    )
     for name, artifact in document["artifacts"].items():
         print(f"\n{name}  ({artifact['file']}, {artifact['time']})")
         for key, value in artifact["figures"].items():
@@ -497,21 +599,6 @@ def _open(name: str, device: str = "auto", *, must_exist: bool = False) -> Colle
     if not name.strip():
         raise typer.BadParameter("a collection needs a name", param_hint="--collection")
     return Collection.open(folder) if must_exist else Collection(folder, device=device)
-
-
-def _source(name: str | None, labels: str, data_dir: str | None) -> Source | None:
-    from aesearch.sources import open_source
-
-    return None if name is None else open_source(name, labels=labels, data_dir=data_dir)
-
-
-def _opening(
-    labels: str, data_dir: str | None, opened: Collection | None = None, source: str | None = ""
-) -> dict[str, Any]:
-    """How the source was opened; for the collection's own source, as it was before."""
-    if source is None and opened is not None and opened.manifest.source:
-        return {k: v for k, v in opened.manifest.source.items() if k != "name"}
-    return {"labels": labels, "data_dir": str(Path(data_dir).expanduser().resolve()) if data_dir else None}
 
 
 def _training(*, image_size: str | None, widths: str | None, **given: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import logging
 from collections.abc import Sequence
@@ -16,27 +15,28 @@ from numpy.typing import NDArray
 
 from aesearch import anomalies as anomaly_scores
 from aesearch.atomic import replacing
-from aesearch.autoencoders import Autoencoder, AutoencoderSpec, default_latent_dim, default_widths, save_autoencoder
-from aesearch.batches import LoadedImages, in_order, load, load_or_stream, read_batches
+from aesearch.autoencoders import Autoencoder
+from aesearch.batches import in_order, read_batches
+from aesearch.building import CHECKPOINT, ENCODER, FEATURES, fill_store, train_encoder
 from aesearch.clusters import Clustering
 from aesearch.clusters import cluster as cluster_features
 from aesearch.decoding import (
     Preprocessing,
     UnreadableImageError,
-    choose_preprocessing,
     decode,
     fit,
 )
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
-from aesearch.extraction import Extraction, encode_batch, extract_features
+from aesearch.extraction import Extraction, encode_batch
 from aesearch.index import IndexOptions, SearchIndex, build_index, describe_figures, load_index
-from aesearch.manifest import Manifest, file_fingerprint
+from aesearch.manifest import Manifest, plain
+from aesearch.opening import open_source
 from aesearch.probe import LinearProbe, ProbeResult
 from aesearch.probe import probe as probe_features
 from aesearch.projection import Projection, project
-from aesearch.sources import Source, open_source, read_file
+from aesearch.sources import Source, read_file
 from aesearch.store import Store
-from aesearch.training import Epoch, TrainingOptions, examine, split_held_out, train_autoencoder
+from aesearch.training import TrainingOptions
 
 if TYPE_CHECKING:
     import os
@@ -45,11 +45,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ENCODER, CHECKPOINT, FEATURES, INDEX = "encoder.safetensors", "training.safetensors", "features.h5", "index.faiss"
-CLUSTERS, PROBE, HISTORY, CURVE, SKIPPED = "clusters.h5", "probe.h5", "history.csv", "history.png", "skipped.csv"
-IMAGE_MEMORY = 2 * 2**30  # bytes of uint8 training images kept in memory; more are streamed
-SAMPLE_MEMORY = 256 * 2**20  # bytes of held-out images, and of the sample that PCA learns from
-SAMPLE_IMAGES = 5000
+INDEX, CLUSTERS, PROBE = "index.faiss", "clusters.h5", "probe.h5"
 DISPLAY_SIDE = 160  # pixels of the longer side of pictures on sheets, at most
 
 
@@ -125,7 +121,7 @@ class Collection:
         folder: str | Path = "indexes/default",
         *,
         index: IndexOptions | None = None,
-        labels: str = "none",
+        labels: str | None = None,
         data_dir: str | None = None,
         device: str = "auto",
         progress: bool = True,
@@ -140,18 +136,16 @@ class Collection:
             As `aesearch.sources.open_source` takes it: ``"photos/"``, ``"digits"``, ``"x.npy"``, …
         folder : path
             Where the collection lies.
-        labels : {"none", "folder"}
-            Whether sub-folders are labels.
+        labels : {"none", "folder"}, optional
+            Whether sub-folders are labels; by default as before for the collection's own source, else not.
         overwrite : bool
             Replace a collection of other images or settings instead of refusing.
         **training
             Any field of `aesearch.training.TrainingOptions`.
         """
         collection = cls(folder, device=device, progress=progress)
-        collection.complete(
-            open_source(source, labels=labels, data_dir=data_dir),
-            {"labels": labels, "data_dir": data_dir}, training, index, overwrite=overwrite,
-        )  # fmt: skip
+        opened = collection.open_images(source, labels=labels, data_dir=data_dir)
+        collection.complete(opened, training, index, overwrite=overwrite)
         return collection
 
     # ---------------------------------------------------------------- making
@@ -159,7 +153,6 @@ class Collection:
     def complete(
         self,
         source: Source | None,
-        opening: dict[str, Any],
         training: dict[str, Any],
         index: IndexOptions | None,
         *,
@@ -172,9 +165,9 @@ class Collection:
         source = source or self.source
         self._refuse_other(source, training)
         if "encoder" not in self.manifest.artifacts:
-            self.train(source, TrainingOptions(**training), opening, resume=self._interrupted(source, training))
+            self.train(source, TrainingOptions(**training), resume=self._interrupted(source, training))
         if self._features_stale(source):
-            self.extract(source, opening)
+            self.extract(source)
         if index is not None or self._index_stale():
             recorded = self.manifest.artifacts.get("index", {}).get("parameters")
             wanted = index or (IndexOptions(**recorded) if recorded else IndexOptions())
@@ -186,7 +179,7 @@ class Collection:
         encoder = self.manifest.artifacts.get("encoder")
         if encoder is None:
             return
-        held = self.manifest.artifacts.get("features", encoder)["source"]
+        held = self.manifest.artifacts.get("features", encoder)["source"]["name"]
         if held != source.name:
             raise AesearchError(
                 f"collection {self.folder} holds {held}, not {source.name}: "
@@ -194,7 +187,7 @@ class Collection:
             )
         recorded = encoder["parameters"]["options"]
         wanted = TrainingOptions(**training).to_json()
-        differing = [k for k in training if _plain(wanted[k]) != recorded[k]]
+        differing = [k for k in training if plain(wanted[k]) != recorded[k]]
         if differing:
             was = ", ".join(f"{k} {recorded[k]}" for k in differing)
             raise AesearchError(f"collection {self.folder} was trained with {was}: another -c NAME, or --overwrite")
@@ -204,133 +197,27 @@ class Collection:
         return (
             pending is not None
             and (self.folder / CHECKPOINT).is_file()
-            and pending["source"] == source.name
-            and pending["options"] == _plain(TrainingOptions(**training).to_json())
+            and pending["source"] == source.opening
+            and pending["options"] == plain(TrainingOptions(**training).to_json())
         )
 
-    def train(
-        self,
-        source: Source,
-        options: TrainingOptions,
-        opening: dict[str, Any],
-        *,
-        resume: bool = False,
-    ) -> None:
-        """Train an encoder on a source and put it in place of the one there may be.
-
-        If the source has a split ``train``, only that is trained on; ``val``, else a tenth of the
-        training images, is held out to choose the best epoch.
-
-        Parameters
-        ----------
-        source : Source
-        options : TrainingOptions
-        opening : dict
-            ``labels`` and ``data_dir``, with which the source was opened.
-        resume : bool
-            Go on from the last finished epoch.
-        """
-        preprocessing, native = self._preprocess(source, options)
-        spec = AutoencoderSpec(
-            options.arch,
-            options.latent_dim or default_latent_dim(preprocessing),
-            tuple(options.widths or default_widths(preprocessing)),
-            preprocessing,
-        )
-        positions, held_out_positions = _divide(source, options.seed)
-        most = max(1, min(SAMPLE_IMAGES, SAMPLE_MEMORY // preprocessing.pixels))
-        held_out = load(source, held_out_positions[:most], preprocessing)
-        images = load_or_stream(source, positions, preprocessing, memory=IMAGE_MEMORY, progress=self.progress)
-        sample = load(source, positions[:most], preprocessing) if not isinstance(images, LoadedImages) else images.array
-        logger.info("training on %s images as %s, %d latent numbers, invariance %s",
-                    f"{len(images):,}", preprocessing, spec.latent_dim, options.invariance)  # fmt: skip
-        self.manifest.training = {"source": source.name, "opening": opening, "options": _plain(options.to_json())}
-        self.manifest.save()
-        training = train_autoencoder(
-            images, held_out, spec, options, checkpoint=self.folder / CHECKPOINT, resume=resume,
-            device=self.device, progress=self.progress, on_epoch=self._write_history,
-        )  # fmt: skip
-        self._draw_history(training.history, options.loss)
-        figures = training.figures | examine(training, sample[:most], held_out)
-        save_autoencoder(self.folder / ENCODER, training.model, spec)
-        self.manifest.training = None
-        self.manifest.source = {"name": source.name, **opening}
-        self.manifest.record(
-            "encoder", ENCODER, made_from={"source": source.fingerprint},
-            parameters={"options": _plain(options.to_json()), "spec": _plain(spec.to_json()),
-                        "epochs": training.options.epochs, "batch_size": training.options.batch_size},
-            figures=figures, source=source.name, opening=opening, native_size=list(native),
-            fingerprint=file_fingerprint(self.folder / ENCODER),
-        )  # fmt: skip
+    def train(self, source: Source, options: TrainingOptions, *, resume: bool = False) -> None:
+        """Train an encoder on a source and put it in place of the one there may be; see `building.train_encoder`."""
+        train_encoder(self.manifest, source, options, resume=resume, device=self.device, progress=self.progress)
         self._forget()
 
-    def resumable(self, given: dict[str, Any]) -> tuple[TrainingOptions, Source, dict[str, Any]]:
-        """Settings and source of the training that can go on, changed by what was given.
-
-        Raises
-        ------
-        AesearchError
-            No training was begun here.
-        """
-        encoder = self.manifest.artifacts.get("encoder")
-        if self.manifest.training:
-            begun = self.manifest.training
-        elif encoder:
-            begun = {"source": encoder["source"], "options": encoder["parameters"]["options"],
-                     "opening": encoder["opening"]}  # fmt: skip
-        else:
-            raise AesearchError("there is no training to resume: run aesearch train SOURCE without --resume")
-        options = dataclasses.replace(_options_from(begun["options"]), **given)
-        return options, open_source(begun["source"], **begun["opening"]), begun["opening"]
-
-    def _preprocess(self, source: Source, options: TrainingOptions) -> tuple[Preprocessing, tuple[int, int]]:
-        """Choose the encoder's input and say so; also the median size of the images themselves."""
-        facts = source.sample_facts()
-        chosen = choose_preprocessing(facts, image_size=options.image_size, channels=options.channels)
-        native = choose_preprocessing(facts, image_size=None, channels=options.channels, largest=None)
-        if options.image_size is None and (chosen.height, chosen.width) != (native.height, native.width):
-            logger.info("images are %dx%d (median), encoded at %dx%d: --image-size sets another size",
-                        native.height, native.width, chosen.height, chosen.width)  # fmt: skip
-        return chosen, (native.height, native.width)
-
-    def _write_history(self, history: list[Epoch]) -> None:
-        with replacing(self.folder / HISTORY) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [f.name for f in dataclasses.fields(Epoch)])
-            writer.writeheader()
-            writer.writerows(dataclasses.asdict(epoch) for epoch in history)
-
-    def _draw_history(self, history: list[Epoch], loss: str) -> None:
-        from aesearch.figures import draw_history, save_picture
-
-        train, held_out = [e.train_loss for e in history], [e.held_out_loss for e in history]
-        save_picture(draw_history([e.epoch for e in history], train, held_out, loss), self.folder / CURVE)
-
-    def extract(self, source: Source | None, opening: dict[str, Any], *, batch_size: int | None = None) -> Extraction:
+    def extract(self, source: Source | None = None, *, batch_size: int | None = None) -> Extraction:
         """Fill the store with the features of every image of a source; an interrupted run is continued."""
-        source = source or self.source
-        fingerprint = self._encoder_fingerprint()
-        extraction = extract_features(
-            source, self.autoencoder, self.folder / FEATURES, encoder_fingerprint=fingerprint,
-            batch_size=batch_size, progress=self.progress,
-        )  # fmt: skip
+        extraction = fill_store(
+            self.manifest,
+            source or self.source,
+            self.autoencoder,
+            encoder_fingerprint=self._encoder_fingerprint(),
+            batch_size=batch_size,
+            progress=self.progress,
+        )
         self._forget()
-        store = self.store
-        self._write_skipped(store.skipped())
-        self.manifest.source = {"name": source.name, **opening}
-        self.manifest.record(
-            "features", FEATURES, made_from={"encoder": fingerprint, "source": source.fingerprint}, parameters={},
-            figures=dataclasses.asdict(extraction), source=source.name, fingerprint=store.fingerprint,
-        )  # fmt: skip
-        if extraction.skipped:
-            logger.warning("%s of %s files gave no image; the reasons are in %s", f"{extraction.skipped:,}",
-                           f"{extraction.skipped + extraction.rows:,}", self.folder / SKIPPED)  # fmt: skip
         return extraction
-
-    def _write_skipped(self, skipped: list[tuple[str, str]]) -> None:
-        with replacing(self.folder / SKIPPED) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["path", "reason"])
-            writer.writerows(skipped)
 
     def build_index(self, options: IndexOptions | None = None) -> SearchIndex:
         """Index the features and measure the index's recall@10 against exact search."""
@@ -338,9 +225,12 @@ class Collection:
         built = build_index(self.features(), options)
         built.save(self.folder / INDEX)
         self.manifest.record(
-            "index", INDEX, made_from={"features": self.store.fingerprint}, parameters=options.to_json(),
+            "index",
+            INDEX,
+            made_from={"features": self.store.fingerprint},
+            parameters=options.to_json(),
             figures=built.figures,
-        )  # fmt: skip
+        )
         self.__dict__["index"] = built
         logger.info("index: %s", describe_figures(built.figures))
         return built
@@ -352,9 +242,16 @@ class Collection:
         """The images the collection was made from."""
         if self.manifest.source is None:
             raise CollectionNotFoundError(
-                f"there is no collection at {self.folder}: make one with aesearch build-index SOURCE -c {self.folder.name}"
+                f"there is no collection at {self.folder}: run aesearch build-index SOURCE -c {self.folder.name}"
             )
-        return open_source(self.manifest.source["name"], **self._opening())
+        return open_source(**self.manifest.source)
+
+    def open_images(self, name: str, *, labels: str | None = None, data_dir: str | None = None) -> Source:
+        """Open a source; the collection's own one as it was opened before, unless told otherwise."""
+        known = self.manifest.source or {}
+        if labels is None and known.get("name") in (name, str(Path(name).expanduser().resolve())):
+            return self.source
+        return open_source(name, labels=labels or "none", data_dir=data_dir)
 
     @cached_property
     def autoencoder(self) -> Autoencoder:
@@ -402,9 +299,6 @@ class Collection:
         """Metric of the index, or the default while there is none."""
         return str(self.manifest.artifacts.get("index", {}).get("parameters", {}).get("metric", IndexOptions().metric))
 
-    def _opening(self) -> dict[str, Any]:
-        return {k: v for k, v in (self.manifest.source or {}).items() if k != "name"}
-
     def _encoder_fingerprint(self) -> str:
         recorded = self.manifest.artifacts.get("encoder")
         if recorded is None:
@@ -438,7 +332,9 @@ class Collection:
 
     # ---------------------------------------------------------------- asking
 
-    def query(self, image: ImageLike | None = None, *, k: int = 10, row: int | None = None, id: str | None = None) -> Hits:
+    def query(
+        self, image: ImageLike | None = None, *, k: int = 10, row: int | None = None, id: str | None = None
+    ) -> Hits:
         """Nearest neighbours of one image.
 
         Parameters
@@ -503,7 +399,9 @@ class Collection:
             hint = f"; did you mean {near[0]!r}?" if near else f"; the first is {self.ids[0]!r}"
             raise AesearchError(f"there is no image {id!r} in {self.folder}{hint}") from None
 
-    def anomalies(self, source: str | Source | None = None, *, top: int = 50, normal_label: str | None = None) -> Anomalies:
+    def anomalies(
+        self, source: str | Source | None = None, *, top: int = 50, normal_label: str | None = None
+    ) -> Anomalies:
         """Rank images by reconstruction error.
 
         Parameters
@@ -521,14 +419,18 @@ class Collection:
             scores, ids, labels = store.reconstruction_errors(), self.ids, self.labels()
             places = np.arange(store.rows)
         else:
-            source = open_source(source) if isinstance(source, str) else source
+            source = self.open_images(source) if isinstance(source, str) else source
             scores, places = self._score(source)
             ids, labels = [source.ids[p] for p in places], [source.labels[p] for p in places]
         ranking = anomaly_scores.rank(scores, top=top, labels=labels, normal_label=normal_label)
         return Anomalies(
-            places[ranking.rows], [ids[r] for r in ranking.rows], [labels[r] for r in ranking.rows],
-            ranking.scores, ranking.scored, ranking.auroc,
-        )  # fmt: skip
+            places[ranking.rows],
+            [ids[r] for r in ranking.rows],
+            [labels[r] for r in ranking.rows],
+            ranking.scores,
+            ranking.scored,
+            ranking.auroc,
+        )
 
     def _score(self, source: Source) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Reconstruction errors of a source's readable images, and their positions."""
@@ -536,8 +438,9 @@ class Collection:
 
         groups = in_order(0, len(source), self.autoencoder.batch_size)
         scores, places, skipped = [], [], list(source.listing_skips)
-        with tqdm(total=len(source), desc="score", unit="img", unit_scale=True,
-                  disable=None if self.progress else True) as bar:  # fmt: skip
+        with tqdm(
+            total=len(source), desc="score", unit="img", unit_scale=True, disable=None if self.progress else True
+        ) as bar:
             for batch in read_batches(source, self.autoencoder.spec.preprocessing, groups):
                 scores.append(encode_batch(self.autoencoder, batch.images)[1])
                 places.append(batch.positions)
@@ -566,12 +469,21 @@ class Collection:
         """Group the images and keep the groups in ``clusters.h5``; see `aesearch.clusters.cluster`."""
         options = {"method": method, "clusters": clusters, "space": space, "seed": seed}
         found = cluster_features(
-            self.features(), method=method, clusters=clusters, space=space, metric=self.metric,
-            labels=self.labels(), seed=seed,
-        )  # fmt: skip
+            self.features(),
+            method=method,
+            clusters=clusters,
+            space=space,
+            metric=self.metric,
+            labels=self.labels(),
+            seed=seed,
+        )
         self._write_rows(CLUSTERS, {"cluster": found.assignments}, {"method": method, "space": space})
-        figures = {"clusters": len(found.sizes), "sizes": found.sizes, "silhouette": found.silhouette,
-                   "against_labels": found.against_labels}  # fmt: skip
+        figures = {
+            "clusters": len(found.sizes),
+            "sizes": found.sizes,
+            "silhouette": found.silhouette,
+            "against_labels": found.against_labels,
+        }
         self._record("clusters", CLUSTERS, options, figures)
         return found
 
@@ -601,7 +513,9 @@ class Collection:
     def _draw_map(self, name: str, projection: Projection, groups: list[str], by: str) -> None:
         from aesearch.figures import MapDisplay, save_picture
 
-        title = f"{self.folder.name}: {len(groups):,} images, {projection.method}" + (f", coloured by {by}" if by else "")
+        title = f"{self.folder.name}: {len(groups):,} images, {projection.method}" + (
+            f", coloured by {by}" if by else ""
+        )
         captions = [f"{i}  ({g})" if g else i for i, g in zip(self.ids, groups, strict=True)]
         display = MapDisplay(projection.coordinates, groups, captions, title)
         save_picture(display.draw(), self.folder / f"{name}.png")
@@ -737,7 +651,9 @@ def _decode_one(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.ui
 
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-            raise AesearchError(f"an array image is uint8 (height, width[, 1, 3 or 4]), not {image.dtype} {image.shape}")
+            raise AesearchError(
+                f"an array image is uint8 (height, width[, 1, 3 or 4]), not {image.dtype} {image.shape}"
+            )
         return fit(Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image), preprocessing)
     try:
         return decode(read_file(Path(image)), preprocessing)
@@ -751,28 +667,3 @@ def _without(hits: Hits, row: int, k: int) -> Hits:
     return Hits(
         hits.query, hits.rows[keep], [hits.ids[i] for i in keep], [hits.labels[i] for i in keep], hits.distances[keep]
     )
-
-
-def _divide(source: Source, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions to train on and to hold out, by the source's splits where it has them."""
-    train, held_out = source.positions_of(["train"]), source.positions_of(["val"])
-    if len(train) == 0:
-        train = np.arange(len(source))
-        held_out = held_out[:0]
-    elif len(train) < len(source):
-        logger.info("training on the %s images of split train", f"{len(train):,}")
-    if len(held_out) == 0:
-        kept, out = split_held_out(len(train), seed)
-        train, held_out = train[kept], train[out]
-    return train, np.random.default_rng(seed).permutation(held_out)
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back: tuples become lists."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _options_from(document: dict[str, Any]) -> TrainingOptions:
-    return TrainingOptions(**{k: tuple(v) if isinstance(v, list) else v for k, v in document.items()})

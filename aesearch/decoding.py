@@ -25,9 +25,32 @@ GREY_TOLERANCE = 3  # levels of 255 that JPEG's chroma may differ in a picture t
 
 # Raster formats only: EPS and WMF start other programs.
 FORMATS = (
-    "AVIF", "BMP", "DDS", "DIB", "FITS", "GIF", "ICNS", "ICO", "IM", "JPEG", "JPEG2000", "MPO",
-    "MSP", "PCX", "PNG", "PPM", "QOI", "SGI", "SPIDER", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM",
-)  # fmt: skip
+    "AVIF",
+    "BMP",
+    "DDS",
+    "DIB",
+    "FITS",
+    "GIF",
+    "ICNS",
+    "ICO",
+    "IM",
+    "JPEG",
+    "JPEG2000",
+    "MPO",
+    "MSP",
+    "PCX",
+    "PNG",
+    "PPM",
+    "QOI",
+    "SGI",
+    "SPIDER",
+    "SUN",
+    "TGA",
+    "TIFF",
+    "WEBP",
+    "XBM",
+    "XPM",
+)
 DEEP_MODES = ("I", "F")  # and "I;16…": more than 8 bits a pixel
 BIT_DEPTHS = (8, 10, 12, 14, 16, 24, 32)
 

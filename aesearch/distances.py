@@ -25,7 +25,7 @@ def prepare(features: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
     if metric != "cosine":
         raise ValueError(f"metric {metric!r} is not one of {', '.join(METRICS)}")
     norms = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.where(norms > 0, norms, 1)
+    return np.asarray(features / np.where(norms > 0, norms, 1), dtype=np.float32)
 
 
 def from_squared(squared: NDArray[np.float32], metric: str) -> NDArray[np.float32]:
@@ -37,7 +37,8 @@ def from_squared(squared: NDArray[np.float32], metric: str) -> NDArray[np.float3
         ``l2``: Euclidean distance; ``cosine``: 1 - cosine similarity, in [0, 2]. Never below 0.
     """
     squared = np.maximum(squared, 0)  # float32 cancellation can give -1e-7
-    return squared / 2 if metric == "cosine" else np.sqrt(squared)
+    distances: NDArray[np.float32] = squared / np.float32(2) if metric == "cosine" else np.sqrt(squared)
+    return distances
 
 
 def exact_neighbours(

@@ -60,8 +60,14 @@ def extract_features(
     attributes = {"encoder_fingerprint": encoder_fingerprint, "source": source.name}
     with StoreWriter(path, autoencoder.spec.latent_dim, identity, attributes) as writer:
         resumed_at, started = writer.next_position, time.perf_counter()
-        with tqdm(total=len(source), initial=resumed_at, desc="extract", unit="img", unit_scale=True,
-                  disable=None if progress else True) as bar:  # fmt: skip
+        with tqdm(
+            total=len(source),
+            initial=resumed_at,
+            desc="extract",
+            unit="img",
+            unit_scale=True,
+            disable=None if progress else True,
+        ) as bar:
             groups = in_order(resumed_at, len(source), batch_size)
             for group, batch in zip(groups, read_batches(source, preprocessing, groups), strict=True):
                 stop = int(group[-1]) + 1
@@ -98,4 +104,3 @@ def encode_batch(
     if len(images) == 0:
         return np.empty((0, autoencoder.spec.latent_dim), np.float32), np.empty(0, np.float32)
     return autoencoder.encode_and_score(images)
-

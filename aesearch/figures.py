@@ -163,7 +163,7 @@ class MapDisplay:
     title: str
 
     def by_group(self) -> list[tuple[str, str, NDArray[np.int64]]]:
-        """(group, colour, rows), the largest first; what has no group, or one too many, comes before in grey."""
+        """(group, colour, rows), the largest first; the rest before them in grey."""
         from matplotlib import colormaps
         from matplotlib.colors import to_hex
 
@@ -207,20 +207,32 @@ class MapDisplay:
         size = float(np.clip(3e4 / max(len(self.coordinates), 1), 3.0, 8.0))
         for name, colour, rows in self.by_group():
             axes = dict(zip("xyz", self.coordinates[rows].T, strict=False))
-            figure.add_trace(trace(
-                **axes, mode="markers", name=html.escape(name), marker={"size": size, "color": colour, "opacity": 0.8},
-                text=[html.escape(self.names[r]) for r in rows], hovertemplate="%{text}<extra>%{fullData.name}</extra>",
-            ))  # fmt: skip
+            figure.add_trace(
+                trace(
+                    **axes,
+                    mode="markers",
+                    name=html.escape(name),
+                    marker={"size": size, "color": colour, "opacity": 0.8},
+                    text=[html.escape(self.names[r]) for r in rows],
+                    hovertemplate="%{text}<extra>%{fullData.name}</extra>",
+                )
+            )
         hidden = {"visible": False}
         figure.update_layout(
-            title=html.escape(self.title), template="plotly_white", dragmode="pan", xaxis=hidden, yaxis=hidden,
-            scene={"xaxis": hidden, "yaxis": hidden, "zaxis": hidden}, legend={"itemsizing": "constant"},
+            title=html.escape(self.title),
+            template="plotly_white",
+            dragmode="pan",
+            xaxis=hidden,
+            yaxis=hidden,
+            scene={"xaxis": hidden, "yaxis": hidden, "zaxis": hidden},
+            legend={"itemsizing": "constant"},
             margin={"l": 10, "r": 10, "t": 50, "b": 10},
-        )  # fmt: skip
+        )
         if self.coordinates.shape[1] == 2:
             figure.update_yaxes(scaleanchor="x")
-        return str(figure.to_html(include_plotlyjs=True, include_mathjax=False, full_html=True,
-                                  config={"scrollZoom": True, "displaylogo": False}, default_height="95vh"))  # fmt: skip
+        config = {"scrollZoom": True, "displaylogo": False}
+        page = figure.to_html(include_plotlyjs=True, include_mathjax=False, config=config, default_height="95vh")
+        return str(page)
 
 
 def _natural(name: str) -> tuple[int, float, str]:

@@ -151,10 +151,19 @@ def build_index(features: NDArray[np.float32], options: IndexOptions) -> SearchI
     if factory != "Flat":
         index = _build_measured(vectors, factory, options, figures)
         if figures["recall_at_10"] < options.min_recall:
-            logger.warning("%s reaches recall@10 %.3f, below %g: exact search instead (--min-recall 0 keeps it)",
-                           factory, figures["recall_at_10"], options.min_recall)  # fmt: skip
-            figures |= {"kind": "Flat", "reason": f"{factory} fell short of --min-recall", "effort": None,
-                        "recall_at_10": 1.0, "queries": 0}  # fmt: skip
+            logger.warning(
+                "%s reaches recall@10 %.3f, below %g: exact search instead (--min-recall 0 keeps it)",
+                factory,
+                figures["recall_at_10"],
+                options.min_recall,
+            )
+            figures |= {
+                "kind": "Flat",
+                "reason": f"{factory} fell short of --min-recall",
+                "effort": None,
+                "recall_at_10": 1.0,
+                "queries": 0,
+            }
             index = None
     if index is None:
         index = _make("Flat", dim)
@@ -188,8 +197,9 @@ def _make(factory: str, dim: int) -> faiss.Index:
     try:
         index = faiss.index_factory(dim, factory, faiss.METRIC_L2)
     except (RuntimeError, ValueError) as error:
-        raise AesearchError(f"index {factory!r} is none of {', '.join(KINDS)} and no FAISS factory string "
-                            f"for {dim} numbers") from error  # fmt: skip
+        raise AesearchError(
+            f"index {factory!r} is none of {', '.join(KINDS)} and no FAISS factory string for {dim} numbers"
+        ) from error
     takes_rows = factory == "Flat" or factory.startswith("IDMap") or faiss.try_extract_index_ivf(index) is not None
     return index if takes_rows else faiss.IndexIDMap2(index)
 
@@ -233,7 +243,7 @@ def _efforts(index: faiss.Index, rows: int) -> list[tuple[str, int]]:
 
     ivf = faiss.try_extract_index_ivf(index)
     if ivf is not None:
-        lists = faiss.downcast_index(ivf).nlist
+        lists = int(faiss.downcast_index(ivf).nlist)  # type: ignore[attr-defined]
         return [("nprobe", v) for v in EFFORTS["nprobe"] if v < lists] + [("nprobe", lists)]
     inner = faiss.downcast_index(index.index) if hasattr(index, "index") else index
     if isinstance(inner, faiss.IndexHNSW):

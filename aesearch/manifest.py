@@ -70,9 +70,15 @@ class Manifest:
             temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def record(
-        self, name: str, file: str, *, made_from: dict[str, str], parameters: dict[str, Any], figures: dict[str, Any],
+        self,
+        name: str,
+        file: str,
+        *,
+        made_from: dict[str, str],
+        parameters: dict[str, Any],
+        figures: dict[str, Any],
         **more: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Note a finished artifact and save."""
         self.artifacts[name] = {
             "file": file,
@@ -104,3 +110,8 @@ def file_fingerprint(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """Give a value as JSON would give it back: tuples become lists."""
+    return json.loads(json.dumps(value))

@@ -199,9 +199,7 @@ def _class_figures(predicted: NDArray[np.str_], truth: NDArray[np.str_], name: s
     }
 
 
-def _doubts(
-    vectors: NDArray[np.float32], targets: NDArray[np.int64], seed: int
-) -> list[tuple[int, int, float]]:  # fmt: skip
+def _doubts(vectors: NDArray[np.float32], targets: NDArray[np.int64], seed: int) -> list[tuple[int, int, float]]:
     """(row, predicted class, its probability) where an out-of-fold probe disagrees, surest first."""
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 

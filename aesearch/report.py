@@ -43,13 +43,17 @@ def draw_anomalies(collection: Collection, found: Anomalies, source: Source | No
     groups: list[list[Tile]] = []
     for n, (original, again) in enumerate(zip(originals, rebuilt, strict=True)):
         caption = (f"{n + 1}.  error {found.scores[n]:.4f}", found.labels[n] or found.ids[n])
-        groups.append([
-            Tile(to_picture(original), caption),
-            Tile(to_picture(again), ("reconstruction",)),
-            Tile(difference_picture(original, again, scale), (f"difference 0–{scale:.2f}",)),
-        ])  # fmt: skip
+        groups.append(
+            [
+                Tile(to_picture(original), caption),
+                Tile(to_picture(again), ("reconstruction",)),
+                Tile(difference_picture(original, again, scale), (f"difference 0–{scale:.2f}",)),
+            ]
+        )
     side_by_side = 1 if len(groups) <= 5 else 3
-    rows = [sum(groups[i : i + side_by_side], []) for i in range(0, len(groups), side_by_side)]
+    rows = [
+        [tile for group in groups[i : i + side_by_side] for tile in group] for i in range(0, len(groups), side_by_side)
+    ]
     return draw_sheet(rows, f"worst reconstructed, {collection.folder.name}")
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import csv
 import hashlib
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,23 +30,7 @@ from aesearch.decoding import (
 )
 from aesearch.errors import SourceError
 
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
-TABLE_SUFFIXES = (".csv", ".parquet")
-IMAGE_KEYS, LABEL_KEYS = ("x", "X", "images", "data"), ("y", "labels", "targets")
 SAMPLE = 200  # images looked at to choose size, channels and depth
-
-# torchvision's class, what gives its test split, and where it keeps the labels.
-DATASETS: dict[str, tuple[str, dict[str, dict[str, Any]], str]] = {
-    name: (cls, {"train": {"train": True}, "test": {"train": False}}, "targets")
-    for name, cls in {
-        "mnist": "MNIST", "fashion-mnist": "FashionMNIST", "kmnist": "KMNIST", "qmnist": "QMNIST",
-        "usps": "USPS", "cifar10": "CIFAR10", "cifar100": "CIFAR100",
-    }.items()
-} | {
-    name: (cls, {"train": {"split": "train"}, "test": {"split": "test"}}, "labels")
-    for name, cls in {"svhn": "SVHN", "stl10": "STL10"}.items()
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +60,8 @@ class Source(abc.ABC):
     Attributes
     ----------
     name : str
-        Opens the same source again, from any working folder.
+    opening : dict
+        What opens the same source again, from any working folder.
     ids, labels, splits : list of str
         One per image; labels and splits are empty strings where there are none.
     listing_skips : list of (id, reason)
@@ -91,6 +74,7 @@ class Source(abc.ABC):
         if not ids:
             raise SourceError(f"there is no image in {name}")
         self.name, self.ids, self.labels, self.splits = name, ids, labels, splits
+        self.opening: dict[str, Any] = {"name": name}
         self.listing_skips: list[tuple[str, str]] = []
 
     def __len__(self) -> int:
@@ -140,9 +124,7 @@ class Source(abc.ABC):
 class FileSource(Source):
     """Image files, by path."""
 
-    def __init__(
-        self, name: str, paths: list[Path], ids: list[str], labels: list[str], splits: list[str]
-    ) -> None:  # fmt: skip
+    def __init__(self, name: str, paths: list[Path], ids: list[str], labels: list[str], splits: list[str]) -> None:
         super().__init__(name, ids, labels, splits)
         self._paths = paths
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
@@ -289,238 +271,3 @@ def read_file(path: Path) -> bytes:
 def content_hash(data: Any) -> str:
     """32 hexadecimal digits of BLAKE2b."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def open_source(name: str, *, labels: str = "none", data_dir: str | None = None) -> Source:
-    """Find the images behind a source string.
-
-    Parameters
-    ----------
-    name : str
-        ``digits``; a torchvision dataset (``mnist``, ``mnist:train``, …); a folder; an ``.npy``,
-        ``.npz`` or ``.h5`` array; a ``.csv`` or ``.parquet`` table with a column ``path``.
-    labels : {"none", "folder"}
-        ``folder``: a file's label is its sub-folder.
-    data_dir : str, optional
-        Where torchvision's datasets lie or go; ``$AESEARCH_DATA``, else ``data``.
-
-    Raises
-    ------
-    SourceError
-        Nothing by that name, or no image in it.
-    """
-    path = Path(name).expanduser()
-    if name == "digits":
-        return _digits()
-    if (dataset := name.partition(":")[0]) in DATASETS:
-        return _torchvision(dataset, name, data_dir or os.environ.get("AESEARCH_DATA", "data"))
-    if path.is_dir():
-        return _folder(path.resolve(), labels)
-    if path.suffix.lower() in ARRAY_SUFFIXES and path.is_file():
-        return _array_file(path.resolve())
-    if path.suffix.lower() in TABLE_SUFFIXES and path.is_file():
-        return _table(path.resolve())
-    if path.is_file():
-        raise SourceError(f"{name} is one file: give the folder it is in, or an .npy, .npz, .h5, .csv or .parquet")
-    raise SourceError(f"no source {name!r}: it is no folder or file here, and no dataset (digits, {', '.join(DATASETS)})")
-
-
-def _digits() -> Source:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # 0 to 16 levels
-    return _in_memory("digits", images, [str(t) for t in bunch.target], "digits")
-
-
-def _in_memory(name: str, images: NDArray[Any], labels: list[str] | None, prefix: str) -> Source:
-    n = len(images)
-    ids = [f"{prefix}/{i}" for i in range(n)]
-    return ArraySource(
-        name, lambda rows: images[rows], images.shape[1:], ids, labels or [""] * n, [""] * n, str(images.shape)
-    )  # fmt: skip
-
-
-def _torchvision(dataset: str, name: str, data_dir: str) -> Source:
-    cls, arguments, label_attribute = DATASETS[dataset]
-    wanted = name.partition(":")[2]
-    if wanted and wanted not in arguments:
-        raise SourceError(f"{dataset} has no split {wanted!r}: there is {' and '.join(arguments)}")
-    import torchvision
-
-    root = Path(data_dir).expanduser().resolve()
-    images, ids, labels, splits = [], [], [], []
-    for split in [wanted] if wanted else list(arguments):
-        try:
-            with contextlib.redirect_stdout(sys.stderr):  # torchvision announces downloads on stdout
-                loaded = getattr(torchvision.datasets, cls)(root=root, download=True, **arguments[split])
-        except Exception as error:  # network, disk, checksums: torchvision raises many kinds
-            raise SourceError(f"cannot get {dataset} into {root} ({_short(error)}): --data-dir or AESEARCH_DATA "
-                              "says where its files lie") from error  # fmt: skip
-        pixels = np.asarray(loaded.data)
-        images.append(pixels.transpose(0, 2, 3, 1) if dataset in ("svhn", "stl10") else pixels)
-        ids += [f"{dataset}/{split}/{i}" for i in range(len(pixels))]
-        labels += _class_names(loaded, np.asarray(getattr(loaded, label_attribute)), dataset)
-        splits += [split] * len(pixels)
-    stacked = images[0] if len(images) == 1 else np.concatenate(images)
-    stamp = f"{stacked.shape}"
-    return ArraySource(name, lambda rows: stacked[rows], stacked.shape[1:], ids, labels, splits, stamp)
-
-
-def _class_names(loaded: Any, targets: NDArray[Any], dataset: str) -> list[str]:
-    targets = targets[:, 0] if targets.ndim == 2 else targets  # qmnist keeps more than the class
-    classes = getattr(loaded, "classes", None)
-    if classes is None or dataset in ("mnist", "qmnist"):  # "3 - three" says no more than "3"
-        return [str(int(t)) for t in targets]
-    return [str(classes[int(t)]) for t in targets]
-
-
-def _short(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
-
-
-def _folder(root: Path, labels: str) -> Source:
-    if labels not in ("none", "folder"):
-        raise SourceError(f"--labels {labels!r} is not one of none, folder")
-    relative = sorted(_walk(root), key=lambda p: os.fsencode(p.as_posix()))
-    ids, file_labels, splits = [], [], []
-    for path in relative:
-        folders = path.parts[:-1]
-        split = SPLITS.get(folders[0].lower(), "") if folders else ""
-        inner = folders[1:] if split else folders
-        ids.append(_text(path.as_posix()))
-        splits.append(split)
-        file_labels.append(_text(inner[0]) if labels == "folder" and inner else "")
-    return FileSource(str(root), [root / p for p in relative], ids, file_labels, splits)
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    """Every file below, except hidden ones and collections; links to folders are not followed."""
-    for folder, folders, files in os.walk(root):
-        if "collection.json" in files:
-            folders.clear()
-            continue
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        for file in files:
-            if not file.startswith("."):
-                yield (Path(folder) / file).relative_to(root)
-
-
-def _text(name: str) -> str:
-    """Valid UTF-8 for any file name."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _table(path: Path) -> Source:
-    columns = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    if "path" not in columns:
-        raise SourceError(f"{path.name} has no column 'path'; it has {', '.join(columns) or 'none'}")
-    names = columns["path"]
-    empty = [""] * len(names)
-    first: dict[str, int] = {}
-    for position, name in enumerate(names):
-        first.setdefault(name, position)
-    keep = sorted(first.values())
-    source = FileSource(
-        str(path),
-        [path.parent / names[i] for i in keep],
-        [names[i] for i in keep],
-        [columns.get("label", empty)[i] for i in keep],
-        [columns.get("split", empty)[i] for i in keep],
-    )
-    source.listing_skips = [(n, "listed before in the table") for i, n in enumerate(names) if first[n] != i]
-    return source
-
-
-def _read_csv(path: Path) -> dict[str, list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"cannot read {path.name} as a CSV table: {_short(error)}") from error
-    return {str(c): [str(r[c] or "") for r in rows] for c in (rows[0] if rows else {}) if c is not None}
-
-
-def _read_parquet(path: Path) -> dict[str, list[str]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise SourceError("reading .parquet needs pyarrow: pip install 'aesearch[parquet]'") from None
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise SourceError(f"cannot read {path.name} as a parquet table: {_short(error)}") from error
-    return {c: ["" if v is None else str(v) for v in table[c].to_pylist()] for c in table.column_names}
-
-
-def _array_file(path: Path) -> Source:
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".npy":
-            shape, read, labels = _open_npy(path)
-        elif suffix == ".npz":
-            shape, read, labels = _open_npz(path)
-        else:
-            shape, read, labels = _open_h5(path)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise SourceError(f"cannot read {path.name} as an array of images: {_short(error)}") from error
-    if len(shape) not in (3, 4):
-        raise SourceError(f"{path.name} has shape {shape}: images are (N, height, width) or (N, height, width, channels)")
-    n = shape[0]
-    if labels is not None and len(labels) != n:
-        raise SourceError(f"{path.name} has {len(labels)} labels for {n} images")
-    status = path.stat()
-    ids = [f"{path.stem}/{i}" for i in range(n)]
-    stamp = f"{status.st_size} {status.st_mtime_ns}"
-    return ArraySource(str(path), read, shape[1:], ids, labels or [""] * n, [""] * n, stamp)
-
-
-Opened = tuple[tuple[int, ...], Callable[[NDArray[np.int64]], NDArray[Any]], list[str] | None]
-
-
-def _open_npy(path: Path) -> Opened:
-    def read(rows: NDArray[np.int64]) -> NDArray[Any]:
-        # Mapped anew for each batch: pages that were read do not pile up in the process.
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)[rows])
-
-    return np.load(path, mmap_mode="r", allow_pickle=False).shape, read, None
-
-
-def _open_npz(path: Path) -> Opened:
-    """Archives are compressed: the images are read whole and stay in memory."""
-    with np.load(path, allow_pickle=False) as archive:
-        key = _image_key({k: archive[k].ndim for k in archive.files})
-        images = archive[key]
-        labels = next((_label_texts(archive[k]) for k in LABEL_KEYS if k in archive.files), None)
-    return images.shape, lambda rows: images[rows], labels
-
-
-def _open_h5(path: Path) -> Opened:
-    import h5py
-
-    with h5py.File(path) as file:
-        arrays = {k: v.ndim for k, v in file.items() if isinstance(v, h5py.Dataset)}
-        key = _image_key(arrays)
-        shape = file[key].shape
-        labels = next((_label_texts(file[k][:]) for k in LABEL_KEYS if k in arrays), None)
-
-    def read(rows: NDArray[np.int64]) -> NDArray[Any]:
-        with h5py.File(path) as file:
-            if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
-                return np.asarray(file[key][rows[0] : rows[-1] + 1])  # far quicker than a list of rows
-            return np.asarray(file[key][rows])
-
-    return shape, read, labels
-
-
-def _image_key(dimensions: dict[str, int]) -> str:
-    named = [k for k in IMAGE_KEYS if dimensions.get(k) in (3, 4)]
-    candidates = named or [k for k, ndim in dimensions.items() if ndim in (3, 4)]
-    if len(candidates) == 1 or named:
-        return candidates[0]
-    raise SourceError(f"which array holds the images? Call it 'x'; there is {', '.join(dimensions) or 'none'}")
-
-
-def _label_texts(values: NDArray[Any]) -> list[str]:
-    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values.ravel().tolist()]

@@ -21,11 +21,13 @@ from aesearch.autoencoders import (
     AutoencoderSpec,
     build_autoencoder,
     count_parameters,
+    on_device,
     pick_device,
     to_float,
 )
 from aesearch.batches import Images, LoadedImages
 from aesearch.errors import AesearchError
+from aesearch.invariance import INVARIANCES, held_out_batches, transform
 
 if TYPE_CHECKING:
     import torch
@@ -35,17 +37,9 @@ logger = logging.getLogger(__name__)
 
 LOSSES = ("mse", "bce")
 
-# Largest random change of each kind: rotation in degrees, shift as a share of the side, scale, shear.
-INVARIANCES: dict[str, tuple[float, float, float, float] | None] = {
-    "none": None,
-    "light": (10.0, 0.07, 0.10, 0.15),
-    "strong": (15.0, 0.09, 0.15, 0.30),
-}
-UNTOUCHED_SHARE = 0.25  # resampling blurs: without sharp images among its inputs the network rebuilds those badly
 TARGET_STEPS = 4000  # enough for a small collection to settle; large ones take at least ten epochs
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
 WARM_UP_SHARE = 0.1
-DEAD_SPREAD = 1e-3  # a latent number that varies less than this share of the median one carries nothing
 
 
 @dataclass(frozen=True)
@@ -101,6 +95,12 @@ class TrainingOptions:
         """Plain dictionary for JSON."""
         return dataclasses.asdict(self)
 
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> TrainingOptions:
+        """Read back what `to_json` wrote."""
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in document.items()}
+        return cls(**values)
+
     def resolved(self, rows: int) -> TrainingOptions:
         """Return the options with batch size and epochs settled for that many training images."""
         batch = self.batch_size or min(128, max(16, rows // 16))
@@ -123,7 +123,7 @@ class Epoch:
 class Training:
     """A finished training: the network of the best epoch and how it went."""
 
-    model: nn.Module
+    model: nn.ModuleDict
     spec: AutoencoderSpec
     options: TrainingOptions
     history: list[Epoch]
@@ -177,15 +177,21 @@ def train_autoencoder(
     assert options.epochs and options.batch_size
     chosen = pick_device(device)
     torch.manual_seed(options.seed)
-    model = build_autoencoder(spec).to(chosen, memory_format=torch.channels_last)
+    model = on_device(build_autoencoder(spec), chosen)
     optimizer = torch.optim.Adam(model.parameters(), fused=chosen.type != "mps")
     state = _State(model, optimizer)
     if resume:
         state.load(checkpoint, spec, options)
     steps = math.ceil(len(images) / options.batch_size)
     started = time.perf_counter()
-    with tqdm(total=options.epochs * len(images), initial=len(state.history) * len(images), unit="img",
-              unit_scale=True, desc="train", disable=None if progress else True) as bar:  # fmt: skip
+    with tqdm(
+        total=options.epochs * len(images),
+        initial=len(state.history) * len(images),
+        unit="img",
+        unit_scale=True,
+        desc="train",
+        disable=None if progress else True,
+    ) as bar:
         for epoch in range(len(state.history) + 1, options.epochs + 1):
             total, seen, epoch_started = torch.zeros((), device=chosen), 0, time.perf_counter()
             model.train()
@@ -209,7 +215,9 @@ def train_autoencoder(
             speed = seen / (time.perf_counter() - epoch_started)
             held_out_loss = _evaluate(model, held_out, options, chosen)
             state.add(Epoch(epoch, train_loss, held_out_loss, rate, speed))
-            bar.set_postfix(epoch=f"{epoch}/{options.epochs}", loss=f"{train_loss:.5f}", held_out=f"{held_out_loss:.5f}")
+            bar.set_postfix(
+                epoch=f"{epoch}/{options.epochs}", loss=f"{train_loss:.5f}", held_out=f"{held_out_loss:.5f}"
+            )
             if checkpoint is not None:
                 state.save(checkpoint, spec, options)
             if on_epoch is not None:
@@ -265,63 +273,18 @@ def _on_device(images: Images, groups: list[NDArray[np.int64]], device: torch.de
                 yield torch.from_numpy(batch).to(device)
 
 
-def transform(images: torch.Tensor, invariance: str, generator: torch.Generator) -> torch.Tensor:
-    """Rotate, shift, scale and shear each image at random; what comes in from outside is mirrored.
-
-    Parameters
-    ----------
-    images : (n, c, h, w) float32
-    invariance : str
-        A key of ``INVARIANCES``; with ``none`` the images come back as they are.
-    generator : torch.Generator
-        On the CPU, so that every device draws the same.
-    """
-    import torch
+def _loss(model: nn.ModuleDict, inputs: torch.Tensor, targets: torch.Tensor, loss: str) -> torch.Tensor:
     from torch.nn import functional
 
-    ranges = INVARIANCES[invariance]
-    if ranges is None:
-        return images
-    draws = torch.rand(len(images), 5, generator=generator) * 2 - 1  # in [-1, 1]
-    draws[torch.rand(len(images), generator=generator) < UNTOUCHED_SHARE] = 0
-    degrees, shift, scale, shear = ranges
-    angle = draws[:, 0] * math.radians(degrees)
-    size = 1 + draws[:, 1] * scale
-    slant = draws[:, 2] * shear
-    cos, sin = angle.cos() * size, angle.sin() * size
-    aspect = images.shape[-1] / images.shape[-2]  # grid_sample's axes run from -1 to 1 whatever the shape
-    rows = [
-        torch.stack([cos, (cos * slant - sin) / aspect, draws[:, 3] * shift * 2], dim=1),
-        torch.stack([sin * aspect, sin * slant + cos, draws[:, 4] * shift * 2], dim=1),
-    ]
-    matrices = torch.stack(rows, dim=1).to(images.device)  # (n, 2, 3)
-    grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
-    moved = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    return moved.contiguous(memory_format=torch.channels_last)
-
-
-def _loss(model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, loss: str) -> torch.Tensor:
-    from torch.nn import functional
-
-    rebuilt = model["decoder"](model["encoder"](inputs))  # type: ignore[index]
+    rebuilt = model["decoder"](model["encoder"](inputs))
     if loss == "bce":
         return functional.binary_cross_entropy(rebuilt, targets)
     return functional.mse_loss(rebuilt, targets)
 
 
-def held_out_batches(
-    held_out: NDArray[np.uint8], invariance: str, device: torch.device
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield the held-out (inputs, targets), transformed the same way every time."""
-    import torch
-
-    generator = torch.Generator().manual_seed(0)
-    for start in range(0, len(held_out), 512):
-        targets = to_float(torch.from_numpy(held_out[start : start + 512]).to(device))
-        yield transform(targets, invariance, generator), targets
-
-
-def _evaluate(model: nn.Module, held_out: NDArray[np.uint8], options: TrainingOptions, device: torch.device) -> float:
+def _evaluate(
+    model: nn.ModuleDict, held_out: NDArray[np.uint8], options: TrainingOptions, device: torch.device
+) -> float:
     import torch
 
     model.eval()
@@ -335,7 +298,7 @@ def _evaluate(model: nn.Module, held_out: NDArray[np.uint8], options: TrainingOp
 class _State:
     """What a checkpoint holds: the network now and at its best, Adam's moments, the history."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Adam) -> None:
+    def __init__(self, model: nn.ModuleDict, optimizer: torch.optim.Adam) -> None:
         self.model, self.optimizer = model, optimizer
         self.history: list[Epoch] = []
         self.best = copy.deepcopy(model.state_dict())
@@ -364,8 +327,11 @@ class _State:
             "best_epoch": self.best_epoch,
         }
         with replacing(path) as temporary:
-            save_file({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, temporary,
-                      metadata={"aesearch": json.dumps(document)})  # fmt: skip
+            save_file(
+                {n: t.detach().cpu().contiguous() for n, t in tensors.items()},
+                temporary,
+                metadata={"aesearch": json.dumps(document)},
+            )
 
     def load(self, path: Path | None, spec: AutoencoderSpec, options: TrainingOptions) -> None:
         from safetensors import SafetensorError, safe_open
@@ -375,7 +341,7 @@ class _State:
         try:
             with safe_open(path, framework="pt") as file:
                 document = json.loads((file.metadata() or {})["aesearch"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise AesearchError(f"{path} is damaged: run aesearch train without --resume") from error
         differing = [k for k, v in _identity(spec, options).items() if document["identity"].get(k) != v]
@@ -405,74 +371,3 @@ def _identity(spec: AutoencoderSpec, options: TrainingOptions) -> dict[str, Any]
     document = {k: v for k, v in options.to_json().items() if k not in ("epochs", "widths", "image_size", "channels")}
     identity: dict[str, Any] = json.loads(json.dumps(document | spec.to_json()))
     return identity
-
-
-def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.uint8]) -> dict[str, Any]:
-    """Judge a trained autoencoder on held-out images and warn, in one line each, of what is wrong.
-
-    Parameters
-    ----------
-    sample, held_out : (n, c, h, w) uint8
-        Training images that PCA may learn from, and images neither has seen.
-
-    Returns
-    -------
-    dict
-        ``reconstruction_mse`` of untouched images; ``task_mse`` and ``pca_task_mse``: error against the
-        untouched image from the transformed one, for the network and for PCA of the same size
-        (None where there are too few images for that PCA); ``dead_latents``.
-    """
-    import torch
-
-    device = next(training.model.parameters()).device
-    size = training.spec.latent_dim
-    pca = _fit_pca(sample, size)
-    squared = {"reconstruction": 0.0, "task": 0.0, "pca": 0.0}
-    latents = []
-    with torch.inference_mode():
-        encoder, decoder = training.model["encoder"], training.model["decoder"]  # type: ignore[index]
-        for inputs, targets in held_out_batches(held_out, training.options.invariance, device):
-            latents.append(encoder(targets))
-            squared["reconstruction"] += float((decoder(latents[-1]) - targets).square().sum())
-            squared["task"] += float((decoder(encoder(inputs)) - targets).square().sum())
-            if pca is not None:
-                flat = inputs.flatten(1).cpu().numpy()
-                squared["pca"] += float(np.square(pca(flat) - targets.flatten(1).cpu().numpy()).sum())
-    spread = torch.cat(latents).std(dim=0, correction=0).cpu().numpy()
-    typical = float(np.median(spread))
-    dead = int((spread <= max(DEAD_SPREAD * typical, 1e-7)).sum())
-    pixels = held_out.size
-    task, pca_task = squared["task"] / pixels, squared["pca"] / pixels if pca is not None else None
-    _warn(training, dead, task, pca_task)
-    return {
-        "reconstruction_mse": squared["reconstruction"] / pixels,
-        "task_mse": task,
-        "pca_task_mse": pca_task,
-        "dead_latents": dead,
-    }
-
-
-def _warn(training: Training, dead: int, task: float, pca_task: float | None) -> None:
-    size = training.spec.latent_dim
-    if dead == size:
-        logger.warning("the latent is dead, all images get the same features: lower --learning-rate or change --seed")
-    elif dead:
-        logger.warning("%d of %d latent numbers never vary: try --latent-dim %d", dead, size, size - dead)
-    if pca_task is not None and task > pca_task:
-        logger.warning(
-            "it reconstructs worse (%.5f) than PCA of its own size (%.5f): train longer, --epochs %d or more",
-            task, pca_task, 2 * (training.options.epochs or 1),
-        )  # fmt: skip
-
-
-def _fit_pca(sample: NDArray[np.uint8], size: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]] | None:
-    """Rebuild flat [0, 1] images from as many principal components; None if the sample has too few rows."""
-    from sklearn.decomposition import PCA
-
-    flat = sample.reshape(len(sample), -1)
-    rows = min(len(flat), 5000, max(4 * size, 50_000_000 // flat.shape[1]))
-    flat = flat[:rows].astype(np.float32) / 255
-    if size >= min(flat.shape):
-        return None
-    pca = PCA(size, svd_solver="covariance_eigh" if flat.shape[1] <= 2000 else "randomized", random_state=0).fit(flat)
-    return lambda images: np.asarray(pca.inverse_transform(pca.transform(images)), dtype=np.float32)

@@ -1,0 +1,195 @@
+"""The two long steps of a collection, with the files they leave: training an encoder, filling the store."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.atomic import replacing
+from aesearch.autoencoders import Autoencoder, AutoencoderSpec, default_latent_dim, default_widths, save_autoencoder
+from aesearch.batches import LoadedImages, load, load_or_stream
+from aesearch.decoding import Preprocessing, choose_preprocessing
+from aesearch.errors import AesearchError
+from aesearch.examination import examine
+from aesearch.extraction import Extraction, extract_features
+from aesearch.manifest import Manifest, file_fingerprint, plain
+from aesearch.opening import open_source
+from aesearch.sources import Source
+from aesearch.store import Store
+from aesearch.training import Epoch, TrainingOptions, split_held_out, train_autoencoder
+
+logger = logging.getLogger(__name__)
+
+ENCODER, CHECKPOINT, FEATURES = "encoder.safetensors", "training.safetensors", "features.h5"
+HISTORY, CURVE, SKIPPED = "history.csv", "history.png", "skipped.csv"
+IMAGE_MEMORY = 2 * 2**30  # bytes of uint8 training images kept in memory; more are streamed
+SAMPLE_MEMORY = 256 * 2**20  # bytes of held-out images, and of the sample that PCA learns from
+SAMPLE_IMAGES = 5000
+
+
+def train_encoder(
+    manifest: Manifest,
+    source: Source,
+    options: TrainingOptions,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    progress: bool = False,
+) -> None:
+    """Train an autoencoder on a source; it takes the place of the one there may be when it is finished.
+
+    If the source has a split ``train``, only that is trained on; ``val``, else a tenth of the training
+    images, is held out to choose the best epoch.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Gets the artifact ``encoder``; its folder the weights, the history, the curve and a checkpoint.
+    resume : bool
+        Go on from the last finished epoch.
+    """
+    folder = manifest.folder
+    preprocessing, native = _choose_input(source, options)
+    spec = AutoencoderSpec(
+        options.arch,
+        options.latent_dim or default_latent_dim(preprocessing),
+        options.widths or default_widths(preprocessing),
+        preprocessing,
+    )
+    positions, held_out_positions = _divide(source, options.seed)
+    most = max(1, min(SAMPLE_IMAGES, SAMPLE_MEMORY // preprocessing.pixels))
+    held_out = load(source, held_out_positions[:most], preprocessing)
+    images = load_or_stream(source, positions, preprocessing, memory=IMAGE_MEMORY, progress=progress)
+    sample = images.array[:most] if isinstance(images, LoadedImages) else load(source, positions[:most], preprocessing)
+    described = (f"{len(images):,}", preprocessing, spec.latent_dim, options.invariance)
+    logger.info("training on %s images as %s, %d latent numbers, invariance %s", *described)
+    manifest.training = {"source": source.opening, "options": plain(options.to_json())}
+    manifest.save()
+    training = train_autoencoder(
+        images,
+        held_out,
+        spec,
+        options,
+        checkpoint=folder / CHECKPOINT,
+        resume=resume,
+        device=device,
+        progress=progress,
+        on_epoch=lambda history: _write_csv(
+            folder / HISTORY, [f.name for f in dataclasses.fields(Epoch)], map(dataclasses.astuple, history)
+        ),
+    )
+    _draw_curve(folder / CURVE, training.history, options.loss)
+    figures = training.figures | examine(training, sample, held_out)
+    save_autoencoder(folder / ENCODER, training.model, spec)
+    manifest.training = None
+    manifest.source = source.opening
+    manifest.record(
+        "encoder",
+        ENCODER,
+        made_from={"source": source.fingerprint},
+        parameters={
+            "options": plain(options.to_json()),
+            "spec": plain(spec.to_json()),
+            "epochs": training.options.epochs,
+            "batch_size": training.options.batch_size,
+        },
+        figures=figures,
+        source=source.opening,
+        native_size=list(native),
+        fingerprint=file_fingerprint(folder / ENCODER),
+    )
+
+
+def resumable(manifest: Manifest, given: dict[str, Any]) -> tuple[Source, TrainingOptions]:
+    """Source and settings of the training that can go on, changed by what was given.
+
+    Raises
+    ------
+    AesearchError
+        No training was begun here.
+    """
+    encoder = manifest.artifacts.get("encoder")
+    begun = manifest.training or (encoder and {"source": encoder["source"], **encoder["parameters"]})
+    if not begun:
+        raise AesearchError("there is no training to resume: run aesearch train SOURCE without --resume")
+    return open_source(**begun["source"]), TrainingOptions.from_json(begun["options"] | given)
+
+
+def fill_store(
+    manifest: Manifest,
+    source: Source,
+    autoencoder: Autoencoder,
+    *,
+    encoder_fingerprint: str,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> Extraction:
+    """Encode every image of a source into the collection's store, and list what gave no image."""
+    folder = manifest.folder
+    extraction = extract_features(
+        source,
+        autoencoder,
+        folder / FEATURES,
+        encoder_fingerprint=encoder_fingerprint,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    store = Store(folder / FEATURES)
+    _write_csv(folder / SKIPPED, ["path", "reason"], store.skipped())
+    manifest.source = source.opening
+    manifest.record(
+        "features",
+        FEATURES,
+        made_from={"encoder": encoder_fingerprint, "source": source.fingerprint},
+        parameters={},
+        figures=dataclasses.asdict(extraction),
+        source=source.opening,
+        fingerprint=store.fingerprint,
+    )
+    if extraction.skipped:
+        counts = (f"{extraction.skipped:,}", f"{extraction.skipped + extraction.rows:,}", folder / SKIPPED)
+        logger.warning("%s of %s files gave no image; the reasons are in %s", *counts)
+    return extraction
+
+
+def _choose_input(source: Source, options: TrainingOptions) -> tuple[Preprocessing, tuple[int, int]]:
+    """Choose the encoder's input, and say so where it is not the images' own size; also that median size."""
+    facts = source.sample_facts()
+    chosen = choose_preprocessing(facts, image_size=options.image_size, channels=options.channels)
+    native = choose_preprocessing(facts, channels=options.channels, largest=None)
+    if options.image_size is None and chosen != native:
+        sizes = (native.height, native.width, chosen.height, chosen.width)
+        logger.info("images are %dx%d (median), encoded at %dx%d: --image-size sets another size", *sizes)
+    return chosen, (native.height, native.width)
+
+
+def _divide(source: Source, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions to train on and to hold out, by the source's splits where it has them."""
+    train, held_out = source.positions_of(["train"]), source.positions_of(["val"])
+    if len(train) == 0:
+        train, held_out = np.arange(len(source)), held_out[:0]
+    elif len(train) < len(source):
+        logger.info("training on the %s images of split train", f"{len(train):,}")
+    if len(held_out) == 0:
+        kept, out = split_held_out(len(train), seed)
+        train, held_out = train[kept], train[out]
+    return train, np.random.default_rng(seed).permutation(held_out)
+
+
+def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([head, *rows])
+
+
+def _draw_curve(path: Path, history: list[Epoch], loss: str) -> None:
+    from aesearch.figures import draw_history, save_picture
+
+    train, held_out = [e.train_loss for e in history], [e.held_out_loss for e in history]
+    save_picture(draw_history([e.epoch for e in history], train, held_out, loss), path)

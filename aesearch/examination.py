@@ -1,0 +1,90 @@
+"""What a finished training is worth, judged on images it never saw."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.invariance import held_out_batches
+from aesearch.training import Training
+
+logger = logging.getLogger(__name__)
+
+DEAD_SPREAD = 1e-3  # a latent number that varies less than this share of the median one carries nothing
+
+
+def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.uint8]) -> dict[str, Any]:
+    """Judge a trained autoencoder on held-out images and warn, in one line each, of what is wrong.
+
+    Parameters
+    ----------
+    sample, held_out : (n, c, h, w) uint8
+        Training images that PCA may learn from, and images neither has seen.
+
+    Returns
+    -------
+    dict
+        ``reconstruction_mse`` of untouched images; ``task_mse`` and ``pca_task_mse``: error against the
+        untouched image from the transformed one, for the network and for PCA of the same size
+        (None where there are too few images for that PCA); ``dead_latents``.
+    """
+    import torch
+
+    device = next(training.model.parameters()).device
+    size = training.spec.latent_dim
+    pca = _fit_pca(sample, size)
+    squared = {"reconstruction": 0.0, "task": 0.0, "pca": 0.0}
+    latents = []
+    with torch.inference_mode():
+        encoder, decoder = training.model["encoder"], training.model["decoder"]
+        for inputs, targets in held_out_batches(held_out, training.options.invariance, device):
+            latents.append(encoder(targets))
+            squared["reconstruction"] += float((decoder(latents[-1]) - targets).square().sum())
+            squared["task"] += float((decoder(encoder(inputs)) - targets).square().sum())
+            if pca is not None:
+                flat = inputs.flatten(1).cpu().numpy()
+                squared["pca"] += float(np.square(pca(flat) - targets.flatten(1).cpu().numpy()).sum())
+    spread = torch.cat(latents).std(dim=0, correction=0).cpu().numpy()
+    typical = float(np.median(spread))
+    dead = int((spread <= max(DEAD_SPREAD * typical, 1e-7)).sum())
+    pixels = held_out.size
+    task, pca_task = squared["task"] / pixels, squared["pca"] / pixels if pca is not None else None
+    _warn(training, dead, task, pca_task)
+    return {
+        "reconstruction_mse": squared["reconstruction"] / pixels,
+        "task_mse": task,
+        "pca_task_mse": pca_task,
+        "dead_latents": dead,
+    }
+
+
+def _warn(training: Training, dead: int, task: float, pca_task: float | None) -> None:
+    size = training.spec.latent_dim
+    if dead == size:
+        logger.warning("the latent is dead, all images get the same features: lower --learning-rate or change --seed")
+    elif dead:
+        logger.warning("%d of %d latent numbers never vary: try --latent-dim %d", dead, size, size - dead)
+    if pca_task is not None and task > pca_task:
+        logger.warning(
+            "it reconstructs worse (%.5f) than PCA of its own size (%.5f): train longer, --epochs %d or more",
+            task,
+            pca_task,
+            2 * (training.options.epochs or 1),
+        )
+
+
+def _fit_pca(sample: NDArray[np.uint8], size: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]] | None:
+    """Rebuild flat [0, 1] images from as many principal components; None if the sample has too few rows."""
+    from sklearn.decomposition import PCA
+
+    numbers = sample[0].size
+    rows = min(len(sample), 5000, max(4 * size, 50_000_000 // numbers))
+    flat = sample[:rows].reshape(rows, numbers).astype(np.float32) / 255
+    if size >= min(flat.shape):
+        return None
+    pca = PCA(size, svd_solver="covariance_eigh" if flat.shape[1] <= 2000 else "randomized", random_state=0).fit(flat)
+    return lambda images: np.asarray(pca.inverse_transform(pca.transform(images)), dtype=np.float32)
