@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 ARCHITECTURES = ("conv",)
-FIRST_WIDTH = 16
+FIRST_WIDTH = 32
 LARGEST_WIDTH = 128
 
 
@@ -74,7 +74,7 @@ def default_latent_dim(preprocessing: Preprocessing) -> int:
 
 
 def default_widths(preprocessing: Preprocessing) -> tuple[int, ...]:
-    """16, 32, 64, … channels, one for each halving down to about 4×4."""
+    """32, 64, 128, 128, … channels, one for each halving down to about 4×4."""
     stages = halvings(preprocessing.height, preprocessing.width)
     return tuple(min(FIRST_WIDTH * 2**i, LARGEST_WIDTH) for i in range(stages))
 

@@ -362,7 +362,7 @@ class Collection:
         for row in rows:
             if not 0 <= row < self.store.rows:
                 raise AesearchError(f"there is no row {row}: rows go from 0 to {self.store.rows - 1}")
-        features = self.features()[list(rows)]
+        features = self.store.features(np.array(rows))
         found = self._search(features, [self.ids[r] for r in rows], k + 1)
         return [_without(hits, row, k) for hits, row in zip(found, rows, strict=True)]
 

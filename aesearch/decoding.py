@@ -24,32 +24,8 @@ LARGEST_SIDE = 64  # longer medians are reduced to this unless --image-size says
 GREY_TOLERANCE = 3  # levels of 255 that JPEG's chroma may differ in a picture that is grey
 
 # Raster formats only: EPS and WMF start other programs.
-FORMATS = (
-    "AVIF",
-    "BMP",
-    "DDS",
-    "DIB",
-    "FITS",
-    "GIF",
-    "ICNS",
-    "ICO",
-    "IM",
-    "JPEG",
-    "JPEG2000",
-    "MPO",
-    "MSP",
-    "PCX",
-    "PNG",
-    "PPM",
-    "QOI",
-    "SGI",
-    "SPIDER",
-    "SUN",
-    "TGA",
-    "TIFF",
-    "WEBP",
-    "XBM",
-    "XPM",
+FORMATS = tuple(
+    "AVIF BMP DDS DIB FITS GIF ICNS ICO IM JPEG JPEG2000 MSP PCX PNG PPM PSD QOI SGI SPIDER SUN TGA TIFF WEBP".split()
 )
 DEEP_MODES = ("I", "F")  # and "I;16…": more than 8 bits a pixel
 BIT_DEPTHS = (8, 10, 12, 14, 16, 24, 32)
@@ -204,7 +180,7 @@ def _load(data: bytes, preprocessing: Preprocessing | None) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImageError(_too_large(image.width, image.height))
-            if preprocessing is not None and image.format == "JPEG":
+            if preprocessing is not None and image.format in ("JPEG", "MPO"):
                 side = 2 * max(preprocessing.height, preprocessing.width)
                 image.draft("", (side, side))
             image.load()

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 INVARIANCES: dict[str, tuple[float, float, float, float] | None] = {
     "none": None,
     "light": (10.0, 0.07, 0.10, 0.15),
-    "strong": (15.0, 0.09, 0.15, 0.30),
+    "strong": (20.0, 0.10, 0.20, 0.30),
 }
-UNTOUCHED_SHARE = 0.25  # resampling blurs: without sharp images among its inputs the network rebuilds those badly
+UNTOUCHED_SHARE = 0.15  # resampling blurs: without sharp images among its inputs the network rebuilds those badly
 
 
 def transform(images: torch.Tensor, invariance: str, generator: torch.Generator) -> torch.Tensor:

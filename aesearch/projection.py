@@ -107,16 +107,18 @@ def _embed_tsne(vectors: NDArray[np.float32], dims: int, seed: int) -> NDArray[n
     if len(vectors) < 4:
         raise AesearchError(f"t-SNE needs at least 4 images, there are {len(vectors)}: use --method pca")
     perplexity = min(30.0, (len(vectors) - 1) / 3)
-    init = "pca" if min(vectors.shape) >= dims else "random"
+    # Started from principal components without any spread, scikit-learn's gradient crashes on NaN.
+    init = "pca" if min(vectors.shape) >= dims and np.ptp(vectors, axis=0).any() else "random"
     tsne = TSNE(dims, perplexity=perplexity, init=init, random_state=seed)
     return np.asarray(tsne.fit_transform(vectors), dtype=np.float32)
 
 
 def _embed_pca(vectors: NDArray[np.float32], dims: int) -> NDArray[np.float32]:
-    """Principal components; axes there are too few rows or numbers for stay 0."""
+    """Principal components; axes without any spread stay 0."""
     from sklearn.decomposition import PCA
 
     coordinates = np.zeros((len(vectors), dims), dtype=np.float32)
     kept = min(dims, *vectors.shape)
-    coordinates[:, :kept] = PCA(kept, random_state=0).fit_transform(vectors) if len(vectors) > 1 else 0
+    if np.ptp(vectors, axis=0).any():
+        coordinates[:, :kept] = PCA(kept, random_state=0).fit_transform(vectors)
     return coordinates

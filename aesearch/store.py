@@ -59,7 +59,7 @@ class Store:
             raise AesearchError(f"{path} is no feature store, or is damaged: run aesearch extract") from error
 
     def features(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Features (n, dim) float32, of all rows or of those in increasing order."""
+        """Features (n, dim) float32, of all rows or of those given."""
         return np.asarray(self._read("features", rows), dtype=np.float32)
 
     def reconstruction_errors(self) -> NDArray[np.float32]:
@@ -81,7 +81,10 @@ class Store:
         import h5py
 
         with h5py.File(self.path) as file:
-            return file[name][:] if rows is None else file[name][rows]
+            if rows is None:
+                return file[name][:]
+            increasing, places = np.unique(rows, return_inverse=True)  # HDF5 reads rows in order, each once
+            return file[name][increasing][places]
 
 
 class StoreWriter:

@@ -37,7 +37,8 @@ logger = logging.getLogger(__name__)
 
 LOSSES = ("mse", "bce")
 
-TARGET_STEPS = 4000  # enough for a small collection to settle; large ones take at least ten epochs
+TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
+FEWEST_EPOCHS, MOST_EPOCHS = 12, 100
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
 WARM_UP_SHARE = 0.1
 
@@ -104,7 +105,7 @@ class TrainingOptions:
     def resolved(self, rows: int) -> TrainingOptions:
         """Return the options with batch size and epochs settled for that many training images."""
         batch = self.batch_size or min(128, max(16, rows // 16))
-        epochs = self.epochs or min(100, max(10, math.ceil(TARGET_STEPS / math.ceil(rows / batch))))
+        epochs = self.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(TARGET_STEPS / math.ceil(rows / batch))))
         return dataclasses.replace(self, batch_size=batch, epochs=epochs)
 
 
@@ -334,6 +335,7 @@ class _State:
             )
 
     def load(self, path: Path | None, spec: AutoencoderSpec, options: TrainingOptions) -> None:
+        import torch
         from safetensors import SafetensorError, safe_open
 
         if path is None or not path.is_file():
@@ -353,9 +355,12 @@ class _State:
         self.model.load_state_dict(_part(tensors, "now."))
         self.best = _part(tensors, "best.")
         moments: dict[int, dict[str, torch.Tensor]] = {}
+        parameters = list(self.model.parameters())
         for name, tensor in _part(tensors, "adam.").items():
-            index, moment = name.split(".")
-            moments.setdefault(int(index), {})[moment] = tensor
+            index, moment = int(name.split(".")[0]), name.split(".")[1]
+            if tensor.ndim:  # the fused optimizer walks memory: moments must lie as their parameter does
+                tensor = torch.empty_like(parameters[index]).copy_(tensor)
+            moments.setdefault(index, {})[moment] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.history = [Epoch(**e) for e in document["history"]]

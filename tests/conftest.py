@@ -1,0 +1,140 @@
+"""Real images, small: scikit-learn's digits, and files of every kind written on the spot."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from typer.testing import CliRunner
+
+from aesearch.cli import app
+from aesearch.collection import Collection
+
+QUICK = {"epochs": 8, "latent_dim": 16}
+
+
+@pytest.fixture(scope="session")
+def digit_images():
+    """(1797, 8, 8) uint8."""
+    return np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def digit_labels():
+    return [str(t) for t in load_digits().target]
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """A collection of the digits that tests only read or derive from."""
+    folder = tmp_path_factory.mktemp("collections") / "digits"
+    return Collection.build("digits", folder, progress=False, **QUICK)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a command line in an empty folder; checks the exit code and that nothing was a traceback."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AESEARCH_COLLECTION", raising=False)
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
+        assert result.exit_code == code, f"{result.exit_code}: {result.output}\n{result.exception!r}"
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        if code == 1:
+            line = result.stderr.strip().splitlines()[-1]
+            assert line.startswith("error: ")
+            assert not result.stdout
+        return result
+
+    return run
+
+
+def gradient(height=24, width=32, channels=3):
+    """Draw a picture that has a top-left corner: bright red there."""
+    y, x = np.mgrid[0:height, 0:width]
+    red = np.clip(255 - 6 * (x + y), 0, 255)
+    pixels = np.stack([red, x * 255 // width, y * 255 // height], axis=-1).astype(np.uint8)
+    return Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+
+
+def png_claiming(width, height):
+    """Bytes of a small PNG whose header claims a huge image."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64)) + chunk(b"IEND", b"")
+    )
+
+
+def jpeg_bytes(image, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95, **options)
+    return buffer.getvalue()
+
+
+GOOD = (
+    "a plain.png", "alpha.png", "animated.gif", "bilevel.png", "bmp.bmp", "cmyk.jpg", "deep.png", "exif.jpg",
+    "float.tif", "grey.jpg", "palette.png", "tall.webp", "unicode-ß-名.png", "wide/nested/deep down.png", "wrong.txt",
+)  # fmt: skip
+BAD = {
+    "bomb.png": "pixels", "broken.jpg": "broken", "empty.png": "empty", "notes.md": "not an image",
+    "postscript.eps": "not an image", "unreadable.png": "cannot be read",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def mixed_folder(tmp_path_factory):
+    """Every kind of file a folder of images may hold; GOOD gives rows, BAD reasons."""
+    root = tmp_path_factory.mktemp("mixed")
+    picture = gradient()
+    picture.save(root / "a plain.png")
+    alpha = picture.copy()
+    alpha.putalpha(Image.new("L", picture.size, 128))
+    alpha.save(root / "alpha.png")
+    frames = [gradient(), Image.new("RGB", picture.size, "blue")]
+    frames[0].save(root / "animated.gif", save_all=True, append_images=frames[1:])
+    picture.convert("1").save(root / "bilevel.png")
+    picture.save(root / "bmp.bmp")
+    picture.convert("CMYK").save(root / "cmyk.jpg", quality=95)
+    deep = np.linspace(0, 4095, 24 * 32).reshape(24, 32).astype(np.uint16)
+    Image.fromarray(deep).save(root / "deep.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(root / "exif.jpg", exif=exif, quality=95)
+    Image.fromarray(np.linspace(0, 1, 24 * 32, dtype=np.float32).reshape(24, 32)).save(root / "float.tif")
+    picture.convert("L").save(root / "grey.jpg")
+    picture.quantize(16).save(root / "palette.png")
+    gradient(90, 20).save(root / "tall.webp", quality=95)
+    picture.save(root / "unicode-ß-名.png")
+    (root / "wide/nested").mkdir(parents=True)
+    gradient(10, 400).save(root / "wide/nested/deep down.png")
+    picture.save(root / "wrong.txt", "PNG")
+
+    (root / "bomb.png").write_bytes(png_claiming(50_000, 50_000))
+    (root / "broken.jpg").write_bytes(jpeg_bytes(gradient(200, 200))[:700])
+    (root / "empty.png").write_bytes(b"")
+    (root / "notes.md").write_text("not a picture")
+    (root / "postscript.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n")
+    (root / "unreadable.png").symlink_to(root / "gone.png")
+    (root / ".hidden").mkdir()
+    picture.save(root / ".hidden/x.png")
+    return root
+
+
+def data_dir():
+    """Folder with torchvision's datasets, or a skip that says why."""
+    folder = os.environ.get("AESEARCH_DATA", "")
+    if not (Path(folder) / "MNIST/raw/train-images-idx3-ubyte").is_file():
+        pytest.skip("MNIST is not there; AESEARCH_DATA says where")
+    return folder

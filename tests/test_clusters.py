@@ -1,0 +1,83 @@
+"""Clusters of points whose groups are known."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import silhouette_score
+
+from aesearch.clusters import cluster, compare, silhouette
+from aesearch.errors import AesearchError
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    """Five well-separated groups of different size in 8 dimensions, and their names."""
+    generator = np.random.default_rng(0)
+    sizes = (120, 90, 60, 40, 30)
+    centres = np.eye(5, 8) * 20
+    points = np.concatenate([c + generator.normal(size=(n, 8)) for c, n in zip(centres, sizes, strict=True)])
+    return points.astype(np.float32), [f"g{i}" for i, n in enumerate(sizes) for _ in range(n)]
+
+
+@pytest.mark.parametrize("space", ["features", "umap"])
+@pytest.mark.parametrize("method", ["kmeans", "gmm", "hdbscan"])
+def test_known_groups_are_found_and_counted(blobs, method, space):
+    points, names = blobs
+    found = cluster(points, method=method, space=space, labels=names)
+    assert found.sizes == [120, 90, 60, 40, 30]
+    assert found.against_labels == {"accuracy": 1.0, "nmi": pytest.approx(1.0), "ari": 1.0}
+    assert found.silhouette > 0.6
+
+
+def test_a_given_number_is_kept_and_clusters_are_numbered_by_size(blobs):
+    found = cluster(blobs[0], method="kmeans", clusters=3, space="features")
+    assert len(found.sizes) == 3 and found.sizes == sorted(found.sizes, reverse=True)
+    assert found.against_labels is None
+
+
+def test_the_same_seed_gives_the_same_clusters(blobs):
+    first, second = (cluster(blobs[0], seed=3).assignments for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def test_agreement_with_labels_by_hand():
+    figures = compare(np.array([1, 1, 0, 0, 2, 2]), ["a", "a", "b", "b", "b", ""])
+    assert figures["accuracy"] == pytest.approx(4 / 5)
+    assert compare(np.array([0, 1]), ["", ""]) is None
+
+
+def test_silhouette_is_scikit_learn_s(blobs):
+    points, names = blobs
+    groups = np.array([int(n[1]) for n in names])
+    assert silhouette(points, groups) == pytest.approx(silhouette_score(points, groups))
+    assert silhouette(points, np.zeros(len(points), int)) is None
+
+
+@pytest.mark.parametrize("method", ["kmeans", "gmm", "hdbscan"])
+def test_equal_points_are_finite(method):
+    found = cluster(np.ones((30, 4), np.float32), method=method, space="features")
+    assert len(found.assignments) == 30 and found.silhouette is None
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_very_few_points(rows):
+    points = np.arange(rows * 4, dtype=np.float32).reshape(rows, 4)
+    assert sum(cluster(points, method="kmeans", space="features").sizes) == rows
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "dbscan"}, "dbscan"),
+        ({"space": "pca"}, "pca"),
+        ({"clusters": 999}, "999 clusters of 340"),
+        ({"method": "hdbscan", "clusters": 4}, "itself"),
+    ],
+)
+def test_wrong_options_are_one_line(blobs, options, message):
+    with pytest.raises(AesearchError, match=message):
+        cluster(blobs[0], **options)
+
+
+def test_umap_needs_a_few_points():
+    with pytest.raises(AesearchError, match="at least 4"):
+        cluster(np.ones((3, 4), np.float32))

@@ -1,0 +1,172 @@
+"""One image file to one array: what each mode becomes, and what is refused."""
+
+import io
+
+import numpy as np
+import pytest
+from conftest import gradient, jpeg_bytes, png_claiming
+from PIL import Image
+
+from aesearch.decoding import (
+    ImageFacts,
+    Preprocessing,
+    UnreadableImageError,
+    choose_preprocessing,
+    decode,
+    describe,
+    parse_image_size,
+)
+from aesearch.errors import SourceError
+
+COLOUR, GREY = Preprocessing(24, 32, 3), Preprocessing(24, 32, 1)
+
+
+def png(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def tiff(array):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "TIFF")
+    return buffer.getvalue()
+
+
+def test_a_plain_image_comes_through_unchanged():
+    picture = gradient()
+    assert np.array_equal(decode(png(picture), COLOUR), np.asarray(picture).transpose(2, 0, 1))
+
+
+def test_grey_is_the_luminance():
+    assert np.array_equal(decode(png(gradient()), GREY)[0], np.asarray(gradient().convert("L")))
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK"])
+def test_every_mode_gives_both_channel_counts(mode):
+    image = gradient().convert(mode)
+    data = jpeg_bytes(image) if mode == "CMYK" else png(image)
+    assert decode(data, COLOUR).shape == (3, 24, 32)
+    assert decode(data, GREY).shape == (1, 24, 32)
+
+
+def test_transparency_lies_on_white_paper():
+    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    assert (decode(png(clear), Preprocessing(8, 8, 3)) == 255).all()
+    half = Image.new("RGBA", (8, 8), (0, 0, 0, 128))
+    assert decode(png(half), Preprocessing(8, 8, 1))[0, 0, 0] == pytest.approx(127, abs=1)
+
+
+def test_a_palette_with_a_transparent_colour_lies_on_white_paper():
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 200, 0, 0])
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", transparency=1)
+    assert (decode(buffer.getvalue(), Preprocessing(8, 8, 3)) == 255).all()
+
+
+def test_cmyk_keeps_its_colours():
+    red = Image.new("RGB", (16, 16), (220, 30, 30))
+    decoded = decode(jpeg_bytes(red.convert("CMYK")), Preprocessing(16, 16, 3))
+    assert np.abs(decoded.mean(axis=(1, 2)) - [220, 30, 30]).max() < 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_turns_the_image_upright(orientation):
+    upright = gradient()
+    # Store the picture the way a camera held differently would, so that the tag turns it back.
+    undo = {2: [0], 3: [3], 4: [1], 5: [5], 6: [2], 7: [6], 8: [4]}.get(orientation, [])
+    stored = upright
+    for operation in undo:
+        stored = stored.transpose(Image.Transpose(operation))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = decode(jpeg_bytes(stored, exif=exif), COLOUR)
+    assert np.abs(decoded.astype(int) - np.asarray(upright).transpose(2, 0, 1)).mean() < 4
+    facts = describe(jpeg_bytes(stored, exif=exif))
+    assert (facts.height, facts.width) == (24, 32)
+
+
+def test_sixteen_bit_uses_the_white_level():
+    ramp = np.linspace(0, 4095, 24 * 32).reshape(24, 32).astype(np.uint16)
+    assert describe(tiff(ramp)).peak == 4095
+    chosen = choose_preprocessing([describe(tiff(ramp))])
+    assert chosen.white == 4095 and chosen.channels == 1
+    decoded = decode(tiff(ramp), chosen)[0]
+    assert np.array_equal(decoded, np.rint(ramp * (255 / 4095)).astype(np.uint8))
+
+
+def test_float_images_in_the_unit_range_fill_the_grey_scale():
+    ramp = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    chosen = choose_preprocessing([describe(tiff(ramp))])
+    assert chosen.white == 1.0
+    assert np.array_equal(decode(tiff(ramp), chosen)[0], np.rint(ramp * 255).astype(np.uint8))
+
+
+def test_not_a_number_becomes_black_and_infinity_white():
+    values = np.array([[np.nan, 0.5], [np.inf, 1.0]], dtype=np.float32)
+    decoded = decode(tiff(values), Preprocessing(2, 2, 1, white=1.0))
+    assert decoded.tolist() == [[[0, 128], [255, 255]]]
+
+
+def test_an_animation_gives_its_first_frame():
+    buffer = io.BytesIO()
+    frames = [Image.new("RGB", (8, 8), c) for c in ("red", "blue")]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    assert decode(buffer.getvalue(), Preprocessing(8, 8, 3))[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_a_large_jpeg_decodes_close_to_full_decoding():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8))
+    photo = noise.resize((1000, 750), Image.Resampling.BICUBIC)
+    data = jpeg_bytes(photo)
+    full = Image.open(io.BytesIO(data)).resize((64, 48), Image.Resampling.BILINEAR)
+    decoded = decode(data, Preprocessing(48, 64, 3)).transpose(1, 2, 0)
+    assert np.abs(decoded.astype(int) - np.asarray(full)).mean() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"hello", "not an image"),
+        (png_claiming(50_000, 50_000), "pixels"),
+        (png_claiming(12_000, 15_000), "pixels"),
+        (png_claiming(64, 64), "broken"),
+        (jpeg_bytes(gradient(200, 200))[:700], "broken"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_a_reason(data, reason):
+    with pytest.raises(UnreadableImageError, match=reason):
+        decode(data, COLOUR)
+
+
+def test_size_and_channels_come_from_the_median_of_the_sample():
+    facts = [ImageFacts(20, 30, True), ImageFacts(22, 33, True), ImageFacts(900, 10, True)]
+    assert choose_preprocessing(facts).shape == (1, 22, 30)
+    assert choose_preprocessing([*facts, ImageFacts(20, 30, False)]).channels == 3
+    assert choose_preprocessing(facts, channels=3).channels == 3
+
+
+def test_large_images_are_capped_and_keep_their_shape():
+    photo = [ImageFacts(768, 1024, False)]
+    assert choose_preprocessing(photo).shape == (3, 48, 64)
+    assert choose_preprocessing(photo, image_size=(128,)).shape == (3, 96, 128)
+    assert choose_preprocessing(photo, image_size=(40, 50)).shape == (3, 40, 50)
+
+
+def test_a_grey_photograph_saved_in_colour_counts_as_grey():
+    assert describe(png(gradient().convert("L").convert("RGB"))).grey
+    assert not describe(png(gradient())).grey
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3", "a", "3x", "3x4x5", "9999"])
+def test_a_wrong_image_size_is_refused(text):
+    with pytest.raises(SourceError, match="image size"):
+        parse_image_size(text)
+
+
+def test_image_sizes_are_read_height_first():
+    assert parse_image_size("64") == (64,)
+    assert parse_image_size("48x64") == (48, 64)

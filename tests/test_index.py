@@ -1,0 +1,123 @@
+"""Every kind of index against exact search; what is written is what plain FAISS reads."""
+
+import faiss
+import numpy as np
+import pytest
+
+from aesearch.distances import exact_neighbours, prepare
+from aesearch.errors import AesearchError
+from aesearch.index import FLAT_MOST_NUMBERS, HNSW_MOST_ROWS, IndexOptions, build_index, choose_factory, load_index
+
+
+@pytest.fixture(scope="module")
+def features():
+    """4,000 rows in 40 groups, 16 numbers each: near neighbours exist, as in real features."""
+    generator = np.random.default_rng(0)
+    centres = generator.normal(size=(40, 16))
+    return (centres[generator.integers(0, 40, 4000)] + generator.normal(size=(4000, 16))).astype(np.float32)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf", "ivfpq", "IVF32,SQ8", "PCA16,HNSW16", "OPQ8,IVF16,PQ8"])
+def test_answers_are_row_numbers_close_to_exact_search(features, kind, metric):
+    built = build_index(features, IndexOptions(kind=kind, metric=metric, min_recall=0))
+    queries = features[::100] + np.float32(0.01)
+    rows, distances = built.search(queries, 10)
+    exact_rows, exact_distances = exact_neighbours(features, queries, 10, metric)
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(rows, exact_rows, strict=True)])
+    assert recall > (0.3 if "PQ" in kind.upper() else 0.8)
+    assert (rows[:, 0] == exact_rows[:, 0]).mean() > (0.5 if "PQ" in kind.upper() else 0.9)
+    if kind in ("flat", "hnsw", "ivf"):
+        same = rows[:, 0] == exact_rows[:, 0]
+        assert np.allclose(distances[same, 0], exact_distances[same, 0], atol=1e-4)
+
+
+def test_measured_recall_is_that_of_queries_the_index_did_not_hold(features):
+    built = build_index(features, IndexOptions(kind="IVF64,Flat", metric="l2", min_recall=0))
+    held_out = np.sort(np.random.default_rng(0).permutation(4000)[:400])
+    kept = np.setdiff1d(np.arange(4000), held_out)
+    assert built.figures["queries"] == 400
+    again = faiss.index_factory(16, "IVF64,Flat")
+    again.train(features[kept])
+    again.add(features[kept])
+    again.nprobe = built.figures["effort"]["nprobe"]
+    found = again.search(features[held_out], 10)[1]
+    truth = faiss.knn(features[held_out], features[kept], 10)[1]
+    expected = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, truth, strict=True)])
+    assert built.figures["recall_at_10"] == pytest.approx(expected, abs=0.005)
+
+
+def test_effort_is_raised_until_the_recall_is_reached(features):
+    low = build_index(features, IndexOptions(kind="IVF64,Flat", min_recall=0))
+    high = build_index(features, IndexOptions(kind="IVF64,Flat", min_recall=0.999))
+    assert low.figures["recall_at_10"] < 0.999 <= high.figures["recall_at_10"]
+    assert high.figures["effort"]["nprobe"] > low.figures["effort"]["nprobe"]
+
+
+def test_exact_search_takes_over_where_effort_does_not_help(features, caplog):
+    built = build_index(features, IndexOptions(kind="IVF16,PQ1x4", min_recall=0.95))
+    assert built.figures["kind"] == "Flat" and built.figures["recall_at_10"] == 1.0
+    assert "exact search instead" in caplog.text
+
+
+def test_auto_is_exact_while_that_is_quick():
+    dim = 64
+    assert choose_factory("auto", 1797, dim)[0] == "Flat"
+    assert choose_factory("auto", FLAT_MOST_NUMBERS // dim, dim)[0] == "Flat"
+    assert choose_factory("auto", FLAT_MOST_NUMBERS // dim + 1, dim)[0] == "HNSW32"
+    assert choose_factory("auto", HNSW_MOST_ROWS + 1, dim)[0].startswith("IVF")
+
+
+def test_plain_faiss_reads_the_file_and_finds_the_same(features, tmp_path):
+    for kind in ("flat", "hnsw", "ivf"):
+        built = build_index(features, IndexOptions(kind=kind))
+        built.save(tmp_path / "index.faiss")
+        plain = faiss.read_index(str(tmp_path / "index.faiss"))
+        rows = plain.search(prepare(features[:50], "cosine"), 5)[1]
+        assert np.array_equal(rows, built.search(features[:50], 5)[0])
+        assert np.array_equal(
+            load_index(tmp_path / "index.faiss", "cosine", 4000, 16).search(features[:50], 5)[0], rows
+        )
+
+
+def test_equal_rows_are_found_in_any_kind():
+    for kind in ("flat", "hnsw"):
+        built = build_index(np.ones((60, 8), np.float32), IndexOptions(kind=kind))
+        rows, distances = built.search(np.ones((1, 8), np.float32), 5)
+        assert (rows >= 0).all() and np.allclose(distances, 0) and len(set(rows[0].tolist())) == 5
+
+
+def test_one_row_is_enough():
+    built = build_index(np.ones((1, 4), np.float32), IndexOptions())
+    assert built.search(np.ones((2, 4), np.float32), 1)[0].tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("hsnw", "no FAISS factory string"), ("IVF4000,Flat", "cannot be built over 60 rows")]
+)
+def test_a_wrong_kind_is_one_line(kind, message):
+    with pytest.raises(AesearchError, match=message):
+        build_index(np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32), IndexOptions(kind=kind))
+
+
+def test_a_damaged_or_foreign_file_is_refused(features, tmp_path):
+    (tmp_path / "index.faiss").write_bytes(b"IxF2 nothing")
+    with pytest.raises(AesearchError, match="damaged"):
+        load_index(tmp_path / "index.faiss", "l2", 4000, 16)
+    build_index(features[:100], IndexOptions()).save(tmp_path / "index.faiss")
+    with pytest.raises(AesearchError, match="does not fit"):
+        load_index(tmp_path / "index.faiss", "l2", 4000, 16)
+
+
+@pytest.mark.parametrize(("options", "message"), [({"metric": "l3"}, "l3"), ({"min_recall": 1.5}, "min-recall")])
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(AesearchError, match=message):
+        IndexOptions(**options)
+
+
+def test_wrong_queries_name_the_numbers(features):
+    built = build_index(features, IndexOptions())
+    with pytest.raises(ValueError, match="dimension 16"):
+        built.search(np.zeros((1, 3), np.float32), 1)
+    with pytest.raises(ValueError, match="k = 9999"):
+        built.search(features[:1], 9999)

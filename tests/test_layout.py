@@ -1,0 +1,53 @@
+"""Imports flow one way, and light commands stay light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import aesearch
+
+PACKAGE = Path(aesearch.__file__).parent
+# High to low; a module imports only what stands below it.
+ORDER = (
+    "__main__", "cli", "report", "collection", "building", "examination", "training", "extraction", "invariance",
+    "batches", "opening", "sources", "clusters", "projection", "probe", "index", "anomalies", "export", "store",
+    "figures", "autoencoders", "decoding", "manifest", "distances", "atomic", "errors", "__init__",
+)  # fmt: skip
+
+
+def imported(path):
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("aesearch."):
+            names.add(node.module.split(".")[1])
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
+def test_imports_flow_one_way(path):
+    assert path.stem in ORDER
+    if path.stem == "__init__":  # imports on first use only
+        return
+    upward = {name for name in imported(path) if ORDER.index(name) <= ORDER.index(path.stem)}
+    assert upward == set()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["query", "--help"], ["info"]])
+def test_light_commands_import_nothing_heavy(arguments, digits):
+    arguments = [*arguments, "-c", str(digits.folder)] if arguments == ["info"] else arguments
+    code = (
+        "import sys\nfrom aesearch.cli import app\n"
+        "try: app(sys.argv[1:])\nexcept SystemExit as e: assert not e.code\n"
+        "heavy = {'torch', 'torchvision', 'umap', 'sklearn', 'faiss', 'matplotlib', 'plotly'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_m_runs_the_command_line():
+    done = subprocess.run([sys.executable, "-m", "aesearch", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"aesearch {aesearch.__version__}\n"

@@ -1,0 +1,81 @@
+"""The probe against scikit-learn, and labels that were swapped on purpose."""
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+from aesearch.errors import AesearchError
+from aesearch.probe import LinearProbe, knn_accuracy, probe
+
+
+@pytest.fixture(scope="module")
+def points(digit_images):
+    return digit_images.reshape(len(digit_images), -1).astype(np.float32) / 255
+
+
+def test_given_splits_are_used(points, digit_labels):
+    splits = ["train"] * 1200 + ["test"] * 500 + [""] * 97
+    result = probe(points, digit_labels, splits)
+    assert (result.train_rows, result.test_rows) == (1200, 500)
+    assert result.linear_accuracy > 0.9
+    nearest = KNeighborsClassifier(10, algorithm="brute").fit(points[:1200], digit_labels[:1200])
+    assert result.knn_accuracy == pytest.approx(nearest.score(points[1200:1700], digit_labels[1200:1700]), abs=0.005)
+
+
+def test_without_splits_a_fifth_of_each_class_is_held_out(points, digit_labels):
+    result = probe(points, digit_labels)
+    assert result.test_rows == sum(digit_labels.count(c) // 5 for c in set(digit_labels))
+    recalls = [f["recall"] * f["test_rows"] for f in result.per_class.values()]
+    assert sum(recalls) / result.test_rows == pytest.approx(result.linear_accuracy)
+
+
+def test_swapped_labels_are_the_first_doubted(points, digit_labels):
+    labels = list(digit_labels)
+    swapped = list(range(0, 1797, 90))
+    for row in swapped:
+        labels[row] = str((int(labels[row]) + 3) % 10)
+    doubted = [row for row, _, _ in probe(points, labels).suspicious]
+    assert len(set(doubted[:25]) & set(swapped)) >= 0.8 * len(swapped)
+    predicted = {row: name for row, name, _ in probe(points, labels).suspicious}
+    assert np.mean([predicted.get(row) == digit_labels[row] for row in swapped]) > 0.8
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_saved_probe_answers_the_same(tmp_path, points, digit_labels, classes):
+    rows = [i for i, label in enumerate(digit_labels) if int(label) < classes]
+    model = probe(points[rows], [digit_labels[i] for i in rows]).model
+    model.save(tmp_path / "probe.h5", "fingerprint")
+    again = LinearProbe.load(tmp_path / "probe.h5")
+    chances = again.predict_probabilities(points[rows])
+    assert np.array_equal(chances, model.predict_probabilities(points[rows]))
+    assert np.allclose(chances.sum(axis=1), 1, atol=1e-5)
+    named = np.array(again.classes)[chances.argmax(axis=1)]
+    assert (named == np.array([digit_labels[i] for i in rows])).mean() > 0.97
+
+
+def test_unlabelled_rows_are_left_out(points, digit_labels):
+    labels = [label if i % 2 else "" for i, label in enumerate(digit_labels)]
+    result = probe(points, labels)
+    assert result.train_rows + result.test_rows == 898
+    assert all(row % 2 for row, _, _ in result.suspicious)
+
+
+def test_a_class_of_one_image_does_not_stop_it(points, digit_labels):
+    labels = ["rare", *digit_labels[1:]]
+    assert probe(points, labels).per_class["rare"]["test_rows"] == 0
+
+
+def test_the_vote_is_by_majority():
+    train = np.array([[0.0], [0.1], [0.2], [9.0]], np.float32)
+    assert knn_accuracy(train, np.array([0, 1, 1, 0]), np.array([[0.0]], np.float32), np.array([1]), "l2", k=3) == 1.0
+
+
+@pytest.mark.parametrize(("labels", "message"), [(["a"] * 9, "at least two labels"), ([""] * 9, "have none")])
+def test_too_few_labels_are_one_line(labels, message):
+    with pytest.raises(AesearchError, match=message):
+        probe(np.eye(9, dtype=np.float32), labels)
+
+
+def test_one_image_of_each_label_is_too_few():
+    with pytest.raises(AesearchError, match="too few"):
+        probe(np.eye(3, dtype=np.float32), ["a", "b", "c"])

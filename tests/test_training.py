@@ -1,0 +1,188 @@
+"""The loop: it learns, repeats itself bit for bit, resumes, and says what is wrong."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from aesearch.autoencoders import AutoencoderSpec
+from aesearch.batches import LoadedImages, StreamedImages
+from aesearch.decoding import Preprocessing
+from aesearch.errors import AesearchError
+from aesearch.examination import examine
+from aesearch.invariance import UNTOUCHED_SHARE, transform
+from aesearch.opening import open_source
+from aesearch.training import TrainingOptions, split_held_out, train_autoencoder
+
+EIGHT = Preprocessing(8, 8, 1)
+
+
+@pytest.fixture(scope="module")
+def data(digit_images):
+    images = digit_images[:, None]
+    train, held_out = split_held_out(len(images), 0)
+    return LoadedImages(images[train]), images[held_out]
+
+
+def spec(latent_dim=8):
+    return AutoencoderSpec("conv", latent_dim, (8, 16), EIGHT)
+
+
+def same_weights(one, two):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("loss", ["mse", "bce"])
+@pytest.mark.parametrize("invariance", ["none", "strong"])
+def test_the_held_out_loss_falls(data, loss, invariance):
+    options = TrainingOptions(epochs=6, loss=loss, invariance=invariance)
+    training = train_autoencoder(*data, spec(), options, device="cpu")
+    assert training.history[-1].held_out_loss < 0.8 * training.history[0].held_out_loss
+    assert len(training.history) == 6
+    assert training.figures["best_epoch"] == min(training.history, key=lambda e: e.held_out_loss).epoch
+
+
+def test_plain_reconstruction_beats_pca_of_its_size(data):
+    training = train_autoencoder(*data, spec(4), TrainingOptions(epochs=60, invariance="none"), device="cpu")
+    figures = examine(training, data[0].array, data[1])
+    assert figures["reconstruction_mse"] == pytest.approx(figures["task_mse"])
+    assert figures["task_mse"] < figures["pca_task_mse"]
+    assert figures["dead_latents"] == 0
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(data):
+    options = TrainingOptions(epochs=2)
+    first, second = (train_autoencoder(*data, spec(), options, device="cpu").model for _ in range(2))
+    other = train_autoencoder(*data, spec(), TrainingOptions(epochs=2, seed=1), device="cpu").model
+    assert same_weights(first, second) and not same_weights(first, other)
+
+
+def test_streamed_images_train_the_same_weights(data, digit_images):
+    source = open_source("digits")
+    train, _ = split_held_out(len(source), 0)
+    streamed = StreamedImages(source, train, EIGHT)
+    options = TrainingOptions(epochs=2)
+    assert same_weights(
+        train_autoencoder(streamed, data[1], spec(), options, device="cpu").model,
+        train_autoencoder(*data, spec(), options, device="cpu").model,
+    )
+
+
+def test_a_resumed_training_ends_with_the_undisturbed_weights(data, tmp_path):
+    checkpoint = tmp_path / "training.safetensors"
+    options = TrainingOptions(epochs=4)
+    whole = train_autoencoder(*data, spec(), options, device="cpu")
+
+    def stop(history):
+        if len(history) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_autoencoder(*data, spec(), options, checkpoint=checkpoint, device="cpu", on_epoch=stop)
+    resumed = train_autoencoder(*data, spec(), options, checkpoint=checkpoint, resume=True, device="cpu")
+    assert same_weights(whole.model, resumed.model)
+    assert [e.held_out_loss for e in resumed.history] == [e.held_out_loss for e in whole.history]
+
+
+def test_resuming_something_else_is_refused(data, tmp_path):
+    checkpoint = tmp_path / "training.safetensors"
+    with pytest.raises(AesearchError, match="no training to resume"):
+        train_autoencoder(*data, spec(), TrainingOptions(), checkpoint=checkpoint, resume=True, device="cpu")
+    train_autoencoder(*data, spec(), TrainingOptions(epochs=1), checkpoint=checkpoint, device="cpu")
+    with pytest.raises(AesearchError, match="seed"):
+        other = TrainingOptions(epochs=2, seed=5)
+        train_autoencoder(*data, spec(), other, checkpoint=checkpoint, resume=True, device="cpu")
+    checkpoint.write_bytes(b"torn")
+    with pytest.raises(AesearchError, match="damaged"):
+        train_autoencoder(*data, spec(), TrainingOptions(), checkpoint=checkpoint, resume=True, device="cpu")
+
+
+def test_a_finished_training_can_go_on_for_more_epochs(data, tmp_path):
+    checkpoint = tmp_path / "training.safetensors"
+    train_autoencoder(*data, spec(), TrainingOptions(epochs=2), checkpoint=checkpoint, device="cpu")
+    more = train_autoencoder(*data, spec(), TrainingOptions(epochs=3), checkpoint=checkpoint, resume=True, device="cpu")
+    assert [e.epoch for e in more.history] == [1, 2, 3]
+
+
+def test_a_loss_that_is_no_number_stops_with_what_to_do(data):
+    with pytest.raises(AesearchError, match="--learning-rate"):
+        train_autoencoder(*data, spec(), TrainingOptions(epochs=3, learning_rate=1e30), device="cpu")
+
+
+def test_a_dead_latent_is_said(data, caplog):
+    training = train_autoencoder(*data, spec(), TrainingOptions(epochs=1), device="cpu")
+    with torch.no_grad():
+        training.model["encoder"][-1].weight[:3] = 0
+    assert examine(training, data[0].array, data[1])["dead_latents"] == 3
+    assert "3 of 8 latent numbers never vary: try --latent-dim 5" in caplog.text
+    with torch.no_grad():
+        training.model["encoder"][-1].weight[:] = 0
+    examine(training, data[0].array, data[1])
+    assert "the latent is dead" in caplog.text
+
+
+def test_losing_to_pca_is_said(data, caplog):
+    training = train_autoencoder(*data, spec(16), TrainingOptions(epochs=1, invariance="none"), device="cpu")
+    examine(training, data[0].array, data[1])
+    assert "worse" in caplog.text and "--epochs" in caplog.text
+
+
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_very_few_images_train(count, digit_images):
+    images = digit_images[:count, None]
+    train, held_out = split_held_out(count, 0)
+    training = train_autoencoder(LoadedImages(images[train]), images[held_out], spec(), TrainingOptions(epochs=2))
+    assert math.isfinite(training.figures["held_out_loss"])
+
+
+def test_held_out_images_are_never_trained_on():
+    train, held_out = split_held_out(1000, 3)
+    assert len(held_out) == 100 and sorted([*train, *held_out]) == list(range(1000))
+
+
+def test_transforms_move_the_image_and_leave_some_alone():
+    images = torch.zeros(400, 1, 21, 33)
+    images[:, :, 10, 16] = 1
+    moved = transform(images, "strong", torch.Generator().manual_seed(0))
+    untouched = (moved - images).abs().amax(dim=(1, 2, 3)) < 1e-4
+    assert abs(untouched.float().mean() - UNTOUCHED_SHARE) < 0.06
+    assert moved.shape == images.shape and 0 <= moved.min() and moved.max() <= 1 + 1e-6
+    assert transform(images, "none", torch.Generator()) is images
+
+
+def test_a_rotation_turns_wide_images_without_squeezing_them(monkeypatch):
+    """A bar along the long side keeps its length: rotation is rigid in pixels, not in relative units."""
+    from aesearch import invariance
+
+    monkeypatch.setitem(invariance.INVARIANCES, "turn", (90.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(invariance, "UNTOUCHED_SHARE", 0.0)
+    monkeypatch.setattr(torch, "rand", lambda *a, **k: torch.ones(*a))  # every draw its largest: 90 degrees
+    images = torch.zeros(1, 1, 41, 81)
+    images[..., 20, 30:51] = 1
+    turned = invariance.transform(images, "turn", torch.Generator())[0, 0]
+    assert turned[10:31, 40].min() > 0.9 and turned.sum() == pytest.approx(21, abs=1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "l1"}, {"invariance": "weak"}, {"channels": 2}, {"epochs": 0}, {"latent_dim": 0},
+        {"learning_rate": 0.0}, {"learning_rate": math.nan}, {"batch_size": -1},
+    ],
+)  # fmt: skip
+def test_wrong_options_are_one_line(options):
+    with pytest.raises(AesearchError):
+        TrainingOptions(**options)
+
+
+def test_options_survive_json():
+    options = TrainingOptions(widths=(4, 8), image_size=(32,), loss="bce")
+    assert TrainingOptions.from_json(options.to_json()) == options
+
+
+def test_small_collections_get_more_epochs_and_smaller_batches():
+    few, many = TrainingOptions().resolved(100), TrainingOptions().resolved(60_000)
+    assert (few.batch_size, few.epochs) == (16, 100)
+    assert (many.batch_size, many.epochs) == (128, 12)
+    assert np.isscalar(TrainingOptions(epochs=3).resolved(100).epochs)
