@@ -69,8 +69,8 @@ class AutoencoderSpec:
 
 
 def default_latent_dim(preprocessing: Preprocessing) -> int:
-    """64, or less for tiny images: a quarter of the pixels, as a power of two."""
-    return int(2 ** round(math.log2(min(64, max(2, preprocessing.pixels / 4)))))
+    """64, or less for tiny images: half the pixels, as a power of two."""
+    return int(2 ** round(math.log2(min(64, max(2, preprocessing.pixels / 2)))))
 
 
 def default_widths(preprocessing: Preprocessing) -> tuple[int, ...]:

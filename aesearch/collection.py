@@ -354,11 +354,13 @@ class Collection:
 
     def query_images(self, images: Sequence[ImageLike], *, k: int = 10) -> list[Hits]:
         """Nearest neighbours of several images, encoded as one batch; see `query`."""
+        _check_k(k)
         names = [str(image) if not isinstance(image, np.ndarray) else "array" for image in images]
         return self._search(self.encode(images), names, k)
 
     def query_rows(self, rows: Sequence[int], *, k: int = 10) -> list[Hits]:
         """Nearest other images of several rows."""
+        _check_k(k)
         for row in rows:
             if not 0 <= row < self.store.rows:
                 raise AesearchError(f"there is no row {row}: rows go from 0 to {self.store.rows - 1}")
@@ -377,8 +379,6 @@ class Collection:
         return np.stack([_decode_one(image, preprocessing) for image in images])
 
     def _search(self, features: NDArray[np.float32], names: list[str], k: int) -> list[Hits]:
-        if k < 1:
-            raise AesearchError(f"k must be 1 or more, not {k}")
         rows, distances = self.index.search(features, min(k, self.store.rows))
         labels = self.labels()
         hits = []
@@ -667,3 +667,8 @@ def _without(hits: Hits, row: int, k: int) -> Hits:
     return Hits(
         hits.query, hits.rows[keep], [hits.ids[i] for i in keep], [hits.labels[i] for i in keep], hits.distances[keep]
     )
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise AesearchError(f"k must be 1 or more, not {k}")

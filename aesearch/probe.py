@@ -129,7 +129,7 @@ def probe(
         train, test = _hold_out(targets, seed)
     if len(test) == 0 or len(np.unique(targets[train])) < 2:
         raise AesearchError("too few images of each label to hold some out for a test")
-    model = _fit(vectors[train], targets[train], classes)
+    model = fit_linear(vectors[train], targets[train], classes)
     predicted = np.array(model.classes)[model.predict_probabilities(vectors[test]).argmax(axis=1)]
     truth = classes[targets[test]]
     return ProbeResult(
@@ -177,8 +177,16 @@ def _pipeline() -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
 
 
-def _fit(vectors: NDArray[np.float32], targets: NDArray[np.int64], classes: NDArray[np.str_]) -> LinearProbe:
-    """Fit on standardised features, then fold the standardising into the weights."""
+def fit_linear(vectors: NDArray[np.float32], targets: NDArray[np.int64], classes: NDArray[np.str_]) -> LinearProbe:
+    """Fit logistic regression on standardised features, and fold the standardising into the weights.
+
+    Parameters
+    ----------
+    vectors : (n, d) float32
+    targets : (n,) int64
+        Positions in ``classes``; at least two different ones.
+    classes : (c,) str
+    """
     fitted = _pipeline().fit(vectors, targets)
     scaler, logistic = fitted[0], fitted[1]
     weights = logistic.coef_ / scaler.scale_

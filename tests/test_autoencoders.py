@@ -50,7 +50,7 @@ def test_the_default_network_on_mnist_s_size():
     preprocessing = Preprocessing(28, 28, 1)
     assert default_latent_dim(preprocessing) == 64
     assert default_widths(preprocessing) == (32, 64, 128)
-    assert default_latent_dim(Preprocessing(8, 8, 1)) == 16
+    assert default_latent_dim(Preprocessing(8, 8, 1)) == 32
 
 
 def test_folding_batch_norm_changes_no_number():

@@ -1,0 +1,252 @@
+"""The whole pipeline through the command line: outputs, JSON, pictures, one-line errors."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import BAD, GOOD, gradient
+from PIL import Image
+
+from aesearch.cli import app, printable
+from aesearch.opening import DATASETS
+
+COMMANDS = sorted(c.name or c.callback.__name__ for c in app.registered_commands)
+
+
+@pytest.fixture
+def photos(tmp_path, mixed_folder):
+    """The folder of every kind of file, twice, as two classes."""
+    shutil.copytree(mixed_folder, tmp_path / "photos/first", symlinks=True)
+    shutil.copytree(mixed_folder, tmp_path / "photos/second", symlinks=True)
+    return tmp_path / "photos"
+
+
+def test_from_a_folder_to_every_answer(run, photos):
+    built = run("build-index", photos, "-c", "mine", "--labels", "folder", "--epochs", 5)
+    assert f"{2 * len(GOOD)} images of" in built.stdout and "recall@10" in built.stdout
+    assert f"{2 * len(BAD)} of {2 * len(GOOD + tuple(BAD))} files gave no image" in built.stderr
+    again = run("build-index", photos, "-c", "mine")
+    assert again.stdout == built.stdout and "training" not in again.stderr
+
+    answer = json.loads(run("query", photos / "first/grey.jpg", "-c", "mine", "-k", 4, "--json").stdout)
+    assert (answer["collection"], answer["metric"], answer["k"]) == ("indexes/mine", "cosine", 4)
+    hits = answer["queries"][0]["hits"]
+    assert [h["rank"] for h in hits] == [1, 2, 3, 4]
+    assert {h["id"] for h in hits[:2]} == {"first/grey.jpg", "second/grey.jpg"}
+    assert set(hits[0]) == {"rank", "row", "id", "label", "distance"}
+    assert {h["label"] for h in hits[:2]} == {"first", "second"}
+
+    found = json.loads(
+        run("anomalies", "-c", "mine", "--top", 3, "--csv", "odd.csv", "--save", "odd.png", "--json").stdout
+    )
+    assert {"collection", "score", "scored", "threshold", "auroc", "anomalies"} == set(found)
+    assert found["score"] == "reconstruction" and found["scored"] == 2 * len(GOOD) and found["auroc"] is None
+    with Path("odd.csv").open(newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == [a["id"] for a in found["anomalies"]]
+    assert Image.open("odd.png").width > 300
+
+    groups = json.loads(run("cluster", "-c", "mine", "--clusters", 3, "--save", "groups.png", "--json").stdout)
+    assert {"method", "space", "clusters", "sizes", "silhouette", "against_labels"} == set(groups)
+    assert groups["clusters"] == 3 and sum(groups["sizes"]) == 2 * len(GOOD)
+    assert set(groups["against_labels"]) == {"accuracy", "nmi", "ari"}
+
+    drawn = json.loads(run("map", "-c", "mine", "--method", "pca", "--json").stdout)
+    page = Path(drawn["page"]).read_text(encoding="utf-8")
+    assert "grey.jpg" in page and "unicode-\\u00df-\\u540d.png" in page
+    with h5py.File(drawn["coordinates"]) as file:
+        assert file["coordinates"].shape == (2 * len(GOOD), 2)
+
+    probed = json.loads(run("probe", "-c", "mine", "--json").stdout)
+    assert {"dim", "train_rows", "test_rows", "linear_accuracy", "knn_accuracy", "per_class", "suspicious"} == set(
+        probed
+    )
+    assert set(probed["per_class"]) == {"first", "second"}
+    labelled = json.loads(run("classify", photos / "first/grey.jpg", "-c", "mine", "--json").stdout)
+    assert labelled["images"][0]["label"] in ("first", "second") and 0 < labelled["images"][0]["probability"] <= 1
+
+    info = json.loads(run("info", "-c", "mine", "--json").stdout)
+    assert {"collection", "source", "rows", "dim", "arch", "index", "artifacts"} <= set(info)
+    assert info["index"]["recall_at_10"] == 1.0 and info["index"]["metric"] == "cosine"
+    assert {"encoder", "features", "index", "clusters", "map-pca", "probe"} == set(info["artifacts"])
+
+
+def test_the_steps_one_by_one(run):
+    out = run(
+        "train", "digits", "--epochs", 3, "--latent-dim", 6, "--loss", "bce", "--invariance", "none", "--widths", "4,8"
+    )
+    assert "trained in" in out.stdout and "8x8 grey" in out.stderr
+    assert len(Path("indexes/default/history.csv").read_text().splitlines()) == 4
+    assert Image.open("indexes/default/history.png").width > 300
+    assert "1,797 rows" in run("extract").stdout
+    run("build-index", "--index", "hnsw", "--metric", "l2")
+    table = run("query", "--row", 3, "--id", "digits/4", "-k", 2, "--save", "sheet.png").stdout.splitlines()
+    assert table[0] == "digits/3" and table[1].split() == ["rank", "l2", "row", "label", "id"] and len(table) == 8
+    sheet = Image.open("sheet.png")
+    assert sheet.height > 250
+    more = run("train", "--resume", "--epochs", 5)
+    assert len(Path("indexes/default/history.csv").read_text().splitlines()) == 6 and "trained in" in more.stdout
+    assert "another encoder" in run("query", "--row", 3, code=1).stderr
+
+
+def test_normal_labels_give_an_auroc(run, digits):
+    out = run("anomalies", "-c", digits.folder, "--normal-label", "0", "--top", 2, "--json")
+    assert 0 < json.loads(out.stdout)["auroc"] < 1
+    text = run("anomalies", "-c", digits.folder, "--normal-label", "0", "--top", 2).stdout.splitlines()
+    assert text[0].startswith("AUROC") and len(text) == 4
+
+
+def test_new_images_are_scored(run, digits, mixed_folder):
+    out = run("anomalies", mixed_folder, "-c", digits.folder, "--top", 2, "--json", "--save", "new.png")
+    assert json.loads(out.stdout)["scored"] == len(GOOD) and f"{len(BAD)} files gave no image" in out.stderr
+
+
+@pytest.mark.parametrize("format", ["npy", "csv", "parquet", "tensorboard"])
+def test_exports_hold_the_features(run, digits, format):
+    run("export", f"out.{format}", "-c", digits.folder, "--format", format)
+    expected = digits.features()
+    if format == "npy":
+        assert np.array_equal(np.load("out.npy"), expected)
+    elif format == "csv":
+        with Path("out.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert rows[5]["id"] == "digits/5" and rows[5]["label"] == "5"
+        assert np.allclose([[float(r[f"f{i}"]) for i in range(16)] for r in rows], expected)
+    elif format == "parquet":
+        table = pytest.importorskip("pyarrow.parquet").read_table("out.parquet")
+        assert table.num_rows == 1797 and np.allclose(table["f3"].to_numpy(), expected[:, 3])
+    else:
+        assert np.allclose(np.loadtxt("out.tensorboard/tensors.tsv", delimiter="\t"), expected, atol=1e-4)
+        assert len(Path("out.tensorboard/metadata.tsv").read_text().splitlines()) == 1798
+
+
+def test_the_collection_comes_from_the_environment(run, digits, monkeypatch):
+    monkeypatch.setenv("AESEARCH_COLLECTION", str(digits.folder))
+    assert json.loads(run("info", "--json").stdout)["rows"] == 1797
+
+
+def test_data_dir_comes_from_the_environment_or_the_option(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    failed = run("train", "usps:test", "--data-dir", tmp_path / "nothing", code=1)
+    assert "cannot get usps" in failed.stderr and "--data-dir" in failed.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_tells_enough_and_ends_with_an_example(run, command):
+    text = run(command, "--help").stdout
+    assert f"Example: aesearch {command}" in " ".join(text.split())
+
+
+def test_defaults_shown_are_the_defaults_used():
+    from aesearch.index import IndexOptions
+    from aesearch.training import FEWEST_EPOCHS, MOST_EPOCHS, TrainingOptions
+
+    training, index = TrainingOptions(), IndexOptions()
+    help_text = {o: text for o, text in _shown_defaults("build-index")}
+    assert help_text["--arch"] == training.arch and help_text["--loss"] == training.loss
+    assert help_text["--invariance"] == training.invariance
+    assert float(help_text["--learning-rate"]) == training.learning_rate
+    assert int(help_text["--seed"]) == training.seed
+    assert help_text["--epochs"].startswith(f"{FEWEST_EPOCHS} to {MOST_EPOCHS}")
+    assert (help_text["--index"], help_text["--metric"]) == (index.kind, index.metric)
+    assert float(help_text["--min-recall"]) == index.min_recall
+
+
+def _shown_defaults(command):
+    import typer
+
+    group = typer.main.get_command(app)
+    for parameter in group.commands[command].params:
+        if isinstance(getattr(parameter, "show_default", None), str):
+            yield parameter.opts[0], parameter.show_default
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info"], "no collection at indexes/default"),
+        (["query", "x.png"], "no encoder"),
+        (["query", "--row", "1"], "no features"),
+        (["cluster"], "no features"),
+        (["build-index"], "no collection at"),
+        (["build-index", "nowhere"], "no source 'nowhere'"),
+        (["build-index", "empty"], "no image in"),
+        (["build-index", "texts"], "no usable image in"),
+        (["build-index", "digits", "--device", "cuda:77"], "not available here"),
+        (["build-index", "digits", "--arch", "resnet"], "no architecture 'resnet'"),
+        (["build-index", "digits", "--metric", "l7"], "metric 'l7'"),
+        (["build-index", "digits", "--labels", "colour"], "labels 'colour'"),
+        (["build-index", "digits", "--image-size", "big"], "image size 'big'"),
+        (["train", "digits", "--loss", "l1"], "loss 'l1'"),
+        (["train", "--resume"], "no training to resume"),
+        (["info", "-c", "broken"], "damaged"),
+        (["export", "x.npy"], "no features"),
+    ],
+)
+def test_what_a_user_can_get_wrong_is_one_line(run, tmp_path, arguments, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("hello")
+    (tmp_path / "indexes/broken").mkdir(parents=True)
+    (tmp_path / "indexes/broken/collection.json").write_text("{")
+    assert message in run(*arguments, code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["query", "--save", "sheet.gif", "--row", "1"], "end its name in"),
+        (["query", "nothing.png"], "nothing.png: cannot be read"),
+        (["query", "--id", "digits/x"], "did you mean"),
+        (["query", "--row", "9999"], "no row 9999"),
+        (["cluster", "--method", "magic"], "magic"),
+        (["cluster", "--clusters", "99999"], "99999 clusters"),
+        (["map", "--method", "lle"], "lle"),
+        (["anomalies", "--normal-label", "x"], "no image has the label 'x'"),
+        (["export", "x", "--format", "xml"], "xml"),
+        (["build-index", "digits", "--index", "what"], "no FAISS factory string"),
+        (["build-index", "digits", "--latent-dim", "3"], "was trained with latent_dim 16"),
+        (["classify", "x.png"], "no probe yet"),
+    ],
+)
+def test_wrong_questions_to_a_collection_are_one_line(run, digits, tmp_path, arguments, message):
+    shutil.copytree(digits.folder, tmp_path / "copy")
+    (tmp_path / "copy/probe.h5").unlink(missing_ok=True)
+    assert message in run(*arguments, "-c", tmp_path / "copy", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["query"], ["train"], ["query", "--row", "1", "-k", "0"], ["cluster", "--clusters", "many"], ["nonsense"],
+     ["build-index", "digits", "--widths", "a,b"], ["map", "--dims", "5"], ["info", "-c", " "]],
+)  # fmt: skip
+def test_wrong_usage_exits_two(run, arguments):
+    assert not run(*arguments, code=2).stdout
+
+
+def test_an_unwritable_folder_is_one_line(run, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert "file" in run("train", "digits", "--epochs", 1, "-c", "file/inside", code=1).stderr
+
+
+def test_names_cannot_drive_the_terminal():
+    assert printable("a\x1b[2Jb\nc") == "a\\x1b[2Jb\\nc"
+
+
+def test_hostile_names_are_escaped_on_the_page(run, tmp_path):
+    (tmp_path / "p").mkdir()
+    for i, name in enumerate(["<img src=x onerror=alert(1)>.png", "b&c.png", "d.png", "e.png", "f.png"]):
+        gradient(20, 20 + i).save(tmp_path / "p" / name, "PNG")
+    run("build-index", "p", "--epochs", 1)
+    run("map", "--method", "pca")
+    page = (tmp_path / "indexes/default/map-pca.html").read_text()
+    assert "<img src=x" not in page and "onerror=alert" in page
+
+
+def test_the_list_of_datasets_names_torchvision_classes():
+    torchvision = pytest.importorskip("torchvision")
+    assert all(hasattr(torchvision.datasets, cls) for cls, _, _ in DATASETS.values())

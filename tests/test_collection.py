@@ -1,0 +1,268 @@
+"""A collection from the inside: what is reused, what is refused, what Python gets."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+from conftest import BAD, GOOD, QUICK, gradient
+from PIL import Image
+
+from aesearch import AesearchError, Collection
+from aesearch.autoencoders import load_autoencoder
+from aesearch.distances import exact_neighbours
+from aesearch.index import IndexOptions
+from aesearch.opening import open_source
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".h5", ".safetensors", ".faiss")}
+
+
+def test_features_and_labels_are_ready_for_numpy(digits, digit_labels):
+    features = digits.features()
+    assert features.shape == (1797, 16) and features.dtype == np.float32
+    assert digits.labels() == digit_labels and set(digits.splits()) == {""}
+
+
+def test_rows_are_the_features_of_their_own_images(digits, digit_images):
+    rows = [0, 17, 900, 1796]
+    encoded = digits.encode([digit_images[r] for r in rows])
+    assert np.allclose(encoded, digits.features()[rows], atol=1e-5)
+
+
+def test_an_image_of_the_collection_finds_itself(digits, digit_images, tmp_path):
+    Image.fromarray(digit_images[42]).save(tmp_path / "img.png")
+    hits = digits.query(tmp_path / "img.png", k=5)
+    assert hits.rows[0] == 42 and hits.ids[0] == "digits/42" and hits.distances[0] < 1e-5
+    assert list(hits.distances) == sorted(hits.distances) and len(hits.rows) == 5
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "CMYK"])
+def test_an_image_of_any_size_and_mode_is_answered(digits, digit_images, tmp_path, mode):
+    big = Image.fromarray(digit_images[42]).resize((300, 200), Image.Resampling.BICUBIC).convert(mode)
+    path = tmp_path / f"query.{'jpg' if mode == 'CMYK' else 'png'}"
+    big.save(path)
+    assert digits.query(path, k=3).rows.shape == (3,)
+
+
+def test_a_row_is_not_its_own_neighbour(digits):
+    hits = digits.query(row=7, k=4)
+    rows, distances = exact_neighbours(digits.features(), digits.features()[7:8], 5, digits.metric)
+    assert hits.rows.tolist() == [r for r in rows[0] if r != 7][:4]
+    assert np.allclose(hits.distances, distances[0][rows[0] != 7][:4], atol=1e-5)
+    assert digits.query(id="digits/7", k=4).rows.tolist() == hits.rows.tolist()
+
+
+def test_more_neighbours_than_images_gives_all(digits):
+    assert len(digits.query(row=0, k=99_999).rows) == 1796
+
+
+def test_anomalies_are_the_worst_reconstructed(digits):
+    errors = digits.store.reconstruction_errors()
+    found = digits.anomalies(top=7)
+    assert found.rows.tolist() == np.argsort(-errors, kind="stable")[:7].tolist()
+    originals, rebuilt = digits.reconstruct_rows(found.rows)
+    by_hand = [np.square(o / 255 - r).mean() for o, r in zip(originals, rebuilt, strict=True)]
+    assert np.allclose(by_hand, found.scores, atol=1e-5)
+
+
+def test_new_images_are_scored_with_the_collection_s_encoder(digits, digit_images, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (3, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "new.npy", np.concatenate([digit_images[:30], noise]))
+    found = digits.anomalies(str(tmp_path / "new.npy"), top=3)
+    assert sorted(found.rows.tolist()) == [30, 31, 32] and found.scored == 33
+    own = digits.anomalies(open_source("digits"), top=1797)
+    assert np.allclose(own.scores, digits.anomalies(top=1797).scores, atol=1e-5)
+
+
+def test_the_auroc_of_a_normal_label(digits):
+    found = digits.anomalies(normal_label="1")
+    assert 0 < found.auroc < 1
+
+
+def test_building_again_uses_what_is_there(tmp_path, caplog):
+    folder = tmp_path / "c"
+    Collection.build("digits", folder, progress=False, epochs=1)
+    before, times = contents(folder), {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}
+    Collection.build("digits", folder, progress=False)
+    assert contents(folder) == before
+    assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} == times
+
+
+def test_two_builds_with_one_seed_are_equal_bit_by_bit(tmp_path):
+    for name in "ab":
+        Collection.build("digits", tmp_path / name, progress=False, epochs=2, seed=4)
+    one, two = contents(tmp_path / "a"), contents(tmp_path / "b")
+    assert one["encoder.safetensors"] == two["encoder.safetensors"]
+    assert one["index.faiss"] == two["index.faiss"]
+    with h5py.File(tmp_path / "a/features.h5") as a, h5py.File(tmp_path / "b/features.h5") as b:
+        assert np.array_equal(a["features"][:], b["features"][:])
+        assert a.attrs["fingerprint"] == b.attrs["fingerprint"]
+
+
+def test_only_the_index_is_rebuilt_for_other_index_options(tmp_path):
+    built = Collection.build("digits", tmp_path / "c", progress=False, epochs=1)
+    store = (built.folder / "features.h5").stat().st_mtime_ns
+    again = Collection.build("digits", tmp_path / "c", progress=False, index=IndexOptions(kind="hnsw", metric="l2"))
+    assert again.info()["index"]["kind"] == "HNSW32" and again.metric == "l2"
+    assert (built.folder / "features.h5").stat().st_mtime_ns == store
+    assert Collection.build("digits", tmp_path / "c", progress=False).info()["index"]["kind"] == "HNSW32"
+
+
+def test_other_images_or_settings_are_refused_not_mixed(digits, tmp_path):
+    gradient().save(tmp_path / "a.png")
+    with pytest.raises(AesearchError, match="holds digits"):
+        Collection.build(str(tmp_path), digits.folder, progress=False)
+    with pytest.raises(AesearchError, match="latent_dim 16"):
+        Collection.build("digits", digits.folder, progress=False, latent_dim=9)
+    Collection.build("digits", digits.folder, progress=False, latent_dim=16)
+
+
+def test_overwrite_replaces_a_collection(tmp_path):
+    Collection.build("digits", tmp_path / "c", progress=False, epochs=1)
+    Collection.build("digits", tmp_path / "c", progress=False, epochs=1, latent_dim=5, overwrite=True)
+    assert Collection.open(tmp_path / "c").features().shape == (1797, 5)
+
+
+def test_a_changed_folder_is_extracted_again_with_the_same_encoder(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(12):
+        gradient(20 + i, 30).save(photos / f"{i:02}.png")
+    built = Collection.build(str(photos), tmp_path / "c", progress=False, epochs=1)
+    encoder = (built.folder / "encoder.safetensors").read_bytes()
+    gradient(11, 11).save(photos / "new.png")
+    (photos / "03.png").unlink()
+    again = Collection.build(str(photos), tmp_path / "c", progress=False)
+    assert again.ids == sorted(p.name for p in photos.iterdir())
+    assert (built.folder / "encoder.safetensors").read_bytes() == encoder
+    assert again.query(photos / "new.png", k=1).ids == ["new.png"]
+
+
+def test_features_of_another_encoder_are_refused(tmp_path):
+    built = Collection.build("digits", tmp_path / "c", progress=False, epochs=1)
+    Collection(built.folder, progress=False).train(open_source("digits"), built_options(seed=9))
+    with pytest.raises(AesearchError, match="another encoder: run aesearch extract"):
+        Collection.open(built.folder).query(row=0)
+    changed = Collection.open(built.folder, progress=False)
+    changed.extract()
+    with pytest.raises(AesearchError, match="changed since the index was built"):
+        changed.query(row=0)
+    changed.build_index()
+    assert len(changed.query(row=0).rows) == 10
+
+
+def built_options(**options):
+    from aesearch.training import TrainingOptions
+
+    return TrainingOptions(epochs=1, **options)
+
+
+def test_a_mixed_folder_gives_rows_for_the_good_and_reasons_for_the_bad(mixed_folder, tmp_path):
+    built = Collection.build(str(mixed_folder), tmp_path / "c", progress=False, **QUICK)
+    assert built.ids == sorted(GOOD, key=str.encode)
+    lines = (built.folder / "skipped.csv").read_text().splitlines()
+    assert lines[0] == "path,reason" and {line.split(",")[0] for line in lines[1:]} == set(BAD)
+    for name in GOOD:
+        hits = built.query(mixed_folder / name, k=len(GOOD))
+        nearest = [i for i, d in zip(hits.ids, hits.distances, strict=True) if d <= hits.distances[0] + 1e-6]
+        assert name in nearest
+
+
+def test_clusters_and_maps_are_aligned_with_the_rows(digits):
+    found = digits.cluster(clusters=10)
+    with h5py.File(digits.folder / "clusters.h5") as file:
+        assert np.array_equal(file["cluster"][:], found.assignments)
+    assert np.array_equal(digits.assignments(), found.assignments)
+    assert found.against_labels["accuracy"] > 0.5 and found.silhouette > 0.3
+    projection = digits.map(method="pca", dims=3)
+    with h5py.File(digits.folder / "map-pca-3d.h5") as file:
+        assert np.array_equal(file["coordinates"][:], projection.coordinates)
+    assert {"map-pca-3d.png", "map-pca-3d.html"} <= {p.name for p in digits.folder.iterdir()}
+
+
+def test_a_probe_classifies_new_images(digits, digit_images, digit_labels):
+    result = digits.probe()
+    assert result.linear_accuracy > 0.8 and result.knn_accuracy > 0.85
+    answers = digits.classify([digit_images[i] for i in range(0, 1797, 30)])
+    assert np.mean([a[0] == digit_labels[i] for a, i in zip(answers, range(0, 1797, 30), strict=True)]) > 0.85
+
+
+def test_the_manifest_says_what_was_made_from_what(digits):
+    document = json.loads((digits.folder / "collection.json").read_text())
+    artifacts = document["artifacts"]
+    assert artifacts["features"]["made_from"]["encoder"] == artifacts["encoder"]["fingerprint"]
+    assert artifacts["index"]["made_from"]["features"] == artifacts["features"]["fingerprint"]
+    for artifact in artifacts.values():
+        assert (digits.folder / artifact["file"]).is_file()
+        assert {"versions", "time", "parameters", "figures"} <= set(artifact)
+
+
+def test_a_collection_can_move(tmp_path):
+    built = Collection.build("digits", tmp_path / "here", progress=False, epochs=1)
+    expected = built.query(row=3).rows.tolist()
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert Collection.open(tmp_path / "there").query(row=3).rows.tolist() == expected
+
+
+def test_splits_decide_what_is_trained_on(tmp_path, caplog):
+    caplog.set_level("INFO", logger="aesearch")
+    for split, count in (("train", 12), ("test", 5)):
+        (tmp_path / "p" / split).mkdir(parents=True)
+        for i in range(count):
+            gradient(10 + i, 12).save(tmp_path / "p" / split / f"{i}.png")
+    built = Collection.build(str(tmp_path / "p"), tmp_path / "c", progress=False, epochs=1)
+    assert "training on the 12 images of split train" in caplog.text
+    assert sorted(built.splits()) == ["test"] * 5 + ["train"] * 12
+
+
+def test_an_interrupted_build_goes_on_and_ends_with_the_same_weights(tmp_path, monkeypatch):
+    from aesearch import building
+
+    whole = Collection.build("digits", tmp_path / "whole", progress=False, epochs=4)
+
+    def interrupt(path, head, rows):
+        if path.name == "history.csv" and len(list(rows)) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(building, "_write_csv", interrupt)
+        Collection.build("digits", tmp_path / "cut", progress=False, epochs=4)
+    again = Collection.build("digits", tmp_path / "cut", progress=False, epochs=4)
+    one, two = (load_autoencoder(c.folder / "encoder.safetensors")[0].state_dict() for c in (whole, again))
+    assert all((one[name] == two[name]).all() for name in one)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_very_small_collections_work(tmp_path, count):
+    (tmp_path / "p").mkdir()
+    for i in range(count):
+        gradient(16, 10 + i).save(tmp_path / f"p/{i}.png")
+    built = Collection.build(str(tmp_path / "p"), tmp_path / "c", progress=False, epochs=1)
+    assert len(built.query(tmp_path / "p/0.png").rows) == count
+    assert len(built.query(row=0).rows) == count - 1
+    assert len(built.anomalies().rows) == count
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: c.query(), "give one of"),
+        (lambda c: c.query("a.png", row=3), "give one of"),
+        (lambda c: c.query("no-such.png"), "no-such.png: cannot be read"),
+        (lambda c: c.query(row=5000), "there is no row 5000"),
+        (lambda c: c.query(row=-1), "there is no row -1"),
+        (lambda c: c.query(id="digits/99x"), "did you mean 'digits/99"),
+        (lambda c: c.query(row=1, k=0), "k must be 1"),
+        (lambda c: c.query(np.zeros((3, 3))), "uint8"),
+        (lambda c: c.anomalies(top=0), "--top"),
+        (lambda c: c.map(colour_by="mood"), "mood"),
+        (lambda c: Collection.open("nowhere"), "no collection at nowhere"),
+        (lambda c: Collection("nowhere").features(), "no features"),
+    ],
+)
+def test_wrong_calls_are_one_line(digits, call, message):
+    with pytest.raises(AesearchError, match=message) as caught:
+        call(digits)
+    assert "\n" not in str(caught.value)
