@@ -192,7 +192,7 @@ class Autoencoder:
 
         self.spec = spec
         self.device = pick_device(device)
-        folded = nn.ModuleDict({name: _fold_batch_norms(part) for name, part in model.eval().items()})
+        folded = nn.ModuleDict({name: _prepare(part) for name, part in model.eval().items()})
         self._model = on_device(folded, self.device)
 
     @classmethod
@@ -257,15 +257,41 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
     return images.to(dtype=torch.float32, memory_format=torch.channels_last).div_(255)
 
 
-def _fold_batch_norms(layers: nn.Module) -> nn.Sequential:
-    """Merge each batch norm into the convolution before it: the same numbers with less work."""
+def _prepare(layers: nn.Module) -> nn.Sequential:
+    """Rewrite a trained network for quick inference; it gives the same numbers up to rounding."""
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-    folded: list[nn.Module] = []
+    prepared: list[nn.Module] = []
     for layer in layers.children():
         if isinstance(layer, nn.BatchNorm2d):
-            before: Any = folded.pop()
+            before: Any = prepared.pop()
             layer = fuse_conv_bn_eval(before, layer, transpose=isinstance(before, nn.ConvTranspose2d))
-        folded.append(layer)
-    return nn.Sequential(*folded)
+        prepared.append(layer)
+    for place, layer in enumerate(prepared):
+        if isinstance(layer, nn.ConvTranspose2d) and layer.out_channels <= 3:
+            prepared[place] = _as_subpixels(layer)
+    return nn.Sequential(*prepared)
+
+
+def _as_subpixels(layer: nn.ConvTranspose2d) -> nn.Sequential:
+    """A 3×3 transposed convolution of stride 2 as a 2×2 convolution to four sub-pixels.
+
+    With few output channels the transposed one leaves a CPU idle; this takes half the time. Along each
+    axis, output 2m is the middle tap at input m; output 2m + 1 the last tap at m plus the first at m + 1.
+    """
+    import torch
+    from torch import nn
+
+    taps = torch.zeros(2, 2, 3)  # (sub-pixel, input m or m + 1, tap)
+    taps[0, 0, 1] = taps[1, 0, 2] = taps[1, 1, 0] = 1
+    with torch.no_grad():
+        weight = torch.einsum("ioyx,apy,bqx->oabipq", layer.weight, taps, taps)
+        outputs, inputs = layer.out_channels, layer.in_channels
+        convolution = nn.Conv2d(inputs, 4 * outputs, 2)
+        convolution.weight.copy_(weight.reshape(4 * outputs, inputs, 2, 2))
+        bias = layer.bias if layer.bias is not None else torch.zeros(outputs)
+        convolution.bias = nn.Parameter(bias.repeat_interleave(4))
+    odd = [1 - int(p) for p in layer.output_padding]
+    crop = nn.ZeroPad2d((0, -odd[1], 0, -odd[0]))
+    return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), convolution, nn.PixelShuffle(2), crop)

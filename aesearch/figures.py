@@ -24,6 +24,8 @@ GAP, CAPTION, FONT_SIZE = 10, 34, 12
 INK, PAPER, ACCENT = "#1d1d1f", "#ffffff", "#d6336c"
 NAMED_GROUPS = 20  # more groups than this share the colour of "other"
 GREY = "#b0b0b0"
+FLAT_BUTTONS = ["pan2d", "zoom2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]  # none that asks a network
+DEEP_BUTTONS = ["orbitRotation", "pan3d", "zoom3d", "resetCameraDefault3d", "toImage"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +204,8 @@ class MapDisplay:
         """One self-contained HTML page: pan, zoom, hover; it asks no network for anything."""
         import plotly.graph_objects as graph
 
-        trace = graph.Scattergl if self.coordinates.shape[1] == 2 else graph.Scatter3d
+        flat = self.coordinates.shape[1] == 2
+        trace = graph.Scattergl if flat else graph.Scatter3d
         figure = graph.Figure()
         size = float(np.clip(3e4 / max(len(self.coordinates), 1), 3.0, 8.0))
         for name, colour, rows in self.by_group():
@@ -228,10 +231,11 @@ class MapDisplay:
             legend={"itemsizing": "constant"},
             margin={"l": 10, "r": 10, "t": 50, "b": 10},
         )
-        if self.coordinates.shape[1] == 2:
+        if flat:
             figure.update_yaxes(scaleanchor="x")
-        config = {"scrollZoom": True, "displaylogo": False}
-        page = figure.to_html(include_plotlyjs=True, include_mathjax=False, config=config, default_height="95vh")
+        buttons = FLAT_BUTTONS if flat else DEEP_BUTTONS
+        config = {"scrollZoom": True, "displaylogo": False, "modeBarButtons": [buttons]}
+        page = figure.to_html(include_plotlyjs=True, include_mathjax=False, config=config, default_height="97%")
         return str(page)
 
 

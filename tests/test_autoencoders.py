@@ -53,9 +53,10 @@ def test_the_default_network_on_mnist_s_size():
     assert default_latent_dim(Preprocessing(8, 8, 1)) == 32
 
 
-def test_folding_batch_norm_changes_no_number():
-    model, spec = make()
-    images = np.random.default_rng(0).integers(0, 255, (20, 1, 28, 28), dtype=np.uint8)
+@pytest.mark.parametrize(("height", "width", "channels"), [(28, 28, 1), (27, 30, 1), (9, 13, 3)])
+def test_the_network_prepared_for_inference_gives_the_trained_one_s_numbers(height, width, channels):
+    model, spec = make(height, width, channels)
+    images = np.random.default_rng(0).integers(0, 255, (20, channels, height, width), dtype=np.uint8)
     folded = Autoencoder(model, spec, "cpu")
     with torch.inference_mode():
         inputs = torch.from_numpy(images).float() / 255
