@@ -98,7 +98,7 @@ SizeOption = Annotated[
 ]
 WidthsOption = Annotated[
     str | None,
-    typer.Option(help="Channels after each halving, like 32,64,128.", show_default="32,64,128,… down to about 4x4"),
+    typer.Option(help="Channels after each halving, like 24,48,96.", show_default="24,48,96,… down to about 4x4"),
 ]
 ChannelsOption = Annotated[int | None, typer.Option(help="1 grey, 3 colour.", show_default="from the images")]
 InvarianceOption = Annotated[
@@ -111,7 +111,7 @@ InvarianceOption = Annotated[
 ]
 LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default="mse")]
 EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Passes over the images.", show_default="12 to 100, by number of images")
+    int | None, typer.Option(min=1, help="Passes over the images.", show_default="15 to 100, by number of images")
 ]
 BatchOption = Annotated[
     int | None, typer.Option(min=1, help="Images a training step.", show_default="128, less for few images")
@@ -609,7 +609,7 @@ def _training(*, image_size: str | None, widths: str | None, **given: Any) -> di
         given["image_size"] = parse_image_size(image_size)
     if widths is not None:
         if not all(w.strip().isdecimal() for w in widths.split(",")):
-            raise typer.BadParameter(f"{widths!r} is not like 32,64,128", param_hint="--widths")
+            raise typer.BadParameter(f"{widths!r} is not like 24,48,96", param_hint="--widths")
         given["widths"] = tuple(int(w) for w in widths.split(","))
     return {name: value for name, value in given.items() if value is not None}
 

@@ -49,7 +49,7 @@ def test_any_size_comes_back_as_it_went_in(size, channels):
 def test_the_default_network_on_mnist_s_size():
     preprocessing = Preprocessing(28, 28, 1)
     assert default_latent_dim(preprocessing) == 64
-    assert default_widths(preprocessing) == (32, 64, 128)
+    assert default_widths(preprocessing) == (24, 48, 96)
     assert default_latent_dim(Preprocessing(8, 8, 1)) == 32
 
 
