@@ -14,11 +14,32 @@ from typer.core import TyperGroup
 
 import aesearch
 from aesearch.errors import AesearchError
+from aesearch.options import (
+    ArchOption,
+    BatchOption,
+    ChannelsOption,
+    CollectionOption,
+    DataDirOption,
+    DeviceOption,
+    EpochsOption,
+    InvarianceOption,
+    JsonOption,
+    LabelsOption,
+    LatentOption,
+    LossOption,
+    RateOption,
+    SaveOption,
+    SeedOption,
+    SizeOption,
+    SourceArgument,
+    TrainSeedOption,
+    WidthsOption,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aesearch.collection import Collection, Hits
+    from aesearch.collection import Collection
 
 HOME = Path("indexes")
 
@@ -57,67 +78,6 @@ app = typer.Typer(
     help="Search, group, map and check unlabelled images with an autoencoder trained on those very images.\n\n"
     "Start with:  aesearch build-index FOLDER  and then  aesearch query img.png -k 10",
 )
-
-SOURCE_HELP = (
-    "Where the images come from: a folder, digits, mnist[:train|:test] and other torchvision datasets, "
-    "an .npy/.npz/.h5 array, or a .csv/.parquet table with a column 'path'."
-)
-SourceArgument = Annotated[str | None, typer.Argument(help=SOURCE_HELP, show_default=False)]
-CollectionOption = Annotated[
-    str,
-    typer.Option(
-        "--collection", "-c", envvar="AESEARCH_COLLECTION", help="Name of a collection under indexes/, or a folder."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-LabelsOption = Annotated[
-    str | None,
-    typer.Option(help="folder: a file's sub-folder is its label; none.", show_default="as before, else none"),
-]
-DataDirOption = Annotated[
-    str | None,
-    typer.Option(
-        envvar="AESEARCH_DATA", help="Where torchvision's datasets lie, or are downloaded to.", show_default="data"
-    ),
-]
-SeedOption = Annotated[int, typer.Option(help="Same seed, same machine: same result.")]
-SaveOption = Annotated[Path | None, typer.Option(help="Also draw the answer as a picture: sheet.png.")]
-
-# Options of training are None unless given: what is not said is chosen from the data.
-ArchOption = Annotated[str | None, typer.Option(help="Architecture.", show_default="conv")]
-LatentOption = Annotated[
-    int | None, typer.Option(min=1, help="Numbers in a feature vector.", show_default="64, less for tiny images")
-]
-SizeOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Pixels the encoder sees: longer side (64), or HEIGHTxWIDTH (48x64).",
-        show_default="median of the images, at most 64",
-    ),
-]
-WidthsOption = Annotated[
-    str | None,
-    typer.Option(help="Channels after each halving, like 24,48,96.", show_default="24,48,96,… down to about 4x4"),
-]
-ChannelsOption = Annotated[int | None, typer.Option(help="1 grey, 3 colour.", show_default="from the images")]
-InvarianceOption = Annotated[
-    str | None,
-    typer.Option(
-        help="none, light, strong: which random rotation, shift, scale and shear the encoder learns to "
-        "undo. none: plain reconstruction.",
-        show_default="strong",
-    ),
-]
-LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default="mse")]
-EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Passes over the images.", show_default="15 to 100, by number of images")
-]
-BatchOption = Annotated[
-    int | None, typer.Option(min=1, help="Images a training step.", show_default="128, less for few images")
-]
-RateOption = Annotated[float | None, typer.Option(help="Peak learning rate.", show_default="0.003")]
-TrainSeedOption = Annotated[int | None, typer.Option(help="Same seed, same machine: same weights.", show_default="0")]
 
 
 @app.callback(invoke_without_command=True)
@@ -335,7 +295,7 @@ def query(
                 "collection": str(opened.folder),
                 "metric": opened.metric,
                 "k": k,
-                "queries": [_hits_json(h) for h in hits],
+                "queries": [found.to_json() for found in hits],
             }
         )
     for found in hits:
@@ -375,10 +335,7 @@ def anomalies(
     opened = _open(collection, device)
     new = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir)
     found = opened.anomalies(new, top=top, normal_label=normal_label)
-    listed: list[dict[str, Any]] = [
-        {"rank": n, "row": int(r), "id": i, "label": label, "score": float(s)}
-        for n, (r, i, label, s) in enumerate(zip(found.rows, found.ids, found.labels, found.scores, strict=True), 1)
-    ]
+    listed = found.to_json()
     if csv:
         _write_csv(csv, listed)
     if save:
@@ -647,16 +604,6 @@ def _save(picture: Any, path: Path) -> None:
 
     save_picture(picture, path)
     _note(f"picture: {path}")
-
-
-def _hits_json(hits: Hits) -> dict[str, Any]:
-    return {
-        "query": hits.query,
-        "hits": [
-            {"rank": n, "row": int(r), "id": i, "label": label, "distance": float(d)}
-            for n, (r, i, label, d) in enumerate(zip(hits.rows, hits.ids, hits.labels, hits.distances, strict=True), 1)
-        ],
-    }
 
 
 def _write_csv(path: Path, listed: list[dict[str, Any]]) -> None:

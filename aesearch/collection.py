@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch import anomalies as anomaly_scores
+from aesearch.answers import Anomalies, Hits
 from aesearch.atomic import replacing
 from aesearch.autoencoders import Autoencoder
 from aesearch.batches import in_order, read_batches
@@ -47,50 +47,6 @@ logger = logging.getLogger(__name__)
 
 INDEX, CLUSTERS, PROBE = "index.faiss", "clusters.h5", "probe.h5"
 DISPLAY_SIDE = 160  # pixels of the longer side of pictures on sheets, at most
-
-
-@dataclass(frozen=True, eq=False)
-class Hits:
-    """Nearest neighbours of one query, nearest first.
-
-    Attributes
-    ----------
-    query : str
-        The file, or the id of the row that was asked for.
-    rows : (k,) int64
-    ids, labels : list of k str
-    distances : (k,) float32
-        In the collection's metric; smaller is nearer.
-    """
-
-    query: str
-    rows: NDArray[np.int64]
-    ids: list[str]
-    labels: list[str]
-    distances: NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Anomalies:
-    """The oddest images, oddest first.
-
-    Attributes
-    ----------
-    rows : (top,) int64
-        Rows of the collection, or positions in the source that was scored.
-    ids, labels : list of str
-    scores : (top,) float32
-        Mean squared reconstruction error per pixel on the [0, 1] scale; larger is odder.
-    scored : int
-    auroc : float or None
-    """
-
-    rows: NDArray[np.int64]
-    ids: list[str]
-    labels: list[str]
-    scores: NDArray[np.float32]
-    scored: int
-    auroc: float | None
 
 
 class Collection:
@@ -366,7 +322,7 @@ class Collection:
                 raise AesearchError(f"there is no row {row}: rows go from 0 to {self.store.rows - 1}")
         features = self.store.features(np.array(rows))
         found = self._search(features, [self.ids[r] for r in rows], k + 1)
-        return [_without(hits, row, k) for hits, row in zip(found, rows, strict=True)]
+        return [hits.without(row, k) for hits, row in zip(found, rows, strict=True)]
 
     def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """Features (n, dim) float32 of images from anywhere; see `query` for what an image may be."""
@@ -659,14 +615,6 @@ def _decode_one(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.ui
         return decode(read_file(Path(image)), preprocessing)
     except UnreadableImageError as error:
         raise AesearchError(f"{image}: {error}") from None
-
-
-def _without(hits: Hits, row: int, k: int) -> Hits:
-    """Drop the row itself, keep k."""
-    keep = np.flatnonzero(hits.rows != row)[:k]
-    return Hits(
-        hits.query, hits.rows[keep], [hits.ids[i] for i in keep], [hits.labels[i] for i in keep], hits.distances[keep]
-    )
 
 
 def _check_k(k: int) -> None:

@@ -13,8 +13,9 @@ from aesearch.figures import Tile, difference_picture, draw_sheet, in_rows, to_p
 if TYPE_CHECKING:
     from PIL import Image
 
+    from aesearch.answers import Anomalies, Hits
     from aesearch.clusters import Clustering
-    from aesearch.collection import Anomalies, Collection, Hits
+    from aesearch.collection import Collection
     from aesearch.sources import Source
 
 COLUMNS = 11

@@ -1,0 +1,77 @@
+"""What a collection answers: neighbours and anomalies, with their ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """Nearest neighbours of one query, nearest first.
+
+    Attributes
+    ----------
+    query : str
+        The file, or the id of the row that was asked for.
+    rows : (k,) int64
+    ids, labels : list of k str
+    distances : (k,) float32
+        In the collection's metric; smaller is nearer.
+    """
+
+    query: str
+    rows: NDArray[np.int64]
+    ids: list[str]
+    labels: list[str]
+    distances: NDArray[np.float32]
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``aesearch query --json`` gives it."""
+        hits = _ranked(self.rows, self.ids, self.labels, self.distances, "distance")
+        return {"query": self.query, "hits": hits}
+
+    def without(self, row: int, k: int) -> Hits:
+        """The first k hits that are not that row."""
+        keep = np.flatnonzero(self.rows != row)[:k]
+        ids, labels = [self.ids[i] for i in keep], [self.labels[i] for i in keep]
+        return Hits(self.query, self.rows[keep], ids, labels, self.distances[keep])
+
+
+@dataclass(frozen=True, eq=False)
+class Anomalies:
+    """The oddest images, oddest first.
+
+    Attributes
+    ----------
+    rows : (top,) int64
+        Rows of the collection, or positions in the source that was scored.
+    ids, labels : list of str
+    scores : (top,) float32
+        Mean squared reconstruction error per pixel on the [0, 1] scale; larger is odder.
+    scored : int
+    auroc : float or None
+    """
+
+    rows: NDArray[np.int64]
+    ids: list[str]
+    labels: list[str]
+    scores: NDArray[np.float32]
+    scored: int
+    auroc: float | None
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """As ``aesearch anomalies --json`` lists them."""
+        return _ranked(self.rows, self.ids, self.labels, self.scores, "score")
+
+
+def _ranked(
+    rows: NDArray[np.int64], ids: list[str], labels: list[str], values: NDArray[np.float32], name: str
+) -> list[dict[str, Any]]:
+    return [
+        {"rank": n, "row": int(row), "id": id, "label": label, name: float(value)}
+        for n, (row, id, label, value) in enumerate(zip(rows, ids, labels, values, strict=True), 1)
+    ]

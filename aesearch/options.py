@@ -1,0 +1,69 @@
+"""Options that several commands share, with their help; defaults not said are chosen from the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SOURCE_HELP = (
+    "Where the images come from: a folder, digits, mnist[:train|:test] and other torchvision datasets, "
+    "an .npy/.npz/.h5 array, or a .csv/.parquet table with a column 'path'."
+)
+SourceArgument = Annotated[str | None, typer.Argument(help=SOURCE_HELP, show_default=False)]
+CollectionOption = Annotated[
+    str,
+    typer.Option(
+        "--collection", "-c", envvar="AESEARCH_COLLECTION", help="Name of a collection under indexes/, or a folder."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(help="folder: a file's sub-folder is its label; none.", show_default="as before, else none"),
+]
+DataDirOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="AESEARCH_DATA", help="Where torchvision's datasets lie, or are downloaded to.", show_default="data"
+    ),
+]
+SeedOption = Annotated[int, typer.Option(help="Same seed, same machine: same result.")]
+SaveOption = Annotated[Path | None, typer.Option(help="Also draw the answer as a picture: sheet.png.")]
+
+# Options of training are None unless given: what is not said is chosen from the data.
+ArchOption = Annotated[str | None, typer.Option(help="Architecture.", show_default="conv")]
+LatentOption = Annotated[
+    int | None, typer.Option(min=1, help="Numbers in a feature vector.", show_default="64, less for tiny images")
+]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Pixels the encoder sees: longer side (64), or HEIGHTxWIDTH (48x64).",
+        show_default="median of the images, at most 64",
+    ),
+]
+WidthsOption = Annotated[
+    str | None,
+    typer.Option(help="Channels after each halving, like 24,48,96.", show_default="24,48,96,… down to about 4x4"),
+]
+ChannelsOption = Annotated[int | None, typer.Option(help="1 grey, 3 colour.", show_default="from the images")]
+InvarianceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="none, light, strong: which random rotation, shift, scale and shear the encoder learns to "
+        "undo. none: plain reconstruction.",
+        show_default="strong",
+    ),
+]
+LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default="mse")]
+EpochsOption = Annotated[
+    int | None, typer.Option(min=1, help="Passes over the images.", show_default="15 to 100, by number of images")
+]
+BatchOption = Annotated[
+    int | None, typer.Option(min=1, help="Images a training step.", show_default="128, less for few images")
+]
+RateOption = Annotated[float | None, typer.Option(help="Peak learning rate.", show_default="0.003")]
+TrainSeedOption = Annotated[int | None, typer.Option(help="Same seed, same machine: same weights.", show_default="0")]
