@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import statistics
@@ -28,6 +29,17 @@ FORMATS = tuple(
     "AVIF BMP DDS DIB FITS GIF ICNS ICO IM JPEG JPEG2000 MSP PCX PNG PPM PSD QOI SGI SPIDER SUN TGA TIFF WEBP".split()
 )
 DEEP_MODES = ("I", "F")  # and "I;16…": more than 8 bits a pixel
+TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+SIDEWAYS = (2, 4, 5, 6)  # ROTATE_90, ROTATE_270, TRANSPOSE, TRANSVERSE swap height and width
+DRAFT_FACTOR, DRAFT_BOX = 2, "aesearch_box"
 BIT_DEPTHS = (8, 10, 12, 14, 16, 24, 32)
 
 
@@ -90,25 +102,40 @@ def decode(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     UnreadableImageError
         No image, broken, or larger than ``MAX_PIXELS``.
     """
-    return fit(_load(data, preprocessing), preprocessing)
+    from PIL import Image
+
+    image = _open(data, preprocessing)
+    turn = _turn(image)
+    lying = preprocessing if turn not in SIDEWAYS else _turned(preprocessing)
+    pixels = fit(image, lying, box=image.info.get(DRAFT_BOX))
+    if turn is None:
+        return pixels
+    upright = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).transpose(turn)
+    return fit(upright, preprocessing)
 
 
-def fit(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Bring an opened image to the preprocessing's channels and size: (channels, height, width) uint8."""
+def fit(
+    image: Image.Image, preprocessing: Preprocessing, box: tuple[float, float, float, float] | None = None
+) -> NDArray[np.uint8]:
+    """Bring an opened image, or a box of it, to the preprocessing's channels and size: (c, h, w) uint8."""
     from PIL import Image
 
     eight_bit = _to_eight_bit(image, preprocessing.white)
     eight_bit = eight_bit.convert("L" if preprocessing.channels == 1 else "RGB")
     size = (preprocessing.width, preprocessing.height)
     if eight_bit.size != size:
-        eight_bit = eight_bit.resize(size, Image.Resampling.BILINEAR)  # antialiased when it shrinks
+        eight_bit = eight_bit.resize(size, Image.Resampling.BILINEAR, box=box)  # antialiased when it shrinks
     pixels = np.asarray(eight_bit, dtype=np.uint8)
     return pixels[None] if preprocessing.channels == 1 else pixels.transpose(2, 0, 1)
 
 
 def describe(data: bytes) -> ImageFacts:
     """Size, colour and depth of an image file; ``UnreadableImageError`` as for `decode`."""
-    return describe_image(_load(data, None))
+    image = _open(data, None)
+    facts = describe_image(image)
+    if _turn(image) in SIDEWAYS:
+        return dataclasses.replace(facts, height=facts.width, width=facts.height)
+    return facts
 
 
 def describe_image(image: Image.Image) -> ImageFacts:
@@ -168,9 +195,9 @@ def _white_level(peaks: Sequence[float]) -> float:
     return float(2**bits - 1)
 
 
-def _load(data: bytes, preprocessing: Preprocessing | None) -> Image.Image:
-    """Open and decode, upright; a JPEG is decoded at no more than twice the size needed."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def _open(data: bytes, preprocessing: Preprocessing | None) -> Image.Image:
+    """Open and decode; a JPEG at no more than twice the size needed, which changes little and saves much."""
+    from PIL import Image, UnidentifiedImageError
 
     if not data:
         raise UnreadableImageError("empty file")
@@ -181,10 +208,11 @@ def _load(data: bytes, preprocessing: Preprocessing | None) -> Image.Image:
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImageError(_too_large(image.width, image.height))
             if preprocessing is not None and image.format in ("JPEG", "MPO"):
-                side = 2 * max(preprocessing.height, preprocessing.width)
-                image.draft("", (side, side))
+                side = DRAFT_FACTOR * max(preprocessing.height, preprocessing.width)
+                if drafted := image.draft("", (side, side)):
+                    image.info[DRAFT_BOX] = drafted[1]  # sizes round up: the picture may end within the last pixel
             image.load()
-            return ImageOps.exif_transpose(image)
+            return image
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -195,6 +223,22 @@ def _load(data: bytes, preprocessing: Preprocessing | None) -> Image.Image:
         raise UnreadableImageError("does not fit in memory") from None
     except Exception as error:  # the format plugins raise nearly anything on broken files
         raise UnreadableImageError(f"broken image: {_first_line(error)}") from None
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes a loaded image upright, by its EXIF orientation (TIFFs are upright once loaded)."""
+    from PIL import Image
+
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # broken EXIF beside a good picture
+        return None
+    name = TURNS.get(orientation)
+    return Image.Transpose[name] if name else None
+
+
+def _turned(preprocessing: Preprocessing) -> Preprocessing:
+    return dataclasses.replace(preprocessing, height=preprocessing.width, width=preprocessing.height)
 
 
 def _too_large(width: int, height: int) -> str:

@@ -47,7 +47,8 @@ def test_a_saved_probe_answers_the_same(tmp_path, points, digit_labels, classes)
     model.save(tmp_path / "probe.h5", "fingerprint")
     again = LinearProbe.load(tmp_path / "probe.h5")
     chances = again.predict_probabilities(points[rows])
-    assert np.array_equal(chances, model.predict_probabilities(points[rows]))
+    assert np.array_equal(again.weights, model.weights) and np.array_equal(again.bias, model.bias)
+    assert np.allclose(chances, model.predict_probabilities(points[rows]), atol=1e-6)
     assert np.allclose(chances.sum(axis=1), 1, atol=1e-5)
     named = np.array(again.classes)[chances.argmax(axis=1)]
     assert (named == np.array([digit_labels[i] for i in rows])).mean() > 0.97
