@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 ARCHITECTURES = ("conv",)
-FIRST_WIDTH, LARGEST_WIDTH = 24, 96
+FIRST_WIDTH, LAST_WIDTH = 16, 96
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,9 @@ def default_latent_dim(preprocessing: Preprocessing) -> int:
 
 
 def default_widths(preprocessing: Preprocessing) -> tuple[int, ...]:
-    """24, 48, 96, 96, … channels, one for each halving down to about 4×4."""
+    """16, 32, 64, … and 96 channels, one for each halving down to about 4×4."""
     stages = halvings(preprocessing.height, preprocessing.width)
-    return tuple(min(FIRST_WIDTH * 2**i, LARGEST_WIDTH) for i in range(stages))
+    return (*(min(FIRST_WIDTH * 2**i, LAST_WIDTH) for i in range(stages - 1)), LAST_WIDTH)
 
 
 def build_autoencoder(spec: AutoencoderSpec) -> nn.ModuleDict:
@@ -95,7 +96,8 @@ def build_autoencoder(spec: AutoencoderSpec) -> nn.ModuleDict:
 def _conv(spec: AutoencoderSpec) -> tuple[nn.Module, nn.Module]:
     """Stride-2 3×3 convolutions with batch norm, one linear layer to the latent; back with half the channels.
 
-    On a CPU the decoder is the slower half; narrowing it costs the features nothing.
+    On a CPU the decoder is the slower half, and batch norm of the largest maps costs as much as a
+    convolution: a narrower decoder and unnormalised outermost stages cost the features nothing.
     """
     from torch import nn
 
@@ -105,8 +107,8 @@ def _conv(spec: AutoencoderSpec) -> tuple[nn.Module, nn.Module]:
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
     bottom = (spec.widths[-1], *sizes[-1])
 
-    down: list[nn.Module] = []
-    for before, after in zip((channels, *spec.widths), spec.widths, strict=False):
+    down: list[nn.Module] = [nn.Conv2d(channels, spec.widths[0], 3, 2, 1), nn.ReLU(inplace=True)]
+    for before, after in itertools.pairwise(spec.widths):
         down += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
     encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(bottom), spec.latent_dim))
 
@@ -115,14 +117,14 @@ def _conv(spec: AutoencoderSpec) -> tuple[nn.Module, nn.Module]:
         nn.Unflatten(1, bottom),
         nn.ReLU(inplace=True),
     ]
-    hidden = [max(8, width // 2) for width in spec.widths[-2::-1]]
-    outputs = (*hidden, channels)
-    for stage, (before, after) in enumerate(zip((spec.widths[-1], *hidden), outputs, strict=True)):
+    hidden = [max(8, w // 2) for w in spec.widths[-2::-1]]
+    for stage, (before, after) in enumerate(itertools.pairwise((spec.widths[-1], *hidden, channels))):
         small, large = sizes[-1 - stage], sizes[-2 - stage]
         padding = (large[0] - 2 * small[0] + 1, large[1] - 2 * small[1] + 1)
-        last = stage == len(outputs) - 1
-        up.append(nn.ConvTranspose2d(before, after, 3, 2, 1, output_padding=padding, bias=last))
-        up += [nn.Sigmoid()] if last else [nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        normalised = stage < len(hidden) - 1
+        up.append(nn.ConvTranspose2d(before, after, 3, 2, 1, output_padding=padding, bias=not normalised))
+        up += [nn.BatchNorm2d(after)] if normalised else []
+        up.append(nn.ReLU(inplace=True) if stage < len(hidden) else nn.Sigmoid())
     return encoder, nn.Sequential(*up)
 
 

@@ -566,7 +566,7 @@ def _training(*, image_size: str | None, widths: str | None, **given: Any) -> di
         given["image_size"] = parse_image_size(image_size)
     if widths is not None:
         if not all(w.strip().isdecimal() for w in widths.split(",")):
-            raise typer.BadParameter(f"{widths!r} is not like 24,48,96", param_hint="--widths")
+            raise typer.BadParameter(f"{widths!r} is not like 16,32,96", param_hint="--widths")
         given["widths"] = tuple(int(w) for w in widths.split(","))
     return {name: value for name, value in given.items() if value is not None}
 

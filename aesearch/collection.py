@@ -16,7 +16,7 @@ from aesearch import anomalies as anomaly_scores
 from aesearch.answers import Anomalies, Hits
 from aesearch.atomic import replacing
 from aesearch.autoencoders import Autoencoder
-from aesearch.batches import in_order, read_batches
+from aesearch.batches import in_order
 from aesearch.building import CHECKPOINT, ENCODER, FEATURES, fill_store, train_encoder
 from aesearch.clusters import Clustering
 from aesearch.clusters import cluster as cluster_features
@@ -27,7 +27,7 @@ from aesearch.decoding import (
     fit,
 )
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
-from aesearch.extraction import Extraction, encode_batch
+from aesearch.extraction import Extraction, encode_source
 from aesearch.index import IndexOptions, SearchIndex, build_index, describe_figures, load_index
 from aesearch.manifest import Manifest, plain
 from aesearch.opening import open_source
@@ -397,8 +397,9 @@ class Collection:
         with tqdm(
             total=len(source), desc="score", unit="img", unit_scale=True, disable=None if self.progress else True
         ) as bar:
-            for batch in read_batches(source, self.autoencoder.spec.preprocessing, groups):
-                scores.append(encode_batch(self.autoencoder, batch.images)[1])
+            for encoded in encode_source(source, self.autoencoder, groups):
+                batch = encoded.batch
+                scores.append(encoded.errors)
                 places.append(batch.positions)
                 skipped += [(source.ids[p], reason) for p, reason in batch.skipped]
                 bar.update(len(batch.positions) + len(batch.skipped))

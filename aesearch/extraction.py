@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,15 @@ from aesearch.batches import in_order, read_batches
 from aesearch.errors import SourceError
 from aesearch.sources import Batch, Source
 from aesearch.store import StoreWriter
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """A batch with its features (n, latent_dim) and reconstruction errors (n,), both float32."""
+
+    batch: Batch
+    features: NDArray[np.float32]
+    errors: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,6 @@ def extract_features(
     """
     from tqdm.auto import tqdm
 
-    preprocessing = autoencoder.spec.preprocessing
     batch_size = batch_size or autoencoder.batch_size
     identity = {"encoder": encoder_fingerprint, "source": source.fingerprint, "batch_size": batch_size}
     attributes = {"encoder_fingerprint": encoder_fingerprint, "source": source.name}
@@ -69,12 +78,12 @@ def extract_features(
             disable=None if progress else True,
         ) as bar:
             groups = in_order(resumed_at, len(source), batch_size)
-            for group, batch in zip(groups, read_batches(source, preprocessing, groups), strict=True):
+            for group, encoded in zip(groups, encode_source(source, autoencoder, groups), strict=True):
                 stop = int(group[-1]) + 1
-                skipped = [(source.ids[p], reason) for p, reason in batch.skipped]
+                skipped = [(source.ids[p], reason) for p, reason in encoded.batch.skipped]
                 if stop <= batch_size:
                     skipped = source.listing_skips + skipped
-                writer.append(_columns(source, batch, autoencoder), skipped, stop)
+                writer.append(_columns(source, encoded), skipped, stop)
                 bar.update(stop - bar.n)
         seconds = time.perf_counter() - started
         rows, reasons = writer.finished_rows(), writer.skipped()
@@ -85,22 +94,22 @@ def extract_features(
     return Extraction(rows, len(reasons), resumed_at, round(seconds, 2), round(speed, 1))
 
 
-def _columns(source: Source, batch: Batch, autoencoder: Autoencoder) -> dict[str, object]:
-    features, errors = encode_batch(autoencoder, batch.images)
+def _columns(source: Source, encoded: Encoded) -> dict[str, object]:
+    positions = encoded.batch.positions
     return {
-        "features": features,
-        "reconstruction_error": errors,
-        "id": [source.ids[p] for p in batch.positions],
-        "label": [source.labels[p] for p in batch.positions],
-        "split": [source.splits[p] for p in batch.positions],
-        "content_hash": batch.hashes,
+        "features": encoded.features,
+        "reconstruction_error": encoded.errors,
+        "id": [source.ids[p] for p in positions],
+        "label": [source.labels[p] for p in positions],
+        "split": [source.splits[p] for p in positions],
+        "content_hash": encoded.batch.hashes,
     }
 
 
-def encode_batch(
-    autoencoder: Autoencoder, images: NDArray[np.uint8]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Features (n, d) and reconstruction errors (n,); an empty batch gives empty arrays."""
-    if len(images) == 0:
-        return np.empty((0, autoencoder.spec.latent_dim), np.float32), np.empty(0, np.float32)
-    return autoencoder.encode_and_score(images)
+def encode_source(source: Source, autoencoder: Autoencoder, groups: Iterable[NDArray[np.int64]]) -> Iterator[Encoded]:
+    """Read and encode groups of positions, in order; the next group is read meanwhile."""
+    for batch in read_batches(source, autoencoder.spec.preprocessing, groups):
+        if len(batch.images):
+            yield Encoded(batch, *autoencoder.encode_and_score(batch.images))
+        else:
+            yield Encoded(batch, np.empty((0, autoencoder.spec.latent_dim), np.float32), np.empty(0, np.float32))

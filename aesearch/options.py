@@ -47,7 +47,7 @@ SizeOption = Annotated[
 ]
 WidthsOption = Annotated[
     str | None,
-    typer.Option(help="Channels after each halving, like 24,48,96.", show_default="24,48,96,… down to about 4x4"),
+    typer.Option(help="Channels after each halving, like 16,32,96.", show_default="16,32,…,96 down to about 4x4"),
 ]
 ChannelsOption = Annotated[int | None, typer.Option(help="1 grey, 3 colour.", show_default="from the images")]
 InvarianceOption = Annotated[
@@ -60,7 +60,7 @@ InvarianceOption = Annotated[
 ]
 LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default="mse")]
 EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Passes over the images.", show_default="15 to 100, by number of images")
+    int | None, typer.Option(min=1, help="Passes over the images.", show_default="20 to 100, by number of images")
 ]
 BatchOption = Annotated[
     int | None, typer.Option(min=1, help="Images a training step.", show_default="128, less for few images")

@@ -49,7 +49,7 @@ def test_any_size_comes_back_as_it_went_in(size, channels):
 def test_the_default_network_on_mnist_s_size():
     preprocessing = Preprocessing(28, 28, 1)
     assert default_latent_dim(preprocessing) == 64
-    assert default_widths(preprocessing) == (24, 48, 96)
+    assert default_widths(preprocessing) == (16, 32, 96)
     assert default_latent_dim(Preprocessing(8, 8, 1)) == 32
 
 
@@ -117,9 +117,10 @@ def test_images_of_another_shape_are_refused():
 
 
 def test_parameters_are_counted():
-    model, _ = make(8, 8, 1, 4, (2,))
-    # conv 9·2, norm 2+2, linear 32·4+4; linear 4·32+32, transposed conv 9·2+1
-    assert count_parameters(model) == 18 + 4 + 132 + 160 + 19
+    model, _ = make(8, 8, 1, 4, (2, 3))
+    encoder = (9 * 2 + 2) + (2 * 9 * 3 + 2 * 3) + (3 * 4 * 4 + 4)  # conv, conv and norm, linear
+    decoder = (4 * 12 + 12) + (3 * 9 * 8 + 8) + (8 * 9 + 1)  # linear, transposed conv, transposed conv
+    assert count_parameters(model) == encoder + decoder
 
 
 @pytest.mark.gpu
