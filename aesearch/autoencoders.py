@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 FORMAT_VERSION = 1
-ARCHITECTURES = ("conv",)
+ARCHITECTURES = ("conv", "conv-pool")
 FIRST_WIDTH, LAST_WIDTH = 16, 96
 
 
@@ -73,8 +73,10 @@ def default_latent_dim(preprocessing: Preprocessing) -> int:
     return int(2 ** round(math.log2(min(64, max(2, preprocessing.pixels / 2)))))
 
 
-def default_widths(preprocessing: Preprocessing) -> tuple[int, ...]:
-    """16, 32, 64, … and 96 channels, one for each halving down to about 4×4."""
+def default_widths(arch: str, preprocessing: Preprocessing) -> tuple[int, ...]:
+    """16, 32, 64, … and 96 channels for ``conv``, one for each halving down to about 4×4."""
+    if arch == "conv-pool":
+        return 16, 32
     stages = halvings(preprocessing.height, preprocessing.width)
     return (*(min(FIRST_WIDTH * 2**i, LAST_WIDTH) for i in range(stages - 1)), LAST_WIDTH)
 
@@ -89,7 +91,7 @@ def build_autoencoder(spec: AutoencoderSpec) -> nn.ModuleDict:
     """
     from torch import nn
 
-    encoder, decoder = _conv(spec)
+    encoder, decoder = {"conv": _conv, "conv-pool": _conv_pool}[spec.arch](spec)
     return nn.ModuleDict({"encoder": encoder, "decoder": decoder})
 
 
@@ -126,6 +128,28 @@ def _conv(spec: AutoencoderSpec) -> tuple[nn.Module, nn.Module]:
         up += [nn.BatchNorm2d(after)] if normalised else []
         up.append(nn.ReLU(inplace=True) if stage < len(hidden) else nn.Sigmoid())
     return encoder, nn.Sequential(*up)
+
+
+def _conv_pool(spec: AutoencoderSpec) -> tuple[nn.Module, nn.Module]:
+    """Build the network of most tutorials: 3×3 convolutions, max pooling, a linear layer with ReLU; mirrored back."""
+    from torch import nn
+
+    channels, height, width = spec.preprocessing.shape
+    down: list[nn.Module] = []
+    for before, after in itertools.pairwise((channels, *spec.widths)):
+        down += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2, ceil_mode=True)]
+    share = 2 ** len(spec.widths)
+    bottom = (spec.widths[-1], math.ceil(height / share), math.ceil(width / share))
+    encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(bottom), spec.latent_dim), nn.ReLU(inplace=True))
+    up: list[nn.Module] = [
+        nn.Linear(spec.latent_dim, math.prod(bottom)),
+        nn.ReLU(inplace=True),
+        nn.Unflatten(1, bottom),
+    ]
+    for before, after in itertools.pairwise((*spec.widths[::-1], channels)):
+        up += [nn.ConvTranspose2d(before, after, 2, 2), nn.ReLU(inplace=True)]
+    crop = nn.ZeroPad2d((0, width - share * bottom[2], 0, height - share * bottom[1]))  # sizes no multiple of share
+    return encoder, nn.Sequential(*up[:-1], crop, nn.Sigmoid())
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -208,7 +232,7 @@ class Autoencoder:
     @property
     def batch_size(self) -> int:
         """Images a batch that suit the device: caches on a CPU, throughput on a GPU."""
-        return 256 if self.device.type == "cpu" else 4096
+        return 512 if self.device.type == "cpu" else 4096
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features (n, latent_dim) float32 of images (n, channels, height, width) uint8."""
@@ -274,7 +298,7 @@ def _prepare(layers: nn.Module) -> nn.Sequential:
             layer = fuse_conv_bn_eval(before, layer, transpose=isinstance(before, nn.ConvTranspose2d))
         prepared.append(layer)
     for place, layer in enumerate(prepared):
-        if isinstance(layer, nn.ConvTranspose2d) and layer.out_channels <= 3:
+        if isinstance(layer, nn.ConvTranspose2d) and layer.kernel_size == (3, 3) and layer.out_channels <= 3:
             prepared[place] = _as_subpixels(layer)
     return nn.Sequential(*prepared)
 

@@ -60,7 +60,7 @@ def train_encoder(
     spec = AutoencoderSpec(
         options.arch,
         options.latent_dim or default_latent_dim(preprocessing),
-        options.widths or default_widths(preprocessing),
+        options.widths or default_widths(options.arch, preprocessing),
         preprocessing,
     )
     positions, held_out_positions = _divide(source, options.seed)

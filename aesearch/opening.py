@@ -245,9 +245,16 @@ Opened = tuple[tuple[int, ...], Callable[[NDArray[np.int64]], NDArray[Any]], lis
 def _open_npy(path: Path) -> Opened:
     def read(rows: NDArray[np.int64]) -> NDArray[Any]:
         # Mapped anew for each batch: pages that were read do not pile up in the process.
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)[rows])
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[_span(rows)])
 
     return np.load(path, mmap_mode="r", allow_pickle=False).shape, read, None
+
+
+def _span(rows: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """Rows in a run as a slice, which is far quicker to read than a list."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
 
 
 def _open_npz(path: Path) -> Opened:
@@ -270,9 +277,7 @@ def _open_h5(path: Path) -> Opened:
 
     def read(rows: NDArray[np.int64]) -> NDArray[Any]:
         with h5py.File(path) as file:
-            if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
-                return np.asarray(file[key][rows[0] : rows[-1] + 1])  # far quicker than a list of rows
-            return np.asarray(file[key][rows])
+            return np.asarray(file[key][_span(rows)])
 
     return shape, read, labels
 

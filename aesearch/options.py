@@ -34,7 +34,9 @@ SeedOption = Annotated[int, typer.Option(help="Same seed, same machine: same res
 SaveOption = Annotated[Path | None, typer.Option(help="Also draw the answer as a picture: sheet.png.")]
 
 # Options of training are None unless given: what is not said is chosen from the data.
-ArchOption = Annotated[str | None, typer.Option(help="Architecture.", show_default="conv")]
+ArchOption = Annotated[
+    str | None, typer.Option(help="conv, or conv-pool: the network of most tutorials.", show_default="conv")
+]
 LatentOption = Annotated[
     int | None, typer.Option(min=1, help="Numbers in a feature vector.", show_default="64, less for tiny images")
 ]

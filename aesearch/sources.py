@@ -42,7 +42,7 @@ class Batch:
     positions : (n,) int64
         Where in the source each image stands; positions that gave no image are missing.
     images : (n, channels, height, width) uint8
-    hashes : list of str
+    hashes : sequence of str
         Content hash of each image's file, or of its pixels.
     skipped : list of (position, reason)
         The positions that gave no image.
@@ -50,7 +50,7 @@ class Batch:
 
     positions: NDArray[np.int64]
     images: NDArray[np.uint8]
-    hashes: list[str]
+    hashes: Sequence[str]
     skipped: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -196,15 +196,22 @@ class ArraySource(Source):
 
     def read(self, positions: NDArray[np.int64], preprocessing: Preprocessing) -> Batch:
         """Read rows; where size and channels fit already, the whole batch at once."""
-        order = np.argsort(positions, kind="stable")
-        raw = self._read_rows(positions[order])[np.argsort(order)]
+        raw = self._read_in_order(positions)
         reasons = self._unusable(raw)
         good = np.array([not r for r in reasons], dtype=bool)
-        pixels = self._to_uint8(raw[good], preprocessing.white)
-        hashes = [content_hash(np.ascontiguousarray(row).data) for row in raw[good]]
+        if not good.all():
+            raw = raw[good]
+        pixels = self._to_uint8(raw, preprocessing.white)
         images = self._arrange(pixels, preprocessing)
         skipped = [(int(p), r) for p, r in zip(positions, reasons, strict=True) if r]
-        return Batch(positions[good], images, hashes, skipped)
+        return Batch(positions[good], images, RowHashes(raw), skipped)
+
+    def _read_in_order(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+        """Rows in the order asked for, though files are read forwards."""
+        if (np.diff(positions) > 0).all():
+            return self._read_rows(positions)
+        order = np.argsort(positions, kind="stable")
+        return self._read_rows(positions[order])[np.argsort(order)]
 
     def facts(self, position: int) -> ImageFacts:
         """As `Source.facts`."""
@@ -220,7 +227,9 @@ class ArraySource(Source):
 
     def _unusable(self, raw: NDArray[Any]) -> list[str]:
         """Reason for each row that cannot be an image, empty where it can."""
-        if raw.dtype.kind == "b" or raw.dtype.kind in "ui":
+        if raw.dtype.kind in "bu":
+            return [""] * len(raw)
+        if raw.dtype.kind == "i":
             negative = raw.min(axis=tuple(range(1, raw.ndim)), initial=0) < 0
             return ["has negative values" if n else "" for n in negative]
         if raw.dtype.kind != "f":
@@ -253,6 +262,19 @@ def _to_pillow(pixels: NDArray[np.uint8]) -> Any:
     from PIL import Image
 
     return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
+
+
+class RowHashes(Sequence[str]):
+    """Content hashes of an array's rows, worked out when they are asked for."""
+
+    def __init__(self, rows: NDArray[Any]) -> None:
+        self._rows = np.ascontiguousarray(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return content_hash(self._rows[index])
 
 
 def read_file(path: Path) -> bytes:

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from aesearch.autoencoders import (
+    ARCHITECTURES,
     Autoencoder,
     AutoencoderSpec,
     build_autoencoder,
@@ -23,8 +24,8 @@ from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError
 
 
-def make(height=28, width=28, channels=1, latent_dim=16, widths=(8, 16)):
-    spec = AutoencoderSpec("conv", latent_dim, widths, Preprocessing(height, width, channels))
+def make(height=28, width=28, channels=1, latent_dim=16, widths=(8, 16), arch="conv"):
+    spec = AutoencoderSpec(arch, latent_dim, widths, Preprocessing(height, width, channels))
     torch.manual_seed(0)
     model = build_autoencoder(spec)
     model.train()
@@ -35,9 +36,11 @@ def make(height=28, width=28, channels=1, latent_dim=16, widths=(8, 16)):
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 5), (8, 8), (28, 28), (33, 64), (96, 17)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_any_size_comes_back_as_it_went_in(size, channels):
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_any_size_comes_back_as_it_went_in(size, channels, arch):
     preprocessing = Preprocessing(*size, channels)
-    spec = AutoencoderSpec("conv", default_latent_dim(preprocessing), default_widths(preprocessing), preprocessing)
+    widths = default_widths(arch, preprocessing)
+    spec = AutoencoderSpec(arch, default_latent_dim(preprocessing), widths, preprocessing)
     autoencoder = Autoencoder(build_autoencoder(spec).eval(), spec, "cpu")
     images = np.random.default_rng(0).integers(0, 255, (3, channels, *size), dtype=np.uint8)
     features = autoencoder.encode(images)
@@ -49,13 +52,14 @@ def test_any_size_comes_back_as_it_went_in(size, channels):
 def test_the_default_network_on_mnist_s_size():
     preprocessing = Preprocessing(28, 28, 1)
     assert default_latent_dim(preprocessing) == 64
-    assert default_widths(preprocessing) == (16, 32, 96)
+    assert default_widths("conv", preprocessing) == (16, 32, 96)
     assert default_latent_dim(Preprocessing(8, 8, 1)) == 32
 
 
 @pytest.mark.parametrize(("height", "width", "channels"), [(28, 28, 1), (27, 30, 1), (9, 13, 3)])
-def test_the_network_prepared_for_inference_gives_the_trained_one_s_numbers(height, width, channels):
-    model, spec = make(height, width, channels)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_network_prepared_for_inference_gives_the_trained_one_s_numbers(height, width, channels, arch):
+    model, spec = make(height, width, channels, arch=arch)
     images = np.random.default_rng(0).integers(0, 255, (20, channels, height, width), dtype=np.uint8)
     folded = Autoencoder(model, spec, "cpu")
     with torch.inference_mode():
