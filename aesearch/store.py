@@ -109,6 +109,7 @@ class StoreWriter:
         self._pending_rows = 0
         self._flushed = time.monotonic()
         written = json.dumps(identity, sort_keys=True)
+        self._digests = {name: hashlib.blake2b(digest_size=16) for name in TEXTS}
         self._file = self._continue(written) or self._create(dim, written, attributes)
 
     def __enter__(self) -> StoreWriter:
@@ -152,6 +153,8 @@ class StoreWriter:
         if pending:
             for name in ("features", "reconstruction_error", *TEXTS):
                 _extend(file[name], [part[name] for part in pending])
+            for name in TEXTS:
+                self._digest(name, [value.encode() for part in pending for value in part[name]])
             skipped = [s for part in pending for s in part["skipped"]]
             _extend(file["skipped/id"], [[s[0] for s in skipped]])
             _extend(file["skipped/reason"], [[s[1] for s in skipped]])
@@ -177,14 +180,16 @@ class StoreWriter:
         file = self._file
         digest = hashlib.blake2b(str(file.attrs["encoder_fingerprint"]).encode(), digest_size=16)
         for name in TEXTS:
-            for start in range(0, len(file[name]), CHUNK_ROWS):
-                digest.update(b"\0".join(file[name][start : start + CHUNK_ROWS]) + b"\0")
+            digest.update(self._digests[name].digest())
         file.attrs["fingerprint"] = digest.hexdigest()
         for name in ("identity", "progress"):
             del file.attrs[name]
         file.close()
         self._file = None
         put_in_place(self.partial, self.path)
+
+    def _digest(self, name: str, values: Sequence[bytes]) -> None:
+        self._digests[name].update(b"".join(value + b"\0" for value in values))
 
     def _create(self, dim: int, identity: str, attributes: dict[str, str]) -> h5py.File:
         import h5py
@@ -220,6 +225,9 @@ class StoreWriter:
             file[name].resize(rows, axis=0)
         for name in ("skipped/id", "skipped/reason"):
             file[name].resize(skipped, axis=0)
+        for name in TEXTS:
+            for start in range(0, rows, CHUNK_ROWS):
+                self._digest(name, file[name][start : start + CHUNK_ROWS])
         return file
 
 

@@ -183,6 +183,7 @@ def train_autoencoder(
     state = _State(model, optimizer)
     if resume:
         state.load(checkpoint, spec, options)
+    resident = _resident(images, chosen)
     steps = math.ceil(len(images) / options.batch_size)
     started = time.perf_counter()
     with tqdm(
@@ -196,7 +197,7 @@ def train_autoencoder(
         for epoch in range(len(state.history) + 1, options.epochs + 1):
             total, seen, epoch_started = torch.zeros((), device=chosen), 0, time.perf_counter()
             model.train()
-            for step, (inputs, targets) in enumerate(_batches(images, options, epoch, chosen)):
+            for step, (inputs, targets) in enumerate(_batches(images, resident, options, epoch, chosen)):
                 rate = _one_cycle(((epoch - 1) * steps + step) / (options.epochs * steps)) * options.learning_rate
                 for group in optimizer.param_groups:
                     group["lr"] = rate
@@ -245,7 +246,7 @@ def _one_cycle(done: float) -> float:
 
 
 def _batches(
-    images: Images, options: TrainingOptions, epoch: int, device: torch.device
+    images: Images, resident: torch.Tensor | None, options: TrainingOptions, epoch: int, device: torch.device
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Shuffle by (seed, epoch) alone, so that a resumed run sees what an undisturbed one would."""
     import torch
@@ -254,18 +255,28 @@ def _batches(
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + epoch)
     order = torch.randperm(len(images), generator=generator).numpy()
     groups = [order[s : s + options.batch_size] for s in range(0, len(order), options.batch_size)]
-    for batch in _on_device(images, groups, device):
+    for batch in _read(images, resident, groups, device):
         targets = to_float(batch)
         yield transform(targets, options.invariance, generator), targets
 
 
-def _on_device(images: Images, groups: list[NDArray[np.int64]], device: torch.device) -> Iterator[torch.Tensor]:
-    """Batches as uint8 tensors; on a GPU all images stay there while they fill less than half of it."""
+def _resident(images: Images, device: torch.device) -> torch.Tensor | None:
+    """Images in memory as one tensor: in place on a CPU, on a GPU where they fill less than half of it."""
     import torch
 
-    if isinstance(images, LoadedImages):
-        fits = device.type != "cuda" or images.array.nbytes < torch.cuda.mem_get_info(device)[0] // 2
-        resident = torch.from_numpy(images.array).to(device if fits else "cpu")
+    if not isinstance(images, LoadedImages):
+        return None
+    fits = device.type != "cuda" or images.array.nbytes < torch.cuda.mem_get_info(device)[0] // 2
+    return torch.from_numpy(images.array).to(device if fits else "cpu")
+
+
+def _read(
+    images: Images, resident: torch.Tensor | None, groups: list[NDArray[np.int64]], device: torch.device
+) -> Iterator[torch.Tensor]:
+    """Batches as uint8 tensors on the device."""
+    import torch
+
+    if resident is not None:
         for group in groups:
             yield resident[torch.from_numpy(group).to(resident.device)].to(device)
     else:
