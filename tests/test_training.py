@@ -44,7 +44,12 @@ def test_the_held_out_loss_falls(data, loss, invariance):
 
 
 def test_plain_reconstruction_beats_pca_of_its_size(data):
-    training = train_autoencoder(*data, spec(4), TrainingOptions(epochs=60, invariance="none"), device="cpu")
+    training = train_autoencoder(
+        *data,
+        AutoencoderSpec("conv", 4, (16, 32), EIGHT),
+        TrainingOptions(epochs=100, invariance="none"),
+        device="cpu",
+    )
     figures = examine(training, data[0].array, data[1])
     assert figures["reconstruction_mse"] == pytest.approx(figures["task_mse"])
     assert figures["task_mse"] < figures["pca_task_mse"]
