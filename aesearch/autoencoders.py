@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 FORMAT_VERSION = 1
+READ_BYTES = 2**24
 ARCHITECTURES = ("conv", "conv-pool")
-FIRST_WIDTH, LAST_WIDTH = 16, 96
+FIRST_WIDTH, LAST_WIDTH = 16, 64
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def default_latent_dim(preprocessing: Preprocessing) -> int:
 
 
 def default_widths(arch: str, preprocessing: Preprocessing) -> tuple[int, ...]:
-    """16, 32, 64, … and 96 channels for ``conv``, one for each halving down to about 4×4."""
+    """16, 32, 64, 64, … channels for ``conv``, one for each halving down to about 4×4."""
     if arch == "conv-pool":
         return 16, 32
     stages = halvings(preprocessing.height, preprocessing.width)
@@ -98,8 +100,8 @@ def build_autoencoder(spec: AutoencoderSpec) -> nn.ModuleDict:
 def _conv(spec: AutoencoderSpec) -> tuple[nn.Module, nn.Module]:
     """Stride-2 3×3 convolutions with batch norm, one linear layer to the latent; back with half the channels.
 
-    On a CPU the decoder is the slower half, and batch norm of the largest maps costs as much as a
-    convolution: a narrower decoder and unnormalised outermost stages cost the features nothing.
+    The last two halvings are undone at once, as sub-pixels (Shi et al. 2016): on a CPU transposed
+    convolutions to few channels and batch norm of the largest maps would take most of the time.
     """
     from torch import nn
 
@@ -119,15 +121,24 @@ def _conv(spec: AutoencoderSpec) -> tuple[nn.Module, nn.Module]:
         nn.Unflatten(1, bottom),
         nn.ReLU(inplace=True),
     ]
-    hidden = [max(8, w // 2) for w in spec.widths[-2::-1]]
-    for stage, (before, after) in enumerate(itertools.pairwise((spec.widths[-1], *hidden, channels))):
+    at_once = min(2, len(spec.widths))
+    hidden = [max(8, w // 2) for w in spec.widths[-2 : at_once - 2 : -1]]
+    for stage, (before, after) in enumerate(itertools.pairwise((spec.widths[-1], *hidden))):
         small, large = sizes[-1 - stage], sizes[-2 - stage]
         padding = (large[0] - 2 * small[0] + 1, large[1] - 2 * small[1] + 1)
-        normalised = stage < len(hidden) - 1
-        up.append(nn.ConvTranspose2d(before, after, 3, 2, 1, output_padding=padding, bias=not normalised))
-        up += [nn.BatchNorm2d(after)] if normalised else []
-        up.append(nn.ReLU(inplace=True) if stage < len(hidden) else nn.Sigmoid())
+        up.append(nn.ConvTranspose2d(before, after, 3, 2, 1, output_padding=padding, bias=False))
+        up += [nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+    share, (rows, columns) = 2**at_once, sizes[at_once]
+    up += [nn.Conv2d((spec.widths[-1], *hidden)[-1], channels * share**2, 3, padding=1), nn.PixelShuffle(share)]
+    up += [_crop(share * rows, share * columns, height, width), nn.Sigmoid()]
     return encoder, nn.Sequential(*up)
+
+
+def _crop(height: int, width: int, to_height: int, to_width: int) -> nn.Module:
+    """Cut rows below and columns to the right that an image of an odd size does not have."""
+    from torch import nn
+
+    return nn.ZeroPad2d((0, to_width - width, 0, to_height - height))
 
 
 def _conv_pool(spec: AutoencoderSpec) -> tuple[nn.Module, nn.Module]:
@@ -148,8 +159,8 @@ def _conv_pool(spec: AutoencoderSpec) -> tuple[nn.Module, nn.Module]:
     ]
     for before, after in itertools.pairwise((*spec.widths[::-1], channels)):
         up += [nn.ConvTranspose2d(before, after, 2, 2), nn.ReLU(inplace=True)]
-    crop = nn.ZeroPad2d((0, width - share * bottom[2], 0, height - share * bottom[1]))  # sizes no multiple of share
-    return encoder, nn.Sequential(*up[:-1], crop, nn.Sigmoid())
+    up[-1:] = [_crop(share * bottom[1], share * bottom[2], height, width), nn.Sigmoid()]
+    return encoder, nn.Sequential(*up)
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -212,8 +223,15 @@ def pick_device(name: str = "auto") -> torch.device:
 class Autoencoder:
     """A trained network, ready for uint8 images on one device.
 
-    Methods take and return NumPy arrays and move whole batches. Batches of different sizes give the
-    same numbers up to float32 rounding.
+    Methods take and return NumPy arrays of any length and work on ``batch_size`` images at once. Batches of
+    different sizes give the same numbers up to float32 rounding.
+
+    Attributes
+    ----------
+    spec : AutoencoderSpec
+    device : torch.device
+    batch_size : int
+        May be set; at first what suits the device: on a CPU what its caches hold, on a GPU much more.
     """
 
     def __init__(self, model: nn.ModuleDict, spec: AutoencoderSpec, device: str = "auto") -> None:
@@ -221,6 +239,9 @@ class Autoencoder:
 
         self.spec = spec
         self.device = pick_device(device)
+        area = spec.preprocessing.height * spec.preprocessing.width
+        on_cpu = self.device.type == "cpu"
+        self.batch_size = min(256, max(16, 2**18 // area)) if on_cpu else min(8192, max(64, 2**22 // area))
         folded = nn.ModuleDict({name: _prepare(part) for name, part in model.eval().items()})
         self._model = on_device(folded, self.device)
 
@@ -230,27 +251,27 @@ class Autoencoder:
         return cls(*load_autoencoder(path), device=device)
 
     @property
-    def batch_size(self) -> int:
-        """Images a batch that suit the device: caches on a CPU, throughput on a GPU."""
-        return 512 if self.device.type == "cpu" else 4096
+    def reading_size(self) -> int:
+        """Images worth reading at once: whole batches, about 16 MB of them."""
+        return self.batch_size * max(1, READ_BYTES // self.spec.preprocessing.pixels // self.batch_size)
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features (n, latent_dim) float32 of images (n, channels, height, width) uint8."""
         import torch
 
         with torch.inference_mode():
-            features: NDArray[np.float32] = self._model["encoder"](self._to_float(images)).cpu().numpy()
-        return features
+            return _joined([self._model["encoder"](inputs) for inputs in self._batches(images)])
 
     def encode_and_score(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Features (n, latent_dim), and the mean squared error per pixel on the [0, 1] scale (n,)."""
         import torch
 
+        features, errors = [], []
         with torch.inference_mode():
-            inputs = self._to_float(images)
-            features = self._model["encoder"](inputs)
-            errors = (self._model["decoder"](features) - inputs).square().mean(dim=(1, 2, 3))
-            return features.cpu().numpy(), errors.cpu().numpy()
+            for inputs in self._batches(images):
+                features.append(self._model["encoder"](inputs))
+                errors.append((self._model["decoder"](features[-1]) - inputs).square().mean(dim=(1, 2, 3)))
+            return _joined(features), _joined(errors)
 
     def decode(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Images (n, channels, height, width) float32 in [0, 1] from features (n, latent_dim)."""
@@ -261,14 +282,23 @@ class Autoencoder:
             images: NDArray[np.float32] = self._model["decoder"](latent).contiguous().cpu().numpy()
         return images
 
-    def _to_float(self, images: NDArray[np.uint8]) -> torch.Tensor:
+    def _batches(self, images: NDArray[np.uint8]) -> Iterator[torch.Tensor]:
         import torch
 
         if images.shape[1:] != self.spec.preprocessing.shape or images.dtype != np.uint8:
             raise ValueError(
                 f"images are {images.dtype} {images.shape[1:]}, the encoder takes uint8 {self.spec.preprocessing.shape}"
             )
-        return to_float(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
+        whole = torch.from_numpy(np.ascontiguousarray(images))
+        for start in range(0, len(whole), self.batch_size):
+            yield to_float(whole[start : start + self.batch_size].to(self.device))
+
+
+def _joined(parts: list[torch.Tensor]) -> NDArray[np.float32]:
+    import torch
+
+    joined: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
+    return joined
 
 
 def on_device(model: nn.ModuleDict, device: torch.device) -> nn.ModuleDict:
@@ -297,30 +327,4 @@ def _prepare(layers: nn.Module) -> nn.Sequential:
             before: Any = prepared.pop()
             layer = fuse_conv_bn_eval(before, layer, transpose=isinstance(before, nn.ConvTranspose2d))
         prepared.append(layer)
-    for place, layer in enumerate(prepared):
-        if isinstance(layer, nn.ConvTranspose2d) and layer.kernel_size == (3, 3) and layer.out_channels <= 3:
-            prepared[place] = _as_subpixels(layer)
     return nn.Sequential(*prepared)
-
-
-def _as_subpixels(layer: nn.ConvTranspose2d) -> nn.Sequential:
-    """A 3×3 transposed convolution of stride 2 as a 2×2 convolution to four sub-pixels.
-
-    With few output channels the transposed one leaves a CPU idle; this takes half the time. Along each
-    axis, output 2m is the middle tap at input m; output 2m + 1 the last tap at m plus the first at m + 1.
-    """
-    import torch
-    from torch import nn
-
-    taps = torch.zeros(2, 2, 3)  # (sub-pixel, input m or m + 1, tap)
-    taps[0, 0, 1] = taps[1, 0, 2] = taps[1, 1, 0] = 1
-    with torch.no_grad():
-        weight = torch.einsum("ioyx,apy,bqx->oabipq", layer.weight, taps, taps)
-        outputs, inputs = layer.out_channels, layer.in_channels
-        convolution = nn.Conv2d(inputs, 4 * outputs, 2)
-        convolution.weight.copy_(weight.reshape(4 * outputs, inputs, 2, 2))
-        bias = layer.bias if layer.bias is not None else torch.zeros(outputs)
-        convolution.bias = nn.Parameter(bias.repeat_interleave(4))
-    odd = [1 - int(p) for p in layer.output_padding]
-    crop = nn.ZeroPad2d((0, -odd[1], 0, -odd[0]))
-    return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), convolution, nn.PixelShuffle(2), crop)

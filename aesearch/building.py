@@ -128,7 +128,6 @@ def fill_store(
     autoencoder: Autoencoder,
     *,
     encoder_fingerprint: str,
-    batch_size: int | None = None,
     progress: bool = False,
 ) -> Extraction:
     """Encode every image of a source into the collection's store, and list what gave no image."""
@@ -138,7 +137,6 @@ def fill_store(
         autoencoder,
         folder / FEATURES,
         encoder_fingerprint=encoder_fingerprint,
-        batch_size=batch_size,
         progress=progress,
     )
     store = Store(folder / FEATURES)

@@ -163,13 +163,18 @@ class Collection:
         self._forget()
 
     def extract(self, source: Source | None = None, *, batch_size: int | None = None) -> Extraction:
-        """Fill the store with the features of every image of a source; an interrupted run is continued."""
+        """Fill the store with the features of every image of a source; an interrupted run is continued.
+
+        ``batch_size`` is how many images are encoded at once, by default what suits the device; it shows in
+        the last bits of the features at most.
+        """
+        if batch_size:
+            self.autoencoder.batch_size = batch_size
         extraction = fill_store(
             self.manifest,
             source or self.source,
             self.autoencoder,
             encoder_fingerprint=self._encoder_fingerprint(),
-            batch_size=batch_size,
             progress=self.progress,
         )
         self._forget()
@@ -326,9 +331,7 @@ class Collection:
 
     def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """Features (n, dim) float32 of images from anywhere; see `query` for what an image may be."""
-        batch = self._decode(images)
-        size = self.autoencoder.batch_size
-        return np.concatenate([self.autoencoder.encode(batch[s : s + size]) for s in range(0, len(batch), size)])
+        return self.autoencoder.encode(self._decode(images))
 
     def _decode(self, images: Sequence[ImageLike]) -> NDArray[np.uint8]:
         preprocessing = self.autoencoder.spec.preprocessing
@@ -392,7 +395,7 @@ class Collection:
         """Reconstruction errors of a source's readable images, and their positions."""
         from tqdm.auto import tqdm
 
-        groups = in_order(0, len(source), self.autoencoder.batch_size)
+        groups = in_order(0, len(source), self.autoencoder.reading_size)
         scores, places, skipped = [], [], list(source.listing_skips)
         with tqdm(
             total=len(source), desc="score", unit="img", unit_scale=True, disable=None if self.progress else True

@@ -43,7 +43,6 @@ def extract_features(
     path: Path,
     *,
     encoder_fingerprint: str,
-    batch_size: int | None = None,
     progress: bool = False,
 ) -> Extraction:
     """Encode every image of a source into a store; an interrupted run is continued.
@@ -54,8 +53,6 @@ def extract_features(
         The store; it appears when it is complete.
     encoder_fingerprint : str
         Kept in the store: features of one encoder are never searched with another.
-    batch_size : int, optional
-        By default what suits the device. Features do not depend on it beyond float32 rounding.
 
     Raises
     ------
@@ -64,8 +61,11 @@ def extract_features(
     """
     from tqdm.auto import tqdm
 
-    batch_size = batch_size or autoencoder.batch_size
-    identity = {"encoder": encoder_fingerprint, "source": source.fingerprint, "batch_size": batch_size}
+    identity = {
+        "encoder": encoder_fingerprint,
+        "source": source.fingerprint,
+        "batch_size": autoencoder.batch_size,  # it shows in the last bits of the features
+    }
     attributes = {"encoder_fingerprint": encoder_fingerprint, "source": source.name}
     with StoreWriter(path, autoencoder.spec.latent_dim, identity, attributes) as writer:
         resumed_at, started = writer.next_position, time.perf_counter()
@@ -77,11 +77,11 @@ def extract_features(
             unit_scale=True,
             disable=None if progress else True,
         ) as bar:
-            groups = in_order(resumed_at, len(source), batch_size)
+            groups = in_order(resumed_at, len(source), autoencoder.reading_size)
             for group, encoded in zip(groups, encode_source(source, autoencoder, groups), strict=True):
                 stop = int(group[-1]) + 1
                 skipped = [(source.ids[p], reason) for p, reason in encoded.batch.skipped]
-                if stop <= batch_size:
+                if group[0] == 0:
                     skipped = source.listing_skips + skipped
                 writer.append(_columns(source, encoded), skipped, stop)
                 bar.update(stop - bar.n)
@@ -102,7 +102,7 @@ def _columns(source: Source, encoded: Encoded) -> dict[str, object]:
         "id": [source.ids[p] for p in positions],
         "label": [source.labels[p] for p in positions],
         "split": [source.splits[p] for p in positions],
-        "content_hash": encoded.batch.hashes,
+        "content_hash": list(encoded.batch.hashes),
     }
 
 

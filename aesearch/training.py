@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 LOSSES = ("mse", "bce")
 
 TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
-FEWEST_EPOCHS, MOST_EPOCHS = 20, 100
+FEWEST_EPOCHS, MOST_EPOCHS = 30, 100
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
 WARM_UP_SHARE = 0.1
 

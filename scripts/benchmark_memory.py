@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-SIDE, BATCH = 64, 256
+SIDE = 64
 
 
 def write_images(path: Path, rows: int) -> None:
@@ -40,7 +40,7 @@ def extract(path: Path) -> None:
     spec = AutoencoderSpec("conv", 64, (8, 16, 32, 64), Preprocessing(SIDE, SIDE, 3))
     autoencoder = Autoencoder(build_autoencoder(spec), spec)
     source = open_source(str(path))
-    extract_features(source, autoencoder, path.with_suffix(".h5"), encoder_fingerprint="memory", batch_size=BATCH)
+    extract_features(source, autoencoder, path.with_suffix(".h5"), encoder_fingerprint="memory")
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
@@ -54,7 +54,7 @@ def main() -> None:
         return extract(options.child)
     from measuring import print_circumstances
 
-    print_circumstances(rows=f"{options.rows:,} and {10 * options.rows:,}", batch=BATCH, seed=0)
+    print_circumstances(rows=f"{options.rows:,} and {10 * options.rows:,}", seed=0)
     peaks = []
     for rows in (options.rows, 10 * options.rows):
         with tempfile.TemporaryDirectory() as folder:

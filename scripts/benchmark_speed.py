@@ -87,7 +87,7 @@ def tutorial_extraction(
 
 def our_features(source: Source, autoencoder: Autoencoder) -> None:
     """Features alone, in memory."""
-    groups = in_order(0, len(source), autoencoder.batch_size)
+    groups = in_order(0, len(source), autoencoder.reading_size)
     batches = read_batches(source, autoencoder.spec.preprocessing, groups)
     np.concatenate([autoencoder.encode(batch.images) for batch in batches])
 

@@ -189,5 +189,5 @@ def test_options_survive_json():
 def test_small_collections_get_more_epochs_and_smaller_batches():
     few, many = TrainingOptions().resolved(100), TrainingOptions().resolved(60_000)
     assert (few.batch_size, few.epochs) == (16, 100)
-    assert (many.batch_size, many.epochs) == (128, 20)
+    assert (many.batch_size, many.epochs) == (128, 30)
     assert np.isscalar(TrainingOptions(epochs=3).resolved(100).epochs)
