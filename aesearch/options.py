@@ -62,7 +62,7 @@ InvarianceOption = Annotated[
 ]
 LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default="mse")]
 EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Passes over the images.", show_default="20 to 100, by number of images")
+    int | None, typer.Option(min=1, help="Passes over the images.", show_default="30 to 100, by number of images")
 ]
 BatchOption = Annotated[
     int | None, typer.Option(min=1, help="Images a training step.", show_default="128, less for few images")
