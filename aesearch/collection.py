@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,28 +20,19 @@ from aesearch.batches import in_order
 from aesearch.building import CHECKPOINT, ENCODER, FEATURES, fill_store, train_encoder
 from aesearch.clusters import Clustering
 from aesearch.clusters import cluster as cluster_features
-from aesearch.decoding import (
-    Preprocessing,
-    UnreadableImageError,
-    decode,
-    fit,
-)
+from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
 from aesearch.extraction import Extraction, encode_source
 from aesearch.index import IndexOptions, SearchIndex, build_index, describe_figures, load_index
 from aesearch.manifest import Manifest, plain
 from aesearch.opening import open_source
+from aesearch.pictures import ImageLike, read_image, read_pictures
 from aesearch.probe import LinearProbe, ProbeResult
 from aesearch.probe import probe as probe_features
 from aesearch.projection import Projection, project
-from aesearch.sources import Source, read_file
+from aesearch.sources import Source
 from aesearch.store import Store
 from aesearch.training import TrainingOptions
-
-if TYPE_CHECKING:
-    import os
-
-    ImageLike = str | os.PathLike[str] | NDArray[np.uint8]
 
 logger = logging.getLogger(__name__)
 
@@ -335,7 +326,7 @@ class Collection:
 
     def _decode(self, images: Sequence[ImageLike]) -> NDArray[np.uint8]:
         preprocessing = self.autoencoder.spec.preprocessing
-        return np.stack([_decode_one(image, preprocessing) for image in images])
+        return np.stack([read_image(image, preprocessing) for image in images])
 
     def _search(self, features: NDArray[np.float32], names: list[str], k: int) -> list[Hits]:
         rows, distances = self.index.search(features, min(k, self.store.rows))
@@ -546,7 +537,7 @@ class Collection:
     def look_at(self, images: Sequence[ImageLike]) -> list[NDArray[np.uint8]]:
         """Images from anywhere, as `pictures` gives those of rows."""
         preprocessing = self.display_preprocessing()
-        return [_decode_one(image, preprocessing) for image in images]
+        return [read_image(image, preprocessing) for image in images]
 
     def display_preprocessing(self) -> Preprocessing:
         """As the encoder's, but in the images' own median size, up to 160 pixels."""
@@ -595,30 +586,6 @@ class Collection:
             "index": {**index["figures"], "metric": index["parameters"]["metric"]} if index else None,
             "artifacts": artifacts,
         }
-
-
-def read_pictures(source: Source, positions: Sequence[int], preprocessing: Preprocessing) -> list[NDArray[np.uint8]]:
-    """Images at those positions, a blank for -1 and for what cannot be read any more."""
-    blank = np.full(preprocessing.shape, 230, dtype=np.uint8)
-    wanted = np.array(sorted({p for p in positions if p >= 0}), dtype=np.int64)
-    batch = source.read(wanted, preprocessing) if len(wanted) else None
-    found = dict(zip(batch.positions.tolist(), batch.images, strict=True)) if batch else {}
-    return [found.get(p, blank) for p in positions]
-
-
-def _decode_one(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-            raise AesearchError(
-                f"an array image is uint8 (height, width[, 1, 3 or 4]), not {image.dtype} {image.shape}"
-            )
-        return fit(Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image), preprocessing)
-    try:
-        return decode(read_file(Path(image)), preprocessing)
-    except UnreadableImageError as error:
-        raise AesearchError(f"{image}: {error}") from None
 
 
 def _check_k(k: int) -> None:

@@ -13,7 +13,7 @@ PACKAGE = Path(aesearch.__file__).parent
 # High to low; a module imports only what stands below it.
 ORDER = (
     "__main__", "cli", "options", "report", "collection", "answers", "building", "examination", "training",
-    "extraction", "invariance", "batches", "opening", "sources", "clusters", "projection", "probe", "index",
+    "extraction", "invariance", "batches", "opening", "pictures", "sources", "clusters", "projection", "probe", "index",
     "anomalies", "export", "store", "figures", "autoencoders", "decoding", "manifest", "distances", "atomic",
     "errors", "__init__",
 )  # fmt: skip

@@ -1,0 +1,47 @@
+"""Single images as an encoder or a person wants them: from a file, an array, or a place in a source."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.decoding import Preprocessing, UnreadableImageError, decode, fit
+from aesearch.errors import AesearchError
+from aesearch.sources import Source, read_file
+
+ImageLike = str | os.PathLike[str] | NDArray[np.uint8]
+
+
+def read_image(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """One image (channels, height, width) uint8 of a file's path or a uint8 array (height, width[, 1, 3 or 4]).
+
+    Raises
+    ------
+    AesearchError
+        The file gives no image, or the array is not one.
+    """
+    from PIL import Image
+
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+            raise AesearchError(
+                f"an array image is uint8 (height, width[, 1, 3 or 4]), not {image.dtype} {image.shape}"
+            )
+        return fit(Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image), preprocessing)
+    try:
+        return decode(read_file(Path(image)), preprocessing)
+    except UnreadableImageError as error:
+        raise AesearchError(f"{image}: {error}") from None
+
+
+def read_pictures(source: Source, positions: Sequence[int], preprocessing: Preprocessing) -> list[NDArray[np.uint8]]:
+    """Images at those positions, a blank for -1 and for what cannot be read any more."""
+    blank = np.full(preprocessing.shape, 230, dtype=np.uint8)
+    wanted = np.array(sorted({p for p in positions if p >= 0}), dtype=np.int64)
+    batch = source.read(wanted, preprocessing) if len(wanted) else None
+    found = dict(zip(batch.positions.tolist(), batch.images, strict=True)) if batch else {}
+    return [found.get(p, blank) for p in positions]
