@@ -145,6 +145,20 @@ def draw_history(epochs: Sequence[int], train: Sequence[float], held_out: Sequen
     return figure
 
 
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>html, body {{ height: 100%; margin: 0; overflow: hidden; }}</style>
+</head>
+<body>
+{plot}
+</body>
+</html>
+"""
+
+
 @dataclass(frozen=True, eq=False)
 class MapDisplay:
     """A map to draw.
@@ -235,8 +249,10 @@ class MapDisplay:
             figure.update_yaxes(scaleanchor="x")
         buttons = FLAT_BUTTONS if flat else DEEP_BUTTONS
         config = {"scrollZoom": True, "displaylogo": False, "modeBarButtons": [buttons]}
-        page = figure.to_html(include_plotlyjs=True, include_mathjax=False, config=config, default_height="97%")
-        return str(page)
+        plot = figure.to_html(
+            include_plotlyjs=True, include_mathjax=False, config=config, full_html=False, default_height="100%"
+        )
+        return PAGE.format(title=html.escape(self.title), plot=plot)
 
 
 def _natural(name: str) -> tuple[int, float, str]:
