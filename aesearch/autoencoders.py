@@ -1,21 +1,17 @@
-"""The architectures, by name; how an autoencoder is saved and loaded."""
+"""A network at work: saved and loaded, on a device, from images to features and back."""
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import json
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aesearch.architectures import AutoencoderSpec, build_autoencoder
 from aesearch.atomic import replacing
-from aesearch.decoding import Preprocessing, halvings
 from aesearch.errors import AesearchError, CollectionNotFoundError
 
 if TYPE_CHECKING:
@@ -24,148 +20,6 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 READ_BYTES = 2**24
-ARCHITECTURES = ("conv", "conv-pool")
-FIRST_WIDTH, LAST_WIDTH = 16, 64
-
-
-@dataclass(frozen=True)
-class AutoencoderSpec:
-    """Everything that says which network it is; stored as JSON beside the weights.
-
-    Attributes
-    ----------
-    arch : str
-        One of ``ARCHITECTURES``.
-    latent_dim : int
-        Numbers in one feature vector.
-    widths : tuple of int
-        Channels after each halving of the image, first to last.
-    preprocessing : Preprocessing
-        What every image goes through first.
-    """
-
-    arch: str
-    latent_dim: int
-    widths: tuple[int, ...]
-    preprocessing: Preprocessing
-
-    def __post_init__(self) -> None:
-        if self.arch not in ARCHITECTURES:
-            raise AesearchError(f"no architecture {self.arch!r}; there is: {', '.join(ARCHITECTURES)}")
-        if self.latent_dim < 1 or not self.widths or min(self.widths) < 1:
-            raise AesearchError(f"latent size {self.latent_dim} and widths {self.widths} must be 1 or more")
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionary for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> AutoencoderSpec:
-        """Read back what `to_json` wrote."""
-        return cls(
-            arch=document["arch"],
-            latent_dim=document["latent_dim"],
-            widths=tuple(document["widths"]),
-            preprocessing=Preprocessing(**document["preprocessing"]),
-        )
-
-
-def default_latent_dim(preprocessing: Preprocessing) -> int:
-    """64, or less for tiny images: half the pixels, as a power of two."""
-    return int(2 ** round(math.log2(min(64, max(2, preprocessing.pixels / 2)))))
-
-
-def default_widths(arch: str, preprocessing: Preprocessing) -> tuple[int, ...]:
-    """16, 32, 64, 64, … channels for ``conv``, one for each halving down to about 4×4."""
-    if arch == "conv-pool":
-        return 16, 32
-    stages = halvings(preprocessing.height, preprocessing.width)
-    return (*(min(FIRST_WIDTH * 2**i, LAST_WIDTH) for i in range(stages - 1)), LAST_WIDTH)
-
-
-def build_autoencoder(spec: AutoencoderSpec) -> nn.ModuleDict:
-    """Make the network, its weights drawn from torch's global generator.
-
-    Returns
-    -------
-    nn.ModuleDict
-        With ``encoder``: (n, c, h, w) float32 in [0, 1] to (n, latent_dim), and ``decoder``: back again.
-    """
-    from torch import nn
-
-    encoder, decoder = {"conv": _conv, "conv-pool": _conv_pool}[spec.arch](spec)
-    return nn.ModuleDict({"encoder": encoder, "decoder": decoder})
-
-
-def _conv(spec: AutoencoderSpec) -> tuple[nn.Module, nn.Module]:
-    """Stride-2 3×3 convolutions with batch norm, one linear layer to the latent; back with half the channels.
-
-    The last two halvings are undone at once, as sub-pixels (Shi et al. 2016): on a CPU transposed
-    convolutions to few channels and batch norm of the largest maps would take most of the time.
-    """
-    from torch import nn
-
-    channels, height, width = spec.preprocessing.shape
-    sizes = [(height, width)]
-    for _ in spec.widths:
-        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-    bottom = (spec.widths[-1], *sizes[-1])
-
-    down: list[nn.Module] = [nn.Conv2d(channels, spec.widths[0], 3, 2, 1), nn.ReLU(inplace=True)]
-    for before, after in itertools.pairwise(spec.widths):
-        down += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-    encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(bottom), spec.latent_dim))
-
-    up: list[nn.Module] = [
-        nn.Linear(spec.latent_dim, math.prod(bottom)),
-        nn.Unflatten(1, bottom),
-        nn.ReLU(inplace=True),
-    ]
-    at_once = min(2, len(spec.widths))
-    hidden = [max(8, w // 2) for w in spec.widths[-2 : at_once - 2 : -1]]
-    for stage, (before, after) in enumerate(itertools.pairwise((spec.widths[-1], *hidden))):
-        small, large = sizes[-1 - stage], sizes[-2 - stage]
-        padding = (large[0] - 2 * small[0] + 1, large[1] - 2 * small[1] + 1)
-        up.append(nn.ConvTranspose2d(before, after, 3, 2, 1, output_padding=padding, bias=False))
-        up += [nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-    share, (rows, columns) = 2**at_once, sizes[at_once]
-    up += [nn.Conv2d((spec.widths[-1], *hidden)[-1], channels * share**2, 3, padding=1), nn.PixelShuffle(share)]
-    up += [_crop(share * rows, share * columns, height, width), nn.Sigmoid()]
-    return encoder, nn.Sequential(*up)
-
-
-def _crop(height: int, width: int, to_height: int, to_width: int) -> nn.Module:
-    """Cut rows below and columns to the right that an image of an odd size does not have."""
-    from torch import nn
-
-    return nn.ZeroPad2d((0, to_width - width, 0, to_height - height))
-
-
-def _conv_pool(spec: AutoencoderSpec) -> tuple[nn.Module, nn.Module]:
-    """Build the network of most tutorials: 3×3 convolutions, max pooling, a linear layer with ReLU; mirrored back."""
-    from torch import nn
-
-    channels, height, width = spec.preprocessing.shape
-    down: list[nn.Module] = []
-    for before, after in itertools.pairwise((channels, *spec.widths)):
-        down += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2, ceil_mode=True)]
-    share = 2 ** len(spec.widths)
-    bottom = (spec.widths[-1], math.ceil(height / share), math.ceil(width / share))
-    encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(math.prod(bottom), spec.latent_dim), nn.ReLU(inplace=True))
-    up: list[nn.Module] = [
-        nn.Linear(spec.latent_dim, math.prod(bottom)),
-        nn.ReLU(inplace=True),
-        nn.Unflatten(1, bottom),
-    ]
-    for before, after in itertools.pairwise((*spec.widths[::-1], channels)):
-        up += [nn.ConvTranspose2d(before, after, 2, 2), nn.ReLU(inplace=True)]
-    up[-1:] = [_crop(share * bottom[1], share * bottom[2], height, width), nn.Sigmoid()]
-    return encoder, nn.Sequential(*up)
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Trainable numbers in the network."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def save_autoencoder(path: Path, model: nn.ModuleDict, spec: AutoencoderSpec) -> None:
@@ -279,7 +133,7 @@ class Autoencoder:
 
         with torch.inference_mode():
             latent = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)).to(self.device)
-            images: NDArray[np.float32] = self._model["decoder"](latent).contiguous().cpu().numpy()
+            images: NDArray[np.float32] = self._model["decoder"](latent).clamp(0, 1).contiguous().cpu().numpy()
         return images
 
     def _batches(self, images: NDArray[np.uint8]) -> Iterator[torch.Tensor]:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aesearch.architectures import AutoencoderSpec
 from aesearch.atomic import replacing
-from aesearch.autoencoders import Autoencoder, AutoencoderSpec, default_latent_dim, default_widths, save_autoencoder
+from aesearch.autoencoders import Autoencoder, save_autoencoder
 from aesearch.batches import LoadedImages, load, load_or_stream
 from aesearch.decoding import Preprocessing, choose_preprocessing
 from aesearch.errors import AesearchError
@@ -57,18 +58,14 @@ def train_encoder(
     """
     folder = manifest.folder
     preprocessing, native = _choose_input(source, options)
-    spec = AutoencoderSpec(
-        options.arch,
-        options.latent_dim or default_latent_dim(preprocessing),
-        options.widths or default_widths(options.arch, preprocessing),
-        preprocessing,
-    )
+    spec = AutoencoderSpec.choose(options.arch, preprocessing, options.latent_dim, options.widths, options.output)
     positions, held_out_positions = _divide(source, options.seed)
     most = max(1, min(SAMPLE_IMAGES, SAMPLE_MEMORY // preprocessing.pixels))
     held_out = load(source, held_out_positions[:most], preprocessing)
     images = load_or_stream(source, positions, preprocessing, memory=IMAGE_MEMORY, progress=progress)
     sample = images.array[:most] if isinstance(images, LoadedImages) else load(source, positions[:most], preprocessing)
-    described = (f"{len(images):,}", preprocessing, spec.latent_dim, options.invariance)
+    recipe = options.recipe(len(images))
+    described = (f"{len(images):,}", preprocessing, spec.latent_dim, recipe.invariance)
     logger.info("training on %s images as %s, %d latent numbers, invariance %s", *described)
     manifest.training = {"source": source.opening, "options": plain(options.to_json())}
     manifest.save()
@@ -85,7 +82,7 @@ def train_encoder(
             folder / HISTORY, [f.name for f in dataclasses.fields(Epoch)], map(dataclasses.astuple, history)
         ),
     )
-    _draw_curve(folder / CURVE, training.history, options.loss)
+    _draw_curve(folder / CURVE, training.history, recipe.loss)
     figures = training.figures | examine(training, sample, held_out)
     save_autoencoder(folder / ENCODER, training.model, spec)
     manifest.training = None
@@ -97,8 +94,7 @@ def train_encoder(
         parameters={
             "options": plain(options.to_json()),
             "spec": plain(spec.to_json()),
-            "epochs": training.options.epochs,
-            "batch_size": training.options.batch_size,
+            "recipe": plain(dataclasses.asdict(training.recipe)),
         },
         figures=figures,
         source=source.opening,

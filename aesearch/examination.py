@@ -41,7 +41,7 @@ def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.
     latents = []
     with torch.inference_mode():
         encoder, decoder = training.model["encoder"], training.model["decoder"]
-        for inputs, targets in held_out_batches(held_out, training.options.invariance, device):
+        for inputs, targets in held_out_batches(held_out, training.recipe.invariance, device):
             latents.append(encoder(targets))
             squared["reconstruction"] += float((decoder(latents[-1]) - targets).square().sum())
             squared["task"] += float((decoder(encoder(inputs)) - targets).square().sum())
@@ -73,7 +73,7 @@ def _warn(training: Training, dead: int, task: float, pca_task: float | None) ->
             "it reconstructs worse (%.5f) than PCA of its own size (%.5f): train longer, --epochs %d or more",
             task,
             pca_task,
-            2 * (training.options.epochs or 1),
+            2 * training.recipe.epochs,
         )
 
 

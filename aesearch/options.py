@@ -35,7 +35,12 @@ SaveOption = Annotated[Path | None, typer.Option(help="Also draw the answer as a
 
 # Options of training are None unless given: what is not said is chosen from the data.
 ArchOption = Annotated[
-    str | None, typer.Option(help="conv, or conv-pool: the network of most tutorials.", show_default="conv")
+    str | None,
+    typer.Option(
+        help="conv; or a well-known network, trained as its source trains it: conv-pool, conv-stride, conv-spatial, "
+        "mlp, linear.",
+        show_default="conv",
+    ),
 ]
 LatentOption = Annotated[
     int | None, typer.Option(min=1, help="Numbers in a feature vector.", show_default="64, less for tiny images")
@@ -49,7 +54,10 @@ SizeOption = Annotated[
 ]
 WidthsOption = Annotated[
     str | None,
-    typer.Option(help="Channels after each halving, like 16,32,96.", show_default="16,32,…,96 down to about 4x4"),
+    typer.Option(
+        help="Channels (mlp: units) of the encoder's stages, like 16,32,96.",
+        show_default="16,32,64,64,… down to about 4x4",
+    ),
 ]
 ChannelsOption = Annotated[int | None, typer.Option(help="1 grey, 3 colour.", show_default="from the images")]
 InvarianceOption = Annotated[
@@ -60,6 +68,14 @@ InvarianceOption = Annotated[
         show_default="strong",
     ),
 ]
+OutputOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What the decoder ends with: sigmoid, tanh (the network works on [-1, 1]), identity.",
+        show_default="sigmoid",
+    ),
+]
+OptimizerOption = Annotated[str | None, typer.Option(help="adam or adamw.", show_default="adam")]
 LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default="mse")]
 EpochsOption = Annotated[
     int | None, typer.Option(min=1, help="Passes over the images.", show_default="30 to 100, by number of images")

@@ -16,11 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.atomic import replacing
-from aesearch.autoencoders import (
+from aesearch.architectures import (
+    OUTPUTS,
     AutoencoderSpec,
+    Recipe,
+    architecture,
     build_autoencoder,
     count_parameters,
+)
+from aesearch.atomic import replacing
+from aesearch.autoencoders import (
     on_device,
     pick_device,
     to_float,
@@ -35,7 +40,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOSSES = ("mse", "bce")
+LOSSES, OPTIMIZERS = ("mse", "bce"), ("adam", "adamw")
+WEIGHT_DECAY = 1e-5  # of adamw
 
 TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
 FEWEST_EPOCHS, MOST_EPOCHS = 30, 100
@@ -45,7 +51,7 @@ WARM_UP_SHARE = 0.1
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How an autoencoder is trained. ``None`` means chosen from the data.
+    """How an autoencoder is trained. ``None`` means as the architecture's source does, or chosen from the data.
 
     Attributes
     ----------
@@ -58,12 +64,16 @@ class TrainingOptions:
     invariance : {"none", "light", "strong"}
         Which random rotation, shift, scale and shear the network learns to undo. ``none`` trains it
         to reconstruct what it is given.
+    output : {"sigmoid", "tanh", "identity"}
+        What the decoder ends with; with ``tanh`` the network works on [-1, 1].
     loss : {"mse", "bce"}
         Mean squared error, or binary cross-entropy on [0, 1] pixels.
+    optimizer : {"adam", "adamw"}
+        ``adamw``: with a weight decay of 1e-5.
     epochs, batch_size : int
         Passes over the images; images a step.
     learning_rate : float
-        Peak of the one-cycle schedule (Smith & Topin 2019) for Adam.
+        With ``conv`` the peak of a one-cycle schedule (Smith & Topin 2019), else constant.
     seed : int
         Same seed, machine and number of threads: same weights, bit for bit, on a CPU.
     """
@@ -73,23 +83,27 @@ class TrainingOptions:
     widths: tuple[int, ...] | None = None
     image_size: tuple[int, ...] | None = None
     channels: int | None = None
-    invariance: str = "strong"
-    loss: str = "mse"
+    output: str | None = None
+    invariance: str | None = None
+    loss: str | None = None
+    optimizer: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
-    learning_rate: float = 3e-3
+    learning_rate: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in (("loss", LOSSES), ("invariance", tuple(INVARIANCES))):
-            if getattr(self, name) not in allowed:
+        architecture(self.arch)
+        choices = {"loss": LOSSES, "invariance": tuple(INVARIANCES), "optimizer": OPTIMIZERS, "output": OUTPUTS}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in (None, *allowed):
                 raise AesearchError(f"{name} {getattr(self, name)!r} is not one of {', '.join(allowed)}")
         if self.channels not in (None, 1, 3):
             raise AesearchError(f"channels must be 1 or 3, not {self.channels}")
         for name in ("latent_dim", "epochs", "batch_size"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise AesearchError(f"{name.replace('_', '-')} must be 1 or more, not {value}")
-        if not 0 < self.learning_rate < math.inf:
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise AesearchError(f"learning rate must be above 0, not {self.learning_rate}")
 
     def to_json(self) -> dict[str, Any]:
@@ -102,11 +116,15 @@ class TrainingOptions:
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in document.items()}
         return cls(**values)
 
-    def resolved(self, rows: int) -> TrainingOptions:
-        """Return the options with batch size and epochs settled for that many training images."""
-        batch = self.batch_size or min(128, max(16, rows // 16))
-        epochs = self.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(TARGET_STEPS / math.ceil(rows / batch))))
-        return dataclasses.replace(self, batch_size=batch, epochs=epochs)
+    def recipe(self, rows: int) -> Recipe:
+        """Settle everything, for that many training images."""
+        own = architecture(self.arch).recipe
+        given = {f.name: getattr(self, f.name, None) for f in dataclasses.fields(Recipe)}
+        recipe = dataclasses.replace(own, **{name: value for name, value in given.items() if value is not None})
+        batch = recipe.batch_size or min(128, max(16, rows // 16))
+        enough = math.ceil(TARGET_STEPS / math.ceil(rows / batch))
+        epochs = recipe.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, enough))
+        return dataclasses.replace(recipe, batch_size=batch, epochs=epochs)
 
 
 @dataclass(frozen=True)
@@ -126,7 +144,7 @@ class Training:
 
     model: nn.ModuleDict
     spec: AutoencoderSpec
-    options: TrainingOptions
+    recipe: Recipe
     history: list[Epoch]
     figures: dict[str, Any] = field(default_factory=dict)
 
@@ -174,34 +192,37 @@ def train_autoencoder(
     import torch
     from tqdm.auto import tqdm
 
-    options = options.resolved(len(images))
-    assert options.epochs and options.batch_size
+    recipe = options.recipe(len(images))
+    if recipe.loss == "bce" and spec.output == "identity":
+        raise AesearchError(f"--loss bce needs an output between 0 and 1, {spec.arch} gives any number: --loss mse")
     chosen = pick_device(device)
     torch.manual_seed(options.seed)
     model = on_device(build_autoencoder(spec), chosen)
-    optimizer = torch.optim.Adam(model.parameters(), fused=chosen.type != "mps")
+    optimizer = _optimizer(model, recipe.optimizer, chosen)
     state = _State(model, optimizer)
+    identity = _identity(spec, recipe, options.seed)
     if resume:
-        state.load(checkpoint, spec, options)
+        state.load(checkpoint, identity)
     resident = _resident(images, chosen)
-    steps = math.ceil(len(images) / options.batch_size)
+    steps = math.ceil(len(images) / recipe.batch_size)
     started = time.perf_counter()
     with tqdm(
-        total=options.epochs * len(images),
+        total=recipe.epochs * len(images),
         initial=len(state.history) * len(images),
         unit="img",
         unit_scale=True,
         desc="train",
         disable=None if progress else True,
     ) as bar:
-        for epoch in range(len(state.history) + 1, options.epochs + 1):
+        for epoch in range(len(state.history) + 1, recipe.epochs + 1):
             total, seen, epoch_started = torch.zeros((), device=chosen), 0, time.perf_counter()
             model.train()
-            for step, (inputs, targets) in enumerate(_batches(images, resident, options, epoch, chosen)):
-                rate = _one_cycle(((epoch - 1) * steps + step) / (options.epochs * steps)) * options.learning_rate
+            seed = options.seed * 1_000_003 + epoch  # by epoch alone: a resumed run sees what an undisturbed one would
+            for step, (inputs, targets) in enumerate(_batches(images, resident, recipe, seed, chosen)):
+                rate = _rate(recipe, ((epoch - 1) * steps + step) / (recipe.epochs * steps))
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                loss = _loss(model, inputs, targets, options.loss)
+                loss = _loss(model, inputs, targets, recipe.loss)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -212,16 +233,14 @@ def train_autoencoder(
             if not math.isfinite(train_loss):
                 raise AesearchError(
                     f"the loss is no longer a number in epoch {epoch}: "
-                    f"train again with a lower --learning-rate (now {options.learning_rate:g})"
+                    f"train again with a lower --learning-rate (now {recipe.learning_rate:g})"
                 )
             speed = seen / (time.perf_counter() - epoch_started)
-            held_out_loss = _evaluate(model, held_out, options, chosen)
+            held_out_loss = _evaluate(model, held_out, recipe, chosen)
             state.add(Epoch(epoch, train_loss, held_out_loss, rate, speed))
-            bar.set_postfix(
-                epoch=f"{epoch}/{options.epochs}", loss=f"{train_loss:.5f}", held_out=f"{held_out_loss:.5f}"
-            )
+            bar.set_postfix(epoch=f"{epoch}/{recipe.epochs}", loss=f"{train_loss:.5f}", held_out=f"{held_out_loss:.5f}")
             if checkpoint is not None:
-                state.save(checkpoint, spec, options)
+                state.save(checkpoint, identity)
             if on_epoch is not None:
                 on_epoch(state.history)
     model.load_state_dict(state.best)
@@ -235,29 +254,39 @@ def train_autoencoder(
         "images_per_second": round(float(np.median([e.images_per_second for e in state.history])), 1),
         "device": chosen.type,
     }
-    return Training(model, spec, options, state.history, figures)
+    return Training(model, spec, recipe, state.history, figures)
 
 
-def _one_cycle(done: float) -> float:
-    """Share of the peak learning rate after a share of the steps: cosine up from 1/25, cosine down to 0."""
+def _optimizer(model: nn.ModuleDict, name: str, device: torch.device) -> torch.optim.Adam:
+    import torch
+
+    fused = device.type != "mps"
+    if name == "adamw":
+        return torch.optim.AdamW(model.parameters(), weight_decay=WEIGHT_DECAY, fused=fused)
+    return torch.optim.Adam(model.parameters(), fused=fused)
+
+
+def _rate(recipe: Recipe, done: float) -> float:
+    """Learning rate after a share of the steps; one-cycle: cosine up from 1/25, cosine down to 0."""
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
     if done < WARM_UP_SHARE:
-        return 0.04 + 0.96 * (1 - math.cos(math.pi * done / WARM_UP_SHARE)) / 2
-    return (1 + math.cos(math.pi * (done - WARM_UP_SHARE) / (1 - WARM_UP_SHARE))) / 2
+        return recipe.learning_rate * (0.04 + 0.96 * (1 - math.cos(math.pi * done / WARM_UP_SHARE)) / 2)
+    return recipe.learning_rate * (1 + math.cos(math.pi * (done - WARM_UP_SHARE) / (1 - WARM_UP_SHARE))) / 2
 
 
 def _batches(
-    images: Images, resident: torch.Tensor | None, options: TrainingOptions, epoch: int, device: torch.device
+    images: Images, resident: torch.Tensor | None, recipe: Recipe, seed: int, device: torch.device
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Shuffle by (seed, epoch) alone, so that a resumed run sees what an undisturbed one would."""
+    """Yield the shuffled (inputs, targets) of one epoch."""
     import torch
 
-    assert options.batch_size
-    generator = torch.Generator().manual_seed(options.seed * 1_000_003 + epoch)
+    generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(images), generator=generator).numpy()
-    groups = [order[s : s + options.batch_size] for s in range(0, len(order), options.batch_size)]
+    groups = [order[s : s + recipe.batch_size] for s in range(0, len(order), recipe.batch_size)]
     for batch in _read(images, resident, groups, device):
         targets = to_float(batch)
-        yield transform(targets, options.invariance, generator), targets
+        yield transform(targets, recipe.invariance, generator), targets
 
 
 def _resident(images: Images, device: torch.device) -> torch.Tensor | None:
@@ -294,16 +323,14 @@ def _loss(model: nn.ModuleDict, inputs: torch.Tensor, targets: torch.Tensor, los
     return functional.mse_loss(rebuilt, targets)
 
 
-def _evaluate(
-    model: nn.ModuleDict, held_out: NDArray[np.uint8], options: TrainingOptions, device: torch.device
-) -> float:
+def _evaluate(model: nn.ModuleDict, held_out: NDArray[np.uint8], recipe: Recipe, device: torch.device) -> float:
     import torch
 
     model.eval()
     total = 0.0
     with torch.inference_mode():
-        for inputs, targets in held_out_batches(held_out, options.invariance, device):
-            total += float(_loss(model, inputs, targets, options.loss)) * len(targets)
+        for inputs, targets in held_out_batches(held_out, recipe.invariance, device):
+            total += float(_loss(model, inputs, targets, recipe.loss)) * len(targets)
     return total / len(held_out)
 
 
@@ -322,7 +349,7 @@ class _State:
             self.best_loss, self.best_epoch = epoch.held_out_loss, epoch.epoch
             self.best = copy.deepcopy(self.model.state_dict())
 
-    def save(self, path: Path, spec: AutoencoderSpec, options: TrainingOptions) -> None:
+    def save(self, path: Path, identity: dict[str, Any]) -> None:
         from safetensors.torch import save_file
 
         moments = {
@@ -333,7 +360,7 @@ class _State:
         tensors = {f"now.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()} | moments
         document = {
-            "identity": _identity(spec, options),
+            "identity": identity,
             "history": [dataclasses.asdict(e) for e in self.history],
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
@@ -345,7 +372,7 @@ class _State:
                 metadata={"aesearch": json.dumps(document)},
             )
 
-    def load(self, path: Path | None, spec: AutoencoderSpec, options: TrainingOptions) -> None:
+    def load(self, path: Path | None, identity: dict[str, Any]) -> None:
         import torch
         from safetensors import SafetensorError, safe_open
 
@@ -357,7 +384,7 @@ class _State:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise AesearchError(f"{path} is damaged: run aesearch train without --resume") from error
-        differing = [k for k, v in _identity(spec, options).items() if document["identity"].get(k) != v]
+        differing = [k for k, v in identity.items() if document["identity"].get(k) != v]
         if differing:
             raise AesearchError(
                 f"the training to resume had other settings ({', '.join(differing)}): "
@@ -382,8 +409,9 @@ def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _identity(spec: AutoencoderSpec, options: TrainingOptions) -> dict[str, Any]:
+def _identity(spec: AutoencoderSpec, recipe: Recipe, seed: int) -> dict[str, Any]:
     """What must be the same for a training to go on; the number of epochs may grow."""
-    document = {k: v for k, v in options.to_json().items() if k not in ("epochs", "widths", "image_size", "channels")}
-    identity: dict[str, Any] = json.loads(json.dumps(document | spec.to_json()))
+    document = dataclasses.asdict(recipe) | spec.to_json() | {"seed": seed}
+    del document["epochs"]
+    identity: dict[str, Any] = json.loads(json.dumps(document))
     return identity

@@ -33,7 +33,8 @@ def extract(path: Path) -> None:
     """Extract, and print the process's peak memory in MiB."""
     import torch
 
-    from aesearch.autoencoders import Autoencoder, AutoencoderSpec, build_autoencoder
+    from aesearch.architectures import AutoencoderSpec, build_autoencoder
+    from aesearch.autoencoders import Autoencoder
     from aesearch.decoding import Preprocessing
     from aesearch.extraction import extract_features
     from aesearch.opening import open_source

@@ -28,13 +28,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import ToTensor
 
-from aesearch.autoencoders import (
-    Autoencoder,
-    AutoencoderSpec,
-    build_autoencoder,
-    default_widths,
-    pick_device,
-)
+from aesearch.architectures import AutoencoderSpec, build_autoencoder
+from aesearch.autoencoders import Autoencoder, pick_device
 from aesearch.batches import LoadedImages, in_order, read_batches
 from aesearch.decoding import Preprocessing
 from aesearch.extraction import extract_features
@@ -120,7 +115,7 @@ def main() -> None:
     print_circumstances(images=len(images), rounds=options.rounds, seed=0)
     for arch in ("conv-pool", "conv"):
         preprocessing = Preprocessing(28, 28, 1)
-        spec = AutoencoderSpec(arch, 64, default_widths(arch, preprocessing), preprocessing)
+        spec = AutoencoderSpec.choose(arch, preprocessing)
         print(f"network: {arch} {spec.widths} -> 64" + (", the tutorial's" if arch == "conv-pool" else ", the default"))
         measure_training(images, tutorial, spec, options.rounds)
         measure_extraction(images, tutorial, spec, options.rounds)
@@ -130,7 +125,7 @@ def measure_training(images: NDArray[np.uint8], tutorial: Subset, spec: Autoenco
     """One epoch in batches of 128, plain reconstruction on both sides, then ours undoing transformations."""
     loaded = LoadedImages(np.ascontiguousarray(images[:, None]))
     for name, invariance in (("training", "none"), ("training, ours undoing transformations", "strong")):
-        settings = TrainingOptions(epochs=1, batch_size=128, invariance=invariance)
+        settings = TrainingOptions(spec.arch, loss="mse", epochs=1, batch_size=128, invariance=invariance)
         ours = partial(train_autoencoder, loaded, loaded.array[:1], spec, settings)
         compare(name, len(images), partial(tutorial_training, tutorial, spec, 128), ours, rounds)
 

@@ -8,52 +8,20 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from aesearch.autoencoders import (
-    ARCHITECTURES,
-    Autoencoder,
-    AutoencoderSpec,
-    build_autoencoder,
-    count_parameters,
-    default_latent_dim,
-    default_widths,
-    load_autoencoder,
-    pick_device,
-    save_autoencoder,
-)
+from aesearch.architectures import ARCHITECTURES, AutoencoderSpec, build_autoencoder
+from aesearch.autoencoders import Autoencoder, load_autoencoder, pick_device, save_autoencoder
 from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError
 
 
-def make(height=28, width=28, channels=1, latent_dim=16, widths=(8, 16), arch="conv"):
-    spec = AutoencoderSpec(arch, latent_dim, widths, Preprocessing(height, width, channels))
+def make(height=28, width=28, channels=1, latent_dim=None, widths=None, arch="conv"):
+    spec = AutoencoderSpec.choose(arch, Preprocessing(height, width, channels), latent_dim, widths)
     torch.manual_seed(0)
     model = build_autoencoder(spec)
     model.train()
     for _ in range(3):  # give batch norm statistics that matter
         model["decoder"](model["encoder"](torch.rand(16, channels, height, width)))
     return model.eval(), spec
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (7, 5), (8, 8), (28, 28), (33, 64), (96, 17)])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_any_size_comes_back_as_it_went_in(size, channels, arch):
-    preprocessing = Preprocessing(*size, channels)
-    widths = default_widths(arch, preprocessing)
-    spec = AutoencoderSpec(arch, default_latent_dim(preprocessing), widths, preprocessing)
-    autoencoder = Autoencoder(build_autoencoder(spec).eval(), spec, "cpu")
-    images = np.random.default_rng(0).integers(0, 255, (3, channels, *size), dtype=np.uint8)
-    features = autoencoder.encode(images)
-    assert features.shape == (3, spec.latent_dim) and features.dtype == np.float32
-    rebuilt = autoencoder.decode(features)
-    assert rebuilt.shape == images.shape and 0 <= rebuilt.min() <= rebuilt.max() <= 1
-
-
-def test_the_default_network_on_mnist_s_size():
-    preprocessing = Preprocessing(28, 28, 1)
-    assert default_latent_dim(preprocessing) == 64
-    assert default_widths("conv", preprocessing) == (16, 32, 64)
-    assert default_latent_dim(Preprocessing(8, 8, 1)) == 32
 
 
 @pytest.mark.parametrize(("height", "width", "channels"), [(28, 28, 1), (27, 30, 1), (9, 13, 3)])
@@ -69,7 +37,7 @@ def test_the_network_prepared_for_inference_gives_the_trained_one_s_numbers(heig
     features, errors = folded.encode_and_score(images)
     assert np.allclose(features, latent.numpy(), atol=1e-5)
     assert np.allclose(errors, ((rebuilt - inputs) ** 2).mean(dim=(1, 2, 3)).numpy(), atol=1e-6)
-    assert np.allclose(folded.decode(features), rebuilt.numpy(), atol=1e-5)
+    assert np.allclose(folded.decode(features), rebuilt.clamp(0, 1).numpy(), atol=1e-5)
 
 
 def test_the_batch_size_changes_nothing():
@@ -109,9 +77,7 @@ def test_files_that_are_no_encoder_are_one_line(tmp_path):
         load_autoencoder(path)
 
 
-def test_unknown_names_are_refused():
-    with pytest.raises(AesearchError, match="resnet"):
-        AutoencoderSpec("resnet", 4, (8,), Preprocessing(8, 8, 1))
+def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(AesearchError, match="not available"):
         pick_device("abacus")
 
@@ -119,13 +85,6 @@ def test_unknown_names_are_refused():
 def test_images_of_another_shape_are_refused():
     with pytest.raises(ValueError, match="the encoder takes"):
         Autoencoder(*make(), "cpu").encode(np.zeros((1, 3, 28, 28), np.uint8))
-
-
-def test_parameters_are_counted():
-    model, _ = make(8, 8, 1, 4, (2, 3))
-    encoder = (9 * 2 + 2) + (2 * 9 * 3 + 2 * 3) + (3 * 4 * 4 + 4)  # conv, conv and norm, linear
-    decoder = (4 * 12 + 12) + (3 * 9 * 16 + 16)  # linear, conv to 4 x 4 sub-pixels
-    assert count_parameters(model) == encoder + decoder
 
 
 @pytest.mark.gpu

@@ -142,14 +142,16 @@ def test_help_tells_enough_and_ends_with_an_example(run, command):
 
 
 def test_defaults_shown_are_the_defaults_used():
+    from aesearch.architectures import ARCHITECTURES
     from aesearch.index import IndexOptions
     from aesearch.training import FEWEST_EPOCHS, MOST_EPOCHS, TrainingOptions
 
-    training, index = TrainingOptions(), IndexOptions()
+    training, recipe, index = TrainingOptions(), TrainingOptions().recipe(1000), IndexOptions()
     help_text = {o: text for o, text in _shown_defaults("build-index")}
-    assert help_text["--arch"] == training.arch and help_text["--loss"] == training.loss
-    assert help_text["--invariance"] == training.invariance
-    assert float(help_text["--learning-rate"]) == training.learning_rate
+    assert help_text["--arch"] == training.arch and help_text["--loss"] == recipe.loss
+    assert (help_text["--invariance"], help_text["--optimizer"]) == (recipe.invariance, recipe.optimizer)
+    assert help_text["--output"] == ARCHITECTURES[training.arch].output
+    assert float(help_text["--learning-rate"]) == recipe.learning_rate
     assert int(help_text["--seed"]) == training.seed
     assert help_text["--epochs"].startswith(f"{FEWEST_EPOCHS} to {MOST_EPOCHS}")
     assert (help_text["--index"], help_text["--metric"]) == (index.kind, index.metric)

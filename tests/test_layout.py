@@ -14,7 +14,8 @@ PACKAGE = Path(aesearch.__file__).parent
 ORDER = (
     "__main__", "cli", "options", "report", "collection", "answers", "building", "examination", "training",
     "extraction", "invariance", "batches", "opening", "pictures", "sources", "clusters", "projection", "probe", "index",
-    "anomalies", "export", "store", "figures", "autoencoders", "decoding", "manifest", "distances", "atomic",
+    "anomalies", "export", "store", "figures", "autoencoders",
+    "architectures", "decoding", "manifest", "distances", "atomic",
     "errors", "__init__",
 )  # fmt: skip
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from aesearch.autoencoders import AutoencoderSpec
+from aesearch.architectures import AutoencoderSpec
 from aesearch.batches import LoadedImages, StreamedImages
 from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError
@@ -187,7 +187,33 @@ def test_options_survive_json():
 
 
 def test_small_collections_get_more_epochs_and_smaller_batches():
-    few, many = TrainingOptions().resolved(100), TrainingOptions().resolved(60_000)
+    few, many = TrainingOptions().recipe(100), TrainingOptions().recipe(60_000)
     assert (few.batch_size, few.epochs) == (16, 100)
     assert (many.batch_size, many.epochs) == (128, 30)
-    assert np.isscalar(TrainingOptions(epochs=3).resolved(100).epochs)
+    assert np.isscalar(TrainingOptions(epochs=3).recipe(100).epochs)
+
+
+@pytest.mark.parametrize(
+    ("arch", "loss", "optimizer", "rate", "batch", "epochs"),
+    [
+        ("conv-pool", "bce", "adam", 1e-3, 128, 10),
+        ("conv-stride", "mse", "adam", 1e-3, 128, 10),
+        ("conv-spatial", "mse", "adamw", 1e-3, 128, 5),
+        ("mlp", "mse", "adam", 5e-3, 256, 10),
+        ("linear", "mse", "adam", 1e-3, 128, 10),
+    ],
+)
+def test_a_source_s_network_is_trained_as_its_source_trains_it(data, arch, loss, optimizer, rate, batch, epochs):
+    recipe = TrainingOptions(arch).recipe(60_000)
+    assert (recipe.loss, recipe.optimizer, recipe.learning_rate) == (loss, optimizer, rate)
+    assert (recipe.batch_size, recipe.epochs, recipe.invariance, recipe.schedule) == (batch, epochs, "none", "constant")
+    training = train_autoencoder(*data, AutoencoderSpec.choose(arch, EIGHT), TrainingOptions(arch), device="cpu")
+    assert training.recipe == recipe and len(training.history) == epochs
+    assert training.history[-1].held_out_loss < 0.9 * training.history[0].held_out_loss
+    assert {e.learning_rate for e in training.history} == {rate}
+
+
+def test_cross_entropy_needs_an_output_between_0_and_1(data):
+    options = TrainingOptions("linear", loss="bce")
+    with pytest.raises(AesearchError, match="needs an output between 0 and 1"):
+        train_autoencoder(*data, AutoencoderSpec.choose("linear", EIGHT), options, device="cpu")

@@ -1,0 +1,361 @@
+"""The networks, by name, each with the way its source trains it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aesearch.decoding import Preprocessing, halvings
+from aesearch.errors import AesearchError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    Parts = tuple[list[nn.Module], list[nn.Module]]  # layers of the encoder, and of the decoder up to its output
+
+FIRST_WIDTH, LAST_WIDTH = 16, 64
+SPATIAL_LEAST = 16  # pixels a side that conv-spatial's strides and pools leave something of
+OUTPUTS = ("sigmoid", "tanh", "identity")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes
+    ----------
+    loss, optimizer, learning_rate
+        As in `aesearch.training.TrainingOptions`.
+    schedule : {"one-cycle", "constant"}
+        Course of the learning rate.
+    invariance : str
+        What the network learns to undo.
+    batch_size, epochs : int
+        Of an architecture, 0 means by the number of images.
+    """
+
+    loss: str = "mse"
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    schedule: str = "constant"
+    invariance: str = "none"
+    batch_size: int = 128
+    epochs: int = 10
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One kind of network.
+
+    Attributes
+    ----------
+    build : callable
+        From a spec to the layers of encoder and decoder.
+    recipe : Recipe
+    widths : tuple of int, optional
+        Channels or units of its stages; ``None``: by the size of the images.
+    output : str
+        One of ``OUTPUTS``. With ``tanh`` the network works on [-1, 1], inside.
+    """
+
+    build: Callable[[AutoencoderSpec], Parts]
+    recipe: Recipe = Recipe()
+    widths: tuple[int, ...] | None = None
+    output: str = "sigmoid"
+
+
+@dataclass(frozen=True)
+class AutoencoderSpec:
+    """Everything that says which network it is; stored as JSON beside the weights.
+
+    Attributes
+    ----------
+    arch : str
+        A key of ``ARCHITECTURES``.
+    latent_dim : int
+        Numbers in one feature vector.
+    widths : tuple of int
+        Channels or units of the encoder's stages, first to last.
+    preprocessing : Preprocessing
+        What every image goes through first.
+    output : str
+        What the decoder ends with, one of ``OUTPUTS``.
+    """
+
+    arch: str
+    latent_dim: int
+    widths: tuple[int, ...]
+    preprocessing: Preprocessing
+    output: str = "sigmoid"
+
+    def __post_init__(self) -> None:
+        if self.output not in OUTPUTS:
+            raise AesearchError(f"no output {self.output!r}; there is: {', '.join(OUTPUTS)}")
+        fixed = architecture(self.arch).widths
+        if self.latent_dim < 1 or (min(self.widths, default=1) < 1) or (fixed != () and not self.widths):
+            raise AesearchError(f"latent size {self.latent_dim} and widths {self.widths} must be 1 or more")
+        if self.arch in ("conv-spatial", "linear") and fixed is not None and len(self.widths) != len(fixed):
+            raise AesearchError(f"{self.arch} takes {len(fixed)} widths, not {len(self.widths)}")
+        if self.arch == "conv-spatial" and self.latent_dim != (
+            size := _spatial_latent(self.widths, self.preprocessing)
+        ):
+            raise AesearchError(
+                f"conv-spatial has no linear layer: images of this size have {size} features, not {self.latent_dim}"
+            )
+
+    @classmethod
+    def choose(
+        cls,
+        arch: str,
+        preprocessing: Preprocessing,
+        latent_dim: int | None = None,
+        widths: tuple[int, ...] | None = None,
+        output: str | None = None,
+    ) -> AutoencoderSpec:
+        """Fill in what is not given: the architecture's own, or what suits the images."""
+        kind = architecture(arch)
+        if widths is None:
+            widths = _widths_for(preprocessing) if kind.widths is None else kind.widths
+        if latent_dim is None:
+            latent_dim = (
+                _spatial_latent(widths, preprocessing) if arch == "conv-spatial" else _latent_for(preprocessing)
+            )
+        return cls(arch, latent_dim, widths, preprocessing, output or kind.output)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> AutoencoderSpec:
+        """Read back what `to_json` wrote."""
+        return cls(
+            arch=document["arch"],
+            latent_dim=document["latent_dim"],
+            widths=tuple(document["widths"]),
+            preprocessing=Preprocessing(**document["preprocessing"]),
+            output=document.get("output", "sigmoid"),
+        )
+
+
+def architecture(name: str) -> Architecture:
+    """The architecture of that name; `AesearchError` names those there are."""
+    if name not in ARCHITECTURES:
+        raise AesearchError(f"no architecture {name!r}; there is: {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+def _latent_for(preprocessing: Preprocessing) -> int:
+    """64, or less for tiny images: half the pixels, as a power of two."""
+    return int(2 ** round(math.log2(min(64, max(2, preprocessing.pixels / 2)))))
+
+
+def _widths_for(preprocessing: Preprocessing) -> tuple[int, ...]:
+    """16, 32, 64, 64, … channels, one for each halving down to about 4×4."""
+    stages = halvings(preprocessing.height, preprocessing.width)
+    return (*(min(FIRST_WIDTH * 2**i, LAST_WIDTH) for i in range(stages - 1)), LAST_WIDTH)
+
+
+def build_autoencoder(spec: AutoencoderSpec) -> nn.ModuleDict:
+    """Make the network, its weights drawn from torch's global generator.
+
+    Returns
+    -------
+    nn.ModuleDict
+        With ``encoder``: (n, c, h, w) float32 in [0, 1] to (n, latent_dim), and ``decoder``: back again.
+    """
+    from torch import nn
+
+    encoder, decoder = architecture(spec.arch).build(spec)
+    signed = spec.output == "tanh"
+    ends: dict[str, list[nn.Module]] = {
+        "sigmoid": [nn.Sigmoid()],
+        "tanh": [nn.Tanh(), _scale(0.5, 0.5)],
+        "identity": [],
+    }
+    starts = [_scale(2.0, -1.0)] if signed else []
+    return nn.ModuleDict(
+        {"encoder": nn.Sequential(*starts, *encoder), "decoder": nn.Sequential(*decoder, *ends[spec.output])}
+    )
+
+
+def _scale(factor: float, shift: float) -> nn.Module:
+    """Between [0, 1], in which images come and go, and [-1, 1]."""
+    from torch import nn
+
+    class Scale(nn.Module):
+        def forward(self, images: Any) -> Any:
+            return images * factor + shift
+
+    return Scale()
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Trainable numbers in the network."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _halved(spec: AutoencoderSpec) -> list[tuple[int, int]]:
+    """Sizes of the maps: the image's, and after each stride of 2."""
+    sizes = [(spec.preprocessing.height, spec.preprocessing.width)]
+    for _ in spec.widths:
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    return sizes
+
+
+def _doubling(before: int, after: int, small: tuple[int, int], large: tuple[int, int], *, bias: bool) -> nn.Module:
+    """3×3 transposed convolution of stride 2 from maps of one size to those of the other."""
+    from torch import nn
+
+    padding = (large[0] - 2 * small[0] + 1, large[1] - 2 * small[1] + 1)
+    return nn.ConvTranspose2d(before, after, 3, 2, 1, output_padding=padding, bias=bias)
+
+
+def _conv(spec: AutoencoderSpec) -> Parts:
+    """Stride-2 3×3 convolutions with batch norm, one linear layer to the latent; back with half the channels.
+
+    The last two halvings are undone at once, as sub-pixels (Shi et al. 2016): on a CPU transposed
+    convolutions to few channels and batch norm of the largest maps would take most of the time.
+    """
+    from torch import nn
+
+    channels, height, width = spec.preprocessing.shape
+    sizes = _halved(spec)
+    bottom = (spec.widths[-1], *sizes[-1])
+
+    down: list[nn.Module] = [nn.Conv2d(channels, spec.widths[0], 3, 2, 1), nn.ReLU(inplace=True)]
+    for before, after in itertools.pairwise(spec.widths):
+        down += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+    down += [nn.Flatten(), nn.Linear(math.prod(bottom), spec.latent_dim)]
+
+    up = _to_maps(spec.latent_dim, bottom)
+    at_once = min(2, len(spec.widths))
+    hidden = [max(8, w // 2) for w in spec.widths[-2 : at_once - 2 : -1]]
+    for stage, (before, after) in enumerate(itertools.pairwise((spec.widths[-1], *hidden))):
+        up.append(_doubling(before, after, sizes[-1 - stage], sizes[-2 - stage], bias=False))
+        up += [nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+    share, (rows, columns) = 2**at_once, sizes[at_once]
+    up += [nn.Conv2d((spec.widths[-1], *hidden)[-1], channels * share**2, 3, padding=1), nn.PixelShuffle(share)]
+    up.append(_crop(share * rows, share * columns, height, width))
+    return down, up
+
+
+def _to_maps(latent_dim: int, bottom: tuple[int, int, int]) -> list[nn.Module]:
+    from torch import nn
+
+    return [nn.Linear(latent_dim, math.prod(bottom)), nn.ReLU(inplace=True), nn.Unflatten(1, bottom)]
+
+
+def _crop(height: int, width: int, to_height: int, to_width: int) -> nn.Module:
+    """Cut rows below and columns to the right that an image of an odd size does not have."""
+    from torch import nn
+
+    return nn.ZeroPad2d((0, to_width - width, 0, to_height - height))
+
+
+def _conv_pool(spec: AutoencoderSpec) -> Parts:
+    """3×3 convolutions and max pooling, a linear layer with ReLU; 2×2 transposed convolutions back."""
+    from torch import nn
+
+    channels, height, width = spec.preprocessing.shape
+    down: list[nn.Module] = []
+    for before, after in itertools.pairwise((channels, *spec.widths)):
+        down += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(2, ceil_mode=True)]
+    share = 2 ** len(spec.widths)
+    bottom = (spec.widths[-1], math.ceil(height / share), math.ceil(width / share))
+    down += [nn.Flatten(), nn.Linear(math.prod(bottom), spec.latent_dim), nn.ReLU(inplace=True)]
+    up = _to_maps(spec.latent_dim, bottom)
+    for before, after in itertools.pairwise((*spec.widths[::-1], channels)):
+        up += [nn.ConvTranspose2d(before, after, 2, 2), nn.ReLU(inplace=True)]
+    up[-1] = _crop(share * bottom[1], share * bottom[2], height, width)
+    return down, up
+
+
+def _conv_stride(spec: AutoencoderSpec) -> Parts:
+    """3×3 convolutions of stride 2, a linear layer to the latent; mirrored back."""
+    from torch import nn
+
+    channels, sizes = spec.preprocessing.channels, _halved(spec)
+    bottom = (spec.widths[-1], *sizes[-1])
+    down: list[nn.Module] = []
+    for before, after in itertools.pairwise((channels, *spec.widths)):
+        down += [nn.Conv2d(before, after, 3, 2, 1), nn.ReLU(inplace=True)]
+    down += [nn.Flatten(), nn.Linear(math.prod(bottom), spec.latent_dim)]
+    up = _to_maps(spec.latent_dim, bottom)
+    for stage, (before, after) in enumerate(itertools.pairwise((*spec.widths[::-1], channels))):
+        up += [_doubling(before, after, sizes[-1 - stage], sizes[-2 - stage], bias=True), nn.ReLU(inplace=True)]
+    return down, up[:-1]
+
+
+def _conv_spatial(spec: AutoencoderSpec) -> Parts:
+    """Strides and pools down to maps that are the features themselves: no linear layer.
+
+    Sizes other than 28×28 do not come out even: what the last layer gives is resized to the image's.
+    """
+    from torch import nn
+
+    channels, height, width = spec.preprocessing.shape
+    first, second = spec.widths
+    inside = (max(SPATIAL_LEAST, height), max(SPATIAL_LEAST, width))
+    bottom = _spatial_bottom(spec.preprocessing)
+    down: list[nn.Module] = [] if inside == (height, width) else [nn.Upsample(inside, mode="bilinear")]
+    down += [nn.Conv2d(channels, first, 3, 3, 1), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+    down += [nn.Conv2d(first, second, 3, 2, 1), nn.ReLU(inplace=True), nn.MaxPool2d(2, 1), nn.Flatten()]
+    up: list[nn.Module] = [nn.Unflatten(1, (second, *bottom))]
+    up += [nn.ConvTranspose2d(second, first, 3, 2), nn.ReLU(inplace=True)]
+    up += [nn.ConvTranspose2d(first, first // 2, 5, 3, 1), nn.ReLU(inplace=True)]
+    up.append(nn.ConvTranspose2d(first // 2, channels, 2, 2, 1))
+    grown = tuple(6 * (2 * side + 1) - 2 for side in bottom)
+    return down, up if grown == (height, width) else [*up, nn.Upsample((height, width), mode="bilinear")]
+
+
+def _spatial_bottom(preprocessing: Preprocessing) -> tuple[int, int]:
+    def left_of(side: int) -> int:
+        strided = (max(SPATIAL_LEAST, side) - 1) // 3 + 1
+        return (strided // 2 - 1) // 2
+
+    return left_of(preprocessing.height), left_of(preprocessing.width)
+
+
+def _spatial_latent(widths: tuple[int, ...], preprocessing: Preprocessing) -> int:
+    return widths[-1] * math.prod(_spatial_bottom(preprocessing))
+
+
+def _mlp(spec: AutoencoderSpec) -> Parts:
+    """Fully connected layers with ReLU, narrowing to the latent; mirrored back."""
+    from torch import nn
+
+    shape = spec.preprocessing.shape
+    units = (math.prod(shape), *spec.widths, spec.latent_dim)
+    down: list[nn.Module] = [nn.Flatten()]
+    up: list[nn.Module] = []
+    for layers, sizes in ((down, units), (up, units[::-1])):
+        for before, after in itertools.pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
+        layers.pop()
+    return down, [*up, nn.Unflatten(1, shape)]
+
+
+def _linear(spec: AutoencoderSpec) -> Parts:
+    """One matrix down, one back, no bias: at its best it spans what PCA spans (Baldi & Hornik 1989)."""
+    from torch import nn
+
+    shape = spec.preprocessing.shape
+    down = [nn.Flatten(), nn.Linear(math.prod(shape), spec.latent_dim, bias=False)]
+    return down, [nn.Linear(spec.latent_dim, math.prod(shape), bias=False), nn.Unflatten(1, shape)]
+
+
+ARCHITECTURES = {
+    "conv": Architecture(
+        _conv, Recipe(learning_rate=3e-3, schedule="one-cycle", invariance="strong", batch_size=0, epochs=0)
+    ),
+    "conv-pool": Architecture(_conv_pool, Recipe(loss="bce"), widths=(16, 32)),
+    "conv-stride": Architecture(_conv_stride, widths=(32, 64, 128)),
+    "conv-spatial": Architecture(_conv_spatial, Recipe(optimizer="adamw", epochs=5), widths=(32, 64), output="tanh"),
+    "mlp": Architecture(_mlp, Recipe(learning_rate=5e-3, batch_size=256), widths=(128, 64)),
+    "linear": Architecture(_linear, widths=(), output="identity"),
+}
