@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -75,3 +75,36 @@ def _ranked(
         {"rank": n, "row": int(row), "id": id, "label": label, name: float(value)}
         for n, (row, id, label, value) in enumerate(zip(rows, ids, labels, values, strict=True), 1)
     ]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One latent size: losses after each epoch, on training and on held-out images; figures of the finished network.
+
+    ``test_mse`` is the mean squared error per pixel on the [0, 1] scale over the split ``test``, else over the
+    held-out images; the accuracies, where there are labels, are those of `Collection.probe`.
+    """
+
+    latent_dim: int
+    parameters: int
+    train_loss: list[float]
+    test_loss: list[float]
+    test_mse: float
+    knn_accuracy: float | None
+    linear_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All runs, smallest latent first, and the size to take with the reason."""
+
+    arch: str
+    loss: str
+    epochs: int
+    runs: list[Run]
+    recommended: int
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As a document for JSON."""
+        return asdict(self)

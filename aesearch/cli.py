@@ -29,6 +29,7 @@ from aesearch.options import (
     LossOption,
     OptimizerOption,
     OutputOption,
+    PictureOption,
     RateOption,
     SaveOption,
     SeedOption,
@@ -165,6 +166,80 @@ def train(
         f"(epoch {figures['best_epoch']}), reconstruction error {figures['reconstruction_mse']:.5f}; "
         f"curve: {opened.folder / 'history.png'}"
     )
+
+
+@app.command()
+def sweep(
+    source: Annotated[str, typer.Argument(help="As for train.", show_default=False)],
+    latent_dims: Annotated[str, typer.Option(help="Latent sizes, like 2,5,10.")] = "2,5,10,20,50",
+    collection: CollectionOption = "default",
+    arch: ArchOption = None,
+    widths: WidthsOption = None,
+    image_size: SizeOption = None,
+    channels: ChannelsOption = None,
+    invariance: InvarianceOption = None,
+    output: OutputOption = None,
+    loss: LossOption = None,
+    optimizer: OptimizerOption = None,
+    epochs: EpochsOption = None,
+    batch_size: BatchOption = None,
+    learning_rate: RateOption = None,
+    seed: TrainSeedOption = None,
+    labels: LabelsOption = None,
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace collections of other images or settings.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one autoencoder per latent size; compare losses, errors, reconstructions; recommend a size.
+
+    Each is a collection of its own in COLLECTION/latent-SIZE; run again, those that are there are used.
+
+    Example: aesearch sweep mnist -c sizes --latent-dims 2,5,10,20,50
+    """
+    from aesearch.sweep import CURVES, RECONSTRUCTIONS
+    from aesearch.sweep import sweep as run_sweep
+
+    if not all(d.strip().isdecimal() for d in latent_dims.split(",")):
+        raise typer.BadParameter(f"{latent_dims!r} is not like 2,5,10", param_hint="--latent-dims")
+    given = _training(
+        arch=arch,
+        widths=widths,
+        image_size=image_size,
+        channels=channels,
+        invariance=invariance,
+        output=output,
+        loss=loss,
+        optimizer=optimizer,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    folder = _folder(collection)
+    sizes = [int(d) for d in latent_dims.split(",")]
+    found = run_sweep(
+        source, folder, sizes, labels=labels, data_dir=data_dir, device=device, overwrite=overwrite, **given
+    )
+    if as_json:
+        return _print_json(found.to_json())
+    rows = [
+        [
+            str(run.latent_dim),
+            f"{run.parameters:,}",
+            f"{run.train_loss[-1]:.5f}",
+            f"{run.test_loss[-1]:.5f}",
+            f"{run.test_mse:.5f}",
+            "" if run.knn_accuracy is None else f"{run.knn_accuracy:.4f}",
+            "" if run.linear_accuracy is None else f"{run.linear_accuracy:.4f}",
+        ]
+        for run in found.runs
+    ]
+    _print_table(["size", "parameters", "train loss", "held-out loss", "test mse", "knn", "probe"], rows)
+    print(f"recommended latent size: {found.recommended}, {found.reason}")
+    print(f"pictures: {folder / CURVES}, {folder / RECONSTRUCTIONS}")
 
 
 @app.command()
@@ -370,6 +445,86 @@ def anomalies(
 
 
 @app.command()
+def reconstruct(
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Image files of any size and mode.", show_default=False)
+    ] = None,
+    collection: CollectionOption = "default",
+    row: Annotated[list[int] | None, typer.Option(help="A row of the collection instead; repeatable.")] = None,
+    save: PictureOption = Path("reconstruction.png"),
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Encode images and decode them again: a picture with each original over its reconstruction.
+
+    The error is the mean squared one per pixel on the [0, 1] scale.
+
+    Example: aesearch reconstruct img.png --save again.png
+    """
+    from aesearch.report import draw_reconstructions
+
+    if not (images or row):
+        raise typer.BadParameter("give an image file or --row", param_hint="IMAGE")
+    opened = _open(collection, device)
+    originals, rebuilt = opened.reconstruct(images or [], row or [])
+    names = [*map(str, images or []), *(opened.ids[r] for r in row or [])]
+    _save(draw_reconstructions(names, originals, rebuilt), save)
+    errors = [float(((o / 255 - r) ** 2).mean()) for o, r in zip(originals, rebuilt, strict=True)]
+    if as_json:
+        listed = [{"image": name, "error": error} for name, error in zip(names, errors, strict=True)]
+        return _print_json({"collection": str(opened.folder), "picture": str(save), "reconstructions": listed})
+    _print_table(["error", "image"], [[f"{error:.5f}", name] for name, error in zip(names, errors, strict=True)])
+
+
+@app.command()
+def generate(
+    collection: CollectionOption = "default",
+    points: Annotated[
+        str | None, typer.Option(help="Latents to decode: a .npy or .csv file of one a row, or 0.5,1;-1,2.")
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="So many random latents, with the mean and spread of the data.")
+    ] = None,
+    between: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="The straight path in the latent space from one image to another.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Images on that path, both ends included.")] = 8,
+    plane: Annotated[
+        int | None, typer.Option(min=2, help="The plane of an encoder with 2 latent numbers, so many images a side.")
+    ] = None,
+    seed: SeedOption = 0,
+    save: PictureOption = Path("generated.png"),
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Decode points of the latent space: given ones, random ones, a path between two images, a plane.
+
+    Example: aesearch generate --between a.png b.png --steps 8 --save path.png
+    """
+    from aesearch import generation
+    from aesearch.report import draw_decoded
+
+    if sum(choice is not None for choice in (points, sample, between, plane)) != 1:
+        raise typer.BadParameter("give one of --points, --sample, --between, --plane")
+    opened = _open(collection, device)
+    columns = 10
+    if points is not None:
+        latents, title = generation.read_points(points, opened.store.dim), "decoded points"
+    elif sample is not None:
+        latents, title = generation.sample(opened.features(), sample, seed), "decoded random latents"
+    elif between is not None:
+        start, end = opened.encode(list(between))
+        latents, title, columns = generation.between(start, end, steps), "from one to the other", steps
+    else:
+        assert plane is not None
+        latents, title, columns = generation.plane(opened.features(), plane), "the latent plane", plane
+    _save(draw_decoded(opened.decode(latents), columns, f"{title}, {opened.folder.name}"), save)
+    if as_json:
+        return _print_json({"collection": str(opened.folder), "picture": str(save), "latents": latents.tolist()})
+    print(f"{len(latents)} images decoded")
+
+
+@app.command()
 def cluster(
     collection: CollectionOption = "default",
     method: Annotated[str, typer.Option(help="gmm, kmeans, hdbscan.")] = "gmm",
@@ -418,7 +573,7 @@ def cluster(
 @app.command("map")
 def draw_map(
     collection: CollectionOption = "default",
-    method: Annotated[str, typer.Option(help="umap, tsne, pca.")] = "umap",
+    method: Annotated[str, typer.Option(help="umap, tsne, pca, or latent: the features as they are.")] = "umap",
     dims: Annotated[int, typer.Option(min=2, max=3, help="2 or 3.")] = 2,
     colour_by: Annotated[str, typer.Option(help="auto, label, cluster, split, none.")] = "auto",
     seed: SeedOption = 0,
@@ -558,14 +713,19 @@ def export(
 
 
 def _open(name: str, device: str = "auto", *, must_exist: bool = False) -> Collection:
-    """Open a name under indexes/, or a folder where the text has a slash or is one that exists."""
     from aesearch.collection import Collection
 
+    folder = _folder(name)
+    return Collection.open(folder) if must_exist else Collection(folder, device=device)
+
+
+def _folder(name: str) -> Path:
+    """A name under indexes/, or a folder where the text has a slash or is one that exists."""
     is_path = os.sep in name or "/" in name or name in (".", "..") or (Path(name) / "collection.json").is_file()
     folder = Path(name).expanduser() if is_path else HOME / name
     if not name.strip():
         raise typer.BadParameter("a collection needs a name", param_hint="--collection")
-    return Collection.open(folder) if must_exist else Collection(folder, device=device)
+    return folder
 
 
 def _training(*, image_size: str | None, widths: str | None, **given: Any) -> dict[str, Any]:

@@ -313,12 +313,15 @@ class Collection:
     def query_rows(self, rows: Sequence[int], *, k: int = 10) -> list[Hits]:
         """Nearest other images of several rows."""
         _check_k(k)
-        for row in rows:
-            if not 0 <= row < self.store.rows:
-                raise AesearchError(f"there is no row {row}: rows go from 0 to {self.store.rows - 1}")
+        self._check_rows(rows)
         features = self.store.features(np.array(rows))
         found = self._search(features, [self.ids[r] for r in rows], k + 1)
         return [hits.without(row, k) for hits, row in zip(found, rows, strict=True)]
+
+    def _check_rows(self, rows: Sequence[int]) -> None:
+        for row in rows:
+            if not 0 <= row < self.store.rows:
+                raise AesearchError(f"there is no row {row}: rows go from 0 to {self.store.rows - 1}")
 
     def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """Features (n, dim) float32 of images from anywhere; see `query` for what an image may be."""
@@ -554,22 +557,35 @@ class Collection:
         return [places.get(id, -1) for id in ids]
 
     def reconstruct(
-        self, positions: Sequence[int], source: Source | None = None
+        self, images: Sequence[ImageLike] = (), rows: Sequence[int] = ()
     ) -> tuple[list[NDArray[np.uint8]], NDArray[np.float32]]:
-        """Images of a source as the encoder sees them, and as the decoder rebuilds them.
+        """Images from anywhere, then rows, as the encoder sees them and as the decoder rebuilds them.
 
         Returns
         -------
         list of (channels, height, width) uint8, and (n, channels, height, width) float32 in [0, 1]
         """
-        originals = read_pictures(source or self.source, positions, self.autoencoder.spec.preprocessing)
-        if not originals:
-            return [], np.empty((0, *self.autoencoder.spec.preprocessing.shape), np.float32)
-        return originals, self.autoencoder.decode(self.autoencoder.encode(np.stack(originals)))
+        self._check_rows(rows)
+        preprocessing = self.autoencoder.spec.preprocessing
+        originals = [read_image(image, preprocessing) for image in images]
+        originals += read_pictures(self.source, self._positions([self.ids[r] for r in rows]), preprocessing)
+        return originals, self._rebuild(originals)
 
-    def reconstruct_rows(self, rows: Sequence[int]) -> tuple[list[NDArray[np.uint8]], NDArray[np.float32]]:
-        """As `reconstruct`, of rows of the collection."""
-        return self.reconstruct(self._positions([self.ids[r] for r in rows]))
+    def reconstruct_from(
+        self, source: Source, positions: Sequence[int]
+    ) -> tuple[list[NDArray[np.uint8]], NDArray[np.float32]]:
+        """As `reconstruct`, of images of another source."""
+        originals = read_pictures(source, positions, self.autoencoder.spec.preprocessing)
+        return originals, self._rebuild(originals)
+
+    def _rebuild(self, originals: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        if not originals:
+            return np.empty((0, *self.autoencoder.spec.preprocessing.shape), np.float32)
+        return self.autoencoder.decode(self.autoencoder.encode(np.stack(originals)))
+
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Images (n, channels, height, width) float32 in [0, 1] of points (n, d) of the latent space."""
+        return self.autoencoder.decode(latents)
 
     def info(self) -> dict[str, Any]:
         """What the collection holds, how it was made and how good it measured; imports nothing heavy."""

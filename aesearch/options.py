@@ -32,6 +32,7 @@ DataDirOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(help="Same seed, same machine: same result.")]
 SaveOption = Annotated[Path | None, typer.Option(help="Also draw the answer as a picture: sheet.png.")]
+PictureOption = Annotated[Path, typer.Option("--save", help="The picture to write.")]
 
 # Options of training are None unless given: what is not said is chosen from the data.
 ArchOption = Annotated[

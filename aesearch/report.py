@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.figures import Tile, difference_picture, draw_sheet, in_rows, to_picture
+from aesearch.figures import ACCENT, Tile, difference_picture, draw_sheet, in_rows, to_picture
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from PIL import Image
 
-    from aesearch.answers import Anomalies, Hits
+    from aesearch.answers import Anomalies, Hits, Sweep
     from aesearch.clusters import Clustering
     from aesearch.collection import Collection
     from aesearch.sources import Source
@@ -38,7 +39,7 @@ def draw_query(collection: Collection, hits: Sequence[Hits], queries: Sequence[N
 def draw_anomalies(collection: Collection, found: Anomalies, source: Source | None = None) -> Image.Image:
     """Original, reconstruction and difference of each; ``source`` is what was scored, if not the collection."""
     places = found.rows.tolist()
-    originals, rebuilt = collection.reconstruct(places, source) if source else collection.reconstruct_rows(places)
+    originals, rebuilt = collection.reconstruct_from(source, places) if source else collection.reconstruct(rows=places)
     differences = [np.abs(o / 255 - r).mean(axis=0) for o, r in zip(originals, rebuilt, strict=True)]
     scale = max((float(d.max()) for d in differences), default=1.0)
     groups: list[list[Tile]] = []
@@ -68,3 +69,57 @@ def draw_clusters(collection: Collection, found: Clustering) -> Image.Image:
         pictures = collection.pictures(shown)
         lines.append([Tile(to_picture(p), c) for p, c in zip(pictures, captions, strict=True)])
     return draw_sheet(lines, f"{len(found.sizes)} clusters of {collection.folder.name}")
+
+
+def draw_reconstructions(
+    names: Sequence[str], originals: Sequence[NDArray[np.uint8]], rebuilt: NDArray[np.float32]
+) -> Image.Image:
+    """Originals over their reconstructions, ten to a row."""
+    lines: list[list[Tile]] = []
+    errors = [float(np.square(o / 255 - r).mean()) for o, r in zip(originals, rebuilt, strict=True)]
+    upper = [Tile(to_picture(o), (name,)) for o, name in zip(originals, names, strict=True)]
+    lower = [Tile(to_picture(r), (f"error {error:.5f}",)) for r, error in zip(rebuilt, errors, strict=True)]
+    for pair in zip(in_rows(upper), in_rows(lower), strict=True):
+        lines += pair
+    return draw_sheet(lines, "originals over reconstructions")
+
+
+def draw_decoded(images: NDArray[np.float32], columns: int, title: str) -> Image.Image:
+    """Decoded images (n, channels, height, width), so many to a row."""
+    return draw_sheet(in_rows([Tile(to_picture(image)) for image in images], columns), title)
+
+
+def draw_sweep(found: Sweep) -> Figure:
+    """Held-out loss over epochs for each latent size, and the finished networks' test error over size."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    curves, sizes = figure.subplots(1, 2)
+    for place, run in enumerate(found.runs):
+        colour = colormaps["viridis"](place / max(len(found.runs) - 1, 1) * 0.9)
+        epochs = range(1, len(run.train_loss) + 1)
+        curves.plot(epochs, run.test_loss, color=colour, label=f"{run.latent_dim}")
+        curves.plot(epochs, run.train_loss, color=colour, linestyle=":")
+    curves.set(title="Loss (dotted: training, solid: held out)", xlabel="epoch", ylabel=found.loss, yscale="log")
+    curves.legend(title="latent size", frameon=False)
+    dims = [run.latent_dim for run in found.runs]
+    sizes.plot(dims, [run.test_mse for run in found.runs], marker="o", color="#4263eb")
+    sizes.axvline(found.recommended, color=ACCENT, linestyle="--", label=f"recommended: {found.recommended}")
+    sizes.set(title="Test error", xlabel="latent size", ylabel="mean squared error", xscale="log", yscale="log")
+    sizes.set_xticks(dims, [str(d) for d in dims], minor=False)
+    sizes.minorticks_off()
+    sizes.legend(frameon=False)
+    return figure
+
+
+def draw_sweep_reconstructions(collections: Sequence[Collection], sizes: Sequence[int], rows: list[int]) -> Image.Image:
+    """The same images rebuilt by each: originals first, then one line per latent size."""
+    lines: list[list[Tile]] = []
+    for collection, size in zip(collections, sizes, strict=True):
+        originals, rebuilt = collection.reconstruct(rows=rows)
+        if not lines:
+            lines.append([Tile(to_picture(o), ("original",) if n == 0 else ()) for n, o in enumerate(originals)])
+        caption = (f"latent size {size}",)
+        lines.append([Tile(to_picture(r), caption if n == 0 else ()) for n, r in enumerate(rebuilt)])
+    return draw_sheet(lines, "the same images at each latent size")

@@ -62,7 +62,7 @@ def test_anomalies_are_the_worst_reconstructed(digits):
     errors = digits.store.reconstruction_errors()
     found = digits.anomalies(top=7)
     assert found.rows.tolist() == np.argsort(-errors, kind="stable")[:7].tolist()
-    originals, rebuilt = digits.reconstruct_rows(found.rows)
+    originals, rebuilt = digits.reconstruct(rows=found.rows)
     by_hand = [np.square(o / 255 - r).mean() for o, r in zip(originals, rebuilt, strict=True)]
     assert np.allclose(by_hand, found.scores, atol=1e-5)
 

@@ -12,9 +12,9 @@ import aesearch
 PACKAGE = Path(aesearch.__file__).parent
 # High to low; a module imports only what stands below it.
 ORDER = (
-    "__main__", "cli", "options", "report", "collection", "answers", "building", "examination", "training",
+    "__main__", "cli", "options", "sweep", "report", "collection", "answers", "building", "examination", "training",
     "extraction", "invariance", "batches", "opening", "pictures", "sources", "clusters", "projection", "probe", "index",
-    "anomalies", "export", "store", "figures", "autoencoders",
+    "anomalies", "generation", "export", "store", "figures", "autoencoders",
     "architectures", "decoding", "manifest", "distances", "atomic",
     "errors", "__init__",
 )  # fmt: skip

@@ -53,3 +53,12 @@ def test_pca_works_from_one_point_on(rows):
 def test_wrong_options_are_one_line(options, message):
     with pytest.raises(AesearchError, match=message):
         project(np.eye(3, 6, dtype=np.float32), **options)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_latent_itself_gives_its_numbers_of_largest_spread(dims):
+    features = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32) * [1, 9, 0.1, 5, 3]
+    found = project(features.astype(np.float32), method="latent", dims=dims).coordinates
+    assert np.array_equal(found, features.astype(np.float32)[:, [1, 3, 4][:dims]])
+    with pytest.raises(AesearchError, match="has no 3 dimensions"):
+        project(features[:, :2].astype(np.float32), method="latent", dims=3)

@@ -1,0 +1,131 @@
+"""One autoencoder per latent size, compared on images they never saw."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aesearch.answers import Run, Sweep
+from aesearch.atomic import replacing
+from aesearch.building import HISTORY
+from aesearch.collection import Collection
+from aesearch.errors import AesearchError
+
+SWEEP, CURVES, RECONSTRUCTIONS = "sweep.json", "sweep.png", "sweep-reconstructions.png"
+SHOWN = 10  # images in the picture
+ENOUGH_ACCURACY = 0.005  # of the best k-nearest-neighbour accuracy
+LITTLE_GAIN = 0.2  # of the error, for twice the numbers
+
+
+def sweep(
+    source: str,
+    folder: str | Path,
+    latent_dims: Sequence[int],
+    *,
+    labels: str | None = None,
+    data_dir: str | None = None,
+    device: str = "auto",
+    progress: bool = True,
+    overwrite: bool = False,
+    **training: Any,
+) -> Sweep:
+    """Train one autoencoder per latent size and compare them.
+
+    Each is a collection of its own, ``<folder>/latent-<size>``, and can be searched; run again, those that are
+    there are used. The figures go to ``sweep.json``, the pictures to ``sweep.png`` and ``sweep-reconstructions.png``.
+
+    Parameters
+    ----------
+    source, labels, data_dir, device, overwrite, **training
+        As `Collection.build` takes them.
+    latent_dims : sequence of int
+
+    Raises
+    ------
+    AesearchError
+        No sizes, or whatever `Collection.build` raises.
+    """
+    from aesearch.figures import save_picture
+    from aesearch.report import draw_sweep, draw_sweep_reconstructions
+
+    sizes = sorted(set(latent_dims))
+    if not sizes:
+        raise AesearchError("a sweep needs latent sizes: --latent-dims 2,5,10,20,50")
+    collections = [
+        Collection.build(
+            source,
+            Path(folder) / f"latent-{size}",
+            labels=labels,
+            data_dir=data_dir,
+            device=device,
+            progress=progress,
+            overwrite=overwrite,
+            **{**training, "latent_dim": size},
+        )
+        for size in sizes
+    ]
+    runs = [_measure(collection) for collection in collections]
+    recipe = collections[0].manifest.artifacts["encoder"]["parameters"]["recipe"]
+    arch = collections[0].manifest.artifacts["encoder"]["parameters"]["spec"]["arch"]
+    found = Sweep(arch, recipe["loss"], recipe["epochs"], runs, *recommend(runs))
+    with replacing(Path(folder) / SWEEP) as temporary:
+        temporary.write_text(json.dumps(found.to_json(), indent=1), encoding="utf-8")
+    save_picture(draw_sweep(found), Path(folder) / CURVES)
+    rows = _test_rows(collections[0])
+    shown = rows[np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).astype(int)].tolist()
+    save_picture(draw_sweep_reconstructions(collections, sizes, shown), Path(folder) / RECONSTRUCTIONS)
+    return found
+
+
+def recommend(runs: Sequence[Run]) -> tuple[int, str]:
+    """Latent size to take, and why.
+
+    With labels, the smallest whose nearest neighbours are about as good as the best ones'; without, the one
+    beyond which twice the numbers bring little.
+    """
+    accuracies = [run.knn_accuracy for run in runs]
+    if all(a is not None for a in accuracies):
+        best = max(a for a in accuracies if a is not None)
+        for run in runs:
+            if run.knn_accuracy is not None and run.knn_accuracy >= best - ENOUGH_ACCURACY:
+                return run.latent_dim, (
+                    f"the smallest with a nearest-neighbour accuracy within {ENOUGH_ACCURACY} of the best, {best:.4f}"
+                )
+    for run, larger in itertools.pairwise(runs):
+        doublings = math.log2(larger.latent_dim / run.latent_dim)
+        gain = 1 - (larger.test_mse / max(run.test_mse, 1e-12)) ** (1 / doublings)
+        if gain < LITTLE_GAIN:
+            return run.latent_dim, f"beyond it twice the numbers lower the error by only {max(gain, 0):.0%}"
+    return runs[-1].latent_dim, "the error still falls at the largest size: try larger ones too"
+
+
+def _measure(collection: Collection) -> Run:
+    encoder = collection.manifest.artifacts["encoder"]
+    with (collection.folder / HISTORY).open(newline="", encoding="utf-8") as file:
+        history = list(csv.DictReader(file))
+    errors = collection.store.reconstruction_errors()
+    labelled = len(set(collection.labels()) - {""}) > 1
+    result = collection.probe() if labelled else None
+    has_test = "test" in collection.splits()
+    return Run(
+        latent_dim=encoder["parameters"]["spec"]["latent_dim"],
+        parameters=encoder["figures"]["parameters"],
+        train_loss=[float(line["train_loss"]) for line in history],
+        test_loss=[float(line["held_out_loss"]) for line in history],
+        test_mse=float(errors[_test_rows(collection)].mean()) if has_test else encoder["figures"]["reconstruction_mse"],
+        knn_accuracy=result.knn_accuracy if result else None,
+        linear_accuracy=result.linear_accuracy if result else None,
+    )
+
+
+def _test_rows(collection: Collection) -> Any:
+    """Rows of the split ``test``, or all where there is none."""
+    rows = np.flatnonzero(np.array(collection.splits()) == "test")
+    return rows if len(rows) else np.arange(collection.store.rows)
