@@ -526,6 +526,10 @@ def generate(
 
 @app.command()
 def cluster(
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(help="New images to assign to the clusters there are; nothing is fitted.", show_default=False),
+    ] = None,
     collection: CollectionOption = "default",
     method: Annotated[str, typer.Option(help="gmm, kmeans, hdbscan.")] = "gmm",
     clusters: Annotated[str, typer.Option(help="How many, or auto: the number of best silhouette, 2 to 30.")] = "auto",
@@ -534,10 +538,14 @@ def cluster(
     save: SaveOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Group the images; the groups are kept in clusters.h5.
+    """Group the images, or say which groups new images belong to; the groups are kept in clusters.h5.
+
+    With --clusters auto it is measured how far the groups stay the same from one resample to the next.
 
     Example: aesearch cluster --clusters 10 --save groups.png
     """
+    if images:
+        return _assign(images, _open(collection), as_json)
     if clusters != "auto" and not clusters.isdecimal():
         raise typer.BadParameter(f"{clusters!r} is neither a number nor auto", param_hint="--clusters")
     opened = _open(collection)
@@ -547,7 +555,7 @@ def cluster(
     if save:
         from aesearch.report import draw_clusters
 
-        _save(draw_clusters(opened, found), save)
+        _save(draw_clusters(opened), save)
     if as_json:
         return _print_json(
             {
@@ -556,6 +564,7 @@ def cluster(
                 "clusters": len(found.sizes),
                 "sizes": found.sizes,
                 "silhouette": found.silhouette,
+                "stability": found.stability,
                 "against_labels": found.against_labels,
             }
         )
@@ -565,9 +574,21 @@ def cluster(
         f"{len(found.sizes)} clusters by {method} on {space}: sizes {', '.join(map(str, found.sizes)) or '-'}"
         + (f"; {noise} left out as noise" if noise else "")
     )
-    print(f"silhouette {quality}")
+    stable = "" if found.stability is None else f"; stability over resamples {found.stability:.3f}"
+    print(f"silhouette {quality}{stable}")
+    if found.unclear:
+        print("no clear structure: another sample of these images would be grouped differently")
     if found.against_labels:
         print("against labels: " + ", ".join(f"{name} {v:.3f}" for name, v in found.against_labels.items()))
+
+
+def _assign(images: list[Path], opened: Collection, as_json: bool) -> None:
+    found = opened.assign(images)
+    if as_json:
+        listed = [{"image": str(i), "cluster": c, "share": s} for i, (c, s) in zip(images, found, strict=True)]
+        return _print_json({"collection": str(opened.folder), "assignments": listed})
+    rows = [[str(c) if c >= 0 else "none", f"{s:.2f}", str(i)] for i, (c, s) in zip(images, found, strict=True)]
+    _print_table(["cluster", "share", "image"], rows)
 
 
 @app.command("map")

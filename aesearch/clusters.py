@@ -19,6 +19,9 @@ UMAP_DIMS = 10
 SAMPLE = 3000  # rows on which the number of clusters is chosen and silhouettes are measured
 MOST_CLUSTERS = 30
 RESTARTS = 5
+RESAMPLES, RESAMPLED_SHARE = 3, 0.8
+CLEAR_STABILITY = 0.6  # shapeless clouds stay below 0.55, separate groups above 0.7
+VOTERS = 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,10 @@ class Clustering:
         left out; larger is better, at most 1. None with fewer than two clusters.
     against_labels : dict or None
         ``accuracy`` of the best one-to-one match, ``nmi``, ``ari`` (adjusted Rand index) over labelled rows.
+    stability : float or None
+        Mean adjusted Rand index between clusterings of two resamples, each from scratch, on the rows they share
+        (Ben-Hur et al. 2002): 1 if the groups do not depend on the sample. Measured where the number of
+        clusters was not given.
     """
 
     assignments: NDArray[np.int32]
@@ -42,6 +49,12 @@ class Clustering:
     space: str
     silhouette: float | None
     against_labels: dict[str, float] | None
+    stability: float | None = None
+
+    @property
+    def unclear(self) -> bool:
+        """Whether the groups may well be an accident of the sample: there is no clear structure."""
+        return self.stability is not None and self.stability < CLEAR_STABILITY
 
     @property
     def sizes(self) -> list[int]:
@@ -87,17 +100,74 @@ def cluster(
         raise AesearchError("hdbscan finds the number of clusters itself: leave --clusters out")
     if clusters is not None and not 1 <= clusters <= n:
         raise AesearchError(f"{clusters} clusters of {n} images: --clusters must be 1 to {n}")
-    dims = min(UMAP_DIMS, features.shape[1])
-    points = embed_umap(features, dims, metric=metric, seed=seed) if space == "umap" else prepare(features, metric)
+    points = _place(features, space, metric, seed)
+    number = None if method == "hdbscan" else clusters or _choose_number(points, method, seed)
+    assignments = _by_size(_group(points, method, number, seed, RESTARTS))
+    return Clustering(
+        assignments,
+        method,
+        space,
+        silhouette(points, assignments, seed),
+        compare(assignments, labels),
+        None if clusters else _stability(features, method, number, space, metric, seed),
+    )
+
+
+def assign(neighbours: NDArray[np.int64], assignments: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """Clusters of new images, by a vote of their nearest rows; nothing is fitted again.
+
+    Parameters
+    ----------
+    neighbours : (n, k) int64
+        Rows nearest to each new image.
+    assignments : (rows,) int32
+        As `Clustering.assignments`.
+
+    Returns
+    -------
+    (n,) int32 and (n,) float
+        The cluster most of them are in (-1: noise), and the share of them that are.
+    """
+    votes = assignments[neighbours] + 1
+    counts = np.stack([(votes == group).sum(axis=1) for group in range(int(assignments.max(initial=-1)) + 2)], axis=1)
+    return (counts.argmax(axis=1) - 1).astype(np.int32), counts.max(axis=1) / neighbours.shape[1]
+
+
+def _place(features: NDArray[np.float32], space: str, metric: str, seed: int) -> NDArray[np.float32]:
+    """Points to group."""
+    if space == "umap":
+        return embed_umap(features, min(UMAP_DIMS, features.shape[1]), metric=metric, seed=seed)
+    return prepare(features, metric)
+
+
+def _stability(
+    features: NDArray[np.float32], method: str, number: int | None, space: str, metric: str, seed: int
+) -> float | None:
+    """Agreement of clusterings of resamples; None with too few rows to say."""
+    from sklearn.metrics import adjusted_rand_score
+
+    generator = np.random.default_rng(seed)
+    rows = generator.permutation(len(features))[:SAMPLE]
+    size = int(RESAMPLED_SHARE * len(rows))
+    if size < 10 or (number is not None and not 1 < number <= size):
+        return None
+    agreements = []
+    for _ in range(RESAMPLES):
+        drawn = [np.sort(generator.permutation(rows)[:size]) for _ in range(2)]
+        groups = [
+            _group(_place(features[d], space, metric, seed + i), method, number, seed + i, 1)
+            for i, d in enumerate(drawn)
+        ]
+        _, first, second = np.intersect1d(drawn[0], drawn[1], return_indices=True)
+        agreements.append(adjusted_rand_score(groups[0][first], groups[1][second]))
+    return float(np.mean(agreements))
+
+
+def _group(
+    points: NDArray[np.float32], method: str, clusters: int | None, seed: int, restarts: int
+) -> NDArray[np.int64]:
     if method == "hdbscan":
-        raw = _hdbscan(points)
-    else:
-        raw = _group(points, method, clusters or _choose_number(points, method, seed), seed, RESTARTS)
-    assignments = _by_size(raw)
-    return Clustering(assignments, method, space, silhouette(points, assignments, seed), compare(assignments, labels))
-
-
-def _group(points: NDArray[np.float32], method: str, clusters: int, seed: int, restarts: int) -> NDArray[np.int64]:
+        return _hdbscan(points)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer distinct points than clusters; the result says so itself
         if method == "kmeans":

@@ -18,9 +18,10 @@ from aesearch.atomic import replacing
 from aesearch.autoencoders import Autoencoder
 from aesearch.batches import in_order
 from aesearch.building import CHECKPOINT, ENCODER, FEATURES, fill_store, train_encoder
-from aesearch.clusters import Clustering
+from aesearch.clusters import VOTERS, Clustering, assign
 from aesearch.clusters import cluster as cluster_features
 from aesearch.decoding import Preprocessing
+from aesearch.distances import exact_neighbours
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
 from aesearch.extraction import Extraction, encode_source
 from aesearch.index import IndexOptions, SearchIndex, build_index, describe_figures, load_index
@@ -437,6 +438,7 @@ class Collection:
             "sizes": found.sizes,
             "silhouette": found.silhouette,
             "against_labels": found.against_labels,
+            "stability": found.stability,
         }
         self._record("clusters", CLUSTERS, options, figures)
         return found
@@ -498,6 +500,26 @@ class Collection:
             raise CollectionNotFoundError("there are no clusters of these features: run aesearch cluster")
         with h5py.File(self.folder / CLUSTERS) as file:
             return np.asarray(file["cluster"][:], dtype=np.int32)
+
+    def assign(self, images: Sequence[ImageLike]) -> list[tuple[int, float]]:
+        """(cluster, share of the nearest rows that are in it) of each image; nothing is fitted again.
+
+        `AesearchError` until `cluster` has run.
+        """
+        assignments = self.assignments()
+        rows, _ = self.index.search(self.encode(images), min(VOTERS, self.store.rows))
+        clusters, shares = assign(rows, assignments)
+        return [(int(c), float(s)) for c, s in zip(clusters, shares, strict=True)]
+
+    def centres(self) -> tuple[NDArray[np.float32], list[NDArray[np.int64]]]:
+        """Mean features of each cluster, (clusters, dim) float32, and its rows, nearest to that centre first."""
+        assignments, features = self.assignments(), self.features()
+        members = [np.flatnonzero(assignments == c) for c in range(int(assignments.max(initial=-1)) + 1)]
+        means = np.stack([features[m].mean(axis=0) for m in members]) if members else features[:0]
+        order = [
+            exact_neighbours(features[m], means[c : c + 1], len(m), self.metric)[0][0] for c, m in enumerate(members)
+        ]
+        return means, [m[o] for m, o in zip(members, order, strict=True)]
 
     def probe(self, *, seed: int = 0) -> ProbeResult:
         """Train and measure a linear probe on the labels; `classify` uses it from then on."""

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from aesearch.answers import Anomalies, Hits, Sweep
-    from aesearch.clusters import Clustering
     from aesearch.collection import Collection
     from aesearch.sources import Source
 
@@ -59,16 +58,17 @@ def draw_anomalies(collection: Collection, found: Anomalies, source: Source | No
     return draw_sheet(rows, f"worst reconstructed, {collection.folder.name}")
 
 
-def draw_clusters(collection: Collection, found: Clustering) -> Image.Image:
-    """Ten members of each of the largest 30 clusters, spread over the cluster's rows."""
+def draw_clusters(collection: Collection) -> Image.Image:
+    """The largest 30 clusters: what the decoder makes of the centre, framed, and the ten members nearest to it."""
+    means, members = collection.centres()
     lines = []
-    for number in range(min(len(found.sizes), MOST_CLUSTERS)):
-        members = np.flatnonzero(found.assignments == number)
-        shown = members[np.linspace(0, len(members) - 1, min(MEMBERS, len(members))).astype(int)].tolist()
-        captions = [(f"cluster {number}", f"{len(members):,} images")] + [()] * (len(shown) - 1)
+    for number, mean in enumerate(means[:MOST_CLUSTERS]):
+        shown = members[number][:MEMBERS].tolist()
+        captions = [(f"cluster {number}", f"{len(members[number]):,} images")] + [()] * (len(shown) - 1)
+        centre = Tile(to_picture(collection.decode(mean[None])[0]), ("decoded centre",), framed=True)
         pictures = collection.pictures(shown)
-        lines.append([Tile(to_picture(p), c) for p, c in zip(pictures, captions, strict=True)])
-    return draw_sheet(lines, f"{len(found.sizes)} clusters of {collection.folder.name}")
+        lines.append([centre, *(Tile(to_picture(p), c) for p, c in zip(pictures, captions, strict=True))])
+    return draw_sheet(lines, f"{len(means)} clusters of {collection.folder.name}")
 
 
 def draw_reconstructions(

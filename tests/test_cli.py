@@ -50,9 +50,13 @@ def test_from_a_folder_to_every_answer(run, photos):
     assert Image.open("odd.png").width > 300
 
     groups = json.loads(run("cluster", "-c", "mine", "--clusters", 3, "--save", "groups.png", "--json").stdout)
-    assert {"method", "space", "clusters", "sizes", "silhouette", "against_labels"} == set(groups)
+    assert {"method", "space", "clusters", "sizes", "silhouette", "stability", "against_labels"} == set(groups)
     assert groups["clusters"] == 3 and sum(groups["sizes"]) == 2 * len(GOOD)
     assert set(groups["against_labels"]) == {"accuracy", "nmi", "ari"}
+
+    assigned = json.loads(run("cluster", photos / "first/grey.jpg", "-c", "mine", "--json").stdout)
+    assert assigned["assignments"][0]["cluster"] in (0, 1, 2) and 0 < assigned["assignments"][0]["share"] <= 1
+    assert str(photos / "first/grey.jpg") in run("cluster", photos / "first/grey.jpg", "-c", "mine").stdout
 
     drawn = json.loads(run("map", "-c", "mine", "--method", "pca", "--json").stdout)
     page = Path(drawn["page"]).read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import silhouette_score
 
-from aesearch.clusters import cluster, compare, silhouette
+from aesearch.clusters import assign, cluster, compare, silhouette
 from aesearch.errors import AesearchError
 
 
@@ -37,6 +37,22 @@ def test_a_given_number_is_kept_and_clusters_are_numbered_by_size(blobs):
 def test_the_same_seed_gives_the_same_clusters(blobs):
     first, second = (cluster(blobs[0], seed=3).assignments for _ in range(2))
     assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(("method", "space"), [("gmm", "umap"), ("kmeans", "features"), ("gmm", "features")])
+def test_groups_that_are_there_are_stable_and_a_shapeless_cloud_is_not(blobs, method, space):
+    found = cluster(blobs[0], method=method, space=space)
+    assert found.stability > 0.95 and not found.unclear
+    cloud = np.random.default_rng(0).normal(size=(600, 64)).astype(np.float32)
+    shapeless = cluster(cloud, method=method, space=space)
+    assert shapeless.stability < 0.5 and shapeless.unclear
+    assert cluster(blobs[0], method=method, space=space, clusters=5).stability is None
+
+
+def test_new_images_go_where_most_of_their_neighbours_are():
+    assignments = np.array([0, 0, 1, 1, -1, 2], np.int32)
+    clusters, shares = assign(np.array([[0, 1, 2], [2, 3, 5], [4, 4, 0]]), assignments)
+    assert clusters.tolist() == [0, 1, -1] and np.allclose(shares, 2 / 3)
 
 
 def test_agreement_with_labels_by_hand():

@@ -266,3 +266,24 @@ def test_wrong_calls_are_one_line(digits, call, message):
     with pytest.raises(AesearchError, match=message) as caught:
         call(digits)
     assert "\n" not in str(caught.value)
+
+
+def test_new_images_are_assigned_without_refitting(digits, digit_images):
+    digits.cluster(method="kmeans", clusters=10, space="features")
+    file = digits.folder / "clusters.h5"
+    before = file.read_bytes()
+    assigned = digits.assign([digit_images[r] for r in range(40)])
+    own = digits.assignments()[:40]
+    assert np.mean([c == o for (c, _), o in zip(assigned, own, strict=True)]) > 0.9
+    assert all(0 < share <= 1 for _, share in assigned) and file.read_bytes() == before
+
+
+def test_centres_are_means_and_members_come_nearest_first(digits):
+    digits.cluster(method="kmeans", clusters=10, space="features")
+    means, members = digits.centres()
+    features, assignments = digits.features(), digits.assignments()
+    assert sorted(np.concatenate(members).tolist()) == list(range(1797))
+    for number, (mean, rows) in enumerate(zip(means, members, strict=True)):
+        assert np.allclose(mean, features[assignments == number].mean(axis=0), atol=1e-5)
+        nearest, _ = exact_neighbours(features[assignments == number], mean[None], 1, digits.metric)
+        assert rows[0] == np.flatnonzero(assignments == number)[nearest[0, 0]]
