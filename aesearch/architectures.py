@@ -77,13 +77,15 @@ class AutoencoderSpec:
     arch : str
         A key of ``ARCHITECTURES``.
     latent_dim : int
-        Numbers in one feature vector.
+        Numbers an image is encoded to.
     widths : tuple of int
         Channels or units of the encoder's stages, first to last.
     preprocessing : Preprocessing
         What every image goes through first.
     output : str
         What the decoder ends with, one of ``OUTPUTS``.
+    style_dim : int
+        How many of the latent's numbers, the last ones, keep how an image lies; the others are its features.
     """
 
     arch: str
@@ -91,6 +93,7 @@ class AutoencoderSpec:
     widths: tuple[int, ...]
     preprocessing: Preprocessing
     output: str = "sigmoid"
+    style_dim: int = 0
 
     def __post_init__(self) -> None:
         if self.output not in OUTPUTS:
@@ -98,6 +101,8 @@ class AutoencoderSpec:
         fixed = architecture(self.arch).widths
         if self.latent_dim < 1 or (min(self.widths, default=1) < 1) or (fixed != () and not self.widths):
             raise AesearchError(f"latent size {self.latent_dim} and widths {self.widths} must be 1 or more")
+        if not 0 <= self.style_dim < self.latent_dim:
+            raise AesearchError(f"--style-dim {self.style_dim} leaves no features of {self.latent_dim} latent numbers")
         if self.arch in ("conv-spatial", "linear") and fixed is not None and len(self.widths) != len(fixed):
             raise AesearchError(f"{self.arch} takes {len(fixed)} widths, not {len(self.widths)}")
         if self.arch == "conv-spatial" and self.latent_dim != (
@@ -115,6 +120,7 @@ class AutoencoderSpec:
         latent_dim: int | None = None,
         widths: tuple[int, ...] | None = None,
         output: str | None = None,
+        style_dim: int = 0,
     ) -> AutoencoderSpec:
         """Fill in what is not given: the architecture's own, or what suits the images."""
         kind = architecture(arch)
@@ -124,7 +130,12 @@ class AutoencoderSpec:
             latent_dim = (
                 _spatial_latent(widths, preprocessing) if arch == "conv-spatial" else _latent_for(preprocessing)
             )
-        return cls(arch, latent_dim, widths, preprocessing, output or kind.output)
+        return cls(arch, latent_dim, widths, preprocessing, output or kind.output, style_dim)
+
+    @property
+    def feature_dim(self) -> int:
+        """Numbers in one feature vector."""
+        return self.latent_dim - self.style_dim
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
@@ -139,6 +150,7 @@ class AutoencoderSpec:
             widths=tuple(document["widths"]),
             preprocessing=Preprocessing(**document["preprocessing"]),
             output=document.get("output", "sigmoid"),
+            style_dim=document.get("style_dim", 0),
         )
 
 

@@ -110,29 +110,38 @@ class Autoencoder:
         return self.batch_size * max(1, READ_BYTES // self.spec.preprocessing.pixels // self.batch_size)
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features (n, latent_dim) float32 of images (n, channels, height, width) uint8."""
+        """Features (n, feature_dim) float32 of images (n, channels, height, width) uint8."""
+        return np.ascontiguousarray(self.encode_latents(images)[:, : self.spec.feature_dim])
+
+    def encode_latents(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Latents (n, latent_dim) float32: the features, then the style, without which nothing is rebuilt in place."""
         import torch
 
         with torch.inference_mode():
             return _joined([self._model["encoder"](inputs) for inputs in self._batches(images)])
 
     def encode_and_score(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Features (n, latent_dim), and the mean squared error per pixel on the [0, 1] scale (n,)."""
+        """Latents (n, latent_dim), and the mean squared error per pixel on the [0, 1] scale (n,)."""
         import torch
 
-        features, errors = [], []
+        latents, errors = [], []
         with torch.inference_mode():
             for inputs in self._batches(images):
-                features.append(self._model["encoder"](inputs))
-                errors.append((self._model["decoder"](features[-1]) - inputs).square().mean(dim=(1, 2, 3)))
-            return _joined(features), _joined(errors)
+                latents.append(self._model["encoder"](inputs))
+                errors.append((self._model["decoder"](latents[-1]) - inputs).square().mean(dim=(1, 2, 3)))
+            return _joined(latents), _joined(errors)
 
-    def decode(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Images (n, channels, height, width) float32 in [0, 1] from features (n, latent_dim)."""
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Images (n, channels, height, width) float32 in [0, 1] from latents (n, latent_dim).
+
+        From features alone (n, feature_dim), without a style, the images come as the network thinks they lie upright.
+        """
         import torch
 
+        missing = self.spec.latent_dim - latents.shape[1]
+        padded = np.pad(latents, ((0, 0), (0, missing))) if missing == self.spec.style_dim else latents
         with torch.inference_mode():
-            latent = torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32)).to(self.device)
+            latent = torch.from_numpy(np.ascontiguousarray(padded, dtype=np.float32)).to(self.device)
             images: NDArray[np.float32] = self._model["decoder"](latent).clamp(0, 1).contiguous().cpu().numpy()
         return images
 

@@ -58,7 +58,14 @@ def train_encoder(
     """
     folder = manifest.folder
     preprocessing, native = _choose_input(source, options)
-    spec = AutoencoderSpec.choose(options.arch, preprocessing, options.latent_dim, options.widths, options.output)
+    spec = AutoencoderSpec.choose(
+        options.arch,
+        preprocessing,
+        options.latent_dim,
+        options.widths,
+        options.output,
+        options.style_dim or 0,
+    )
     positions, held_out_positions = _divide(source, options.seed)
     most = max(1, min(SAMPLE_IMAGES, SAMPLE_MEMORY // preprocessing.pixels))
     held_out = load(source, held_out_positions[:most], preprocessing)

@@ -35,6 +35,7 @@ from aesearch.options import (
     SeedOption,
     SizeOption,
     SourceArgument,
+    StyleOption,
     TrainSeedOption,
     WidthsOption,
 )
@@ -109,6 +110,7 @@ def train(
     collection: CollectionOption = "default",
     arch: ArchOption = None,
     latent_dim: LatentOption = None,
+    style_dim: StyleOption = None,
     widths: WidthsOption = None,
     image_size: SizeOption = None,
     channels: ChannelsOption = None,
@@ -138,6 +140,7 @@ def train(
     given = _training(
         arch=arch,
         latent_dim=latent_dim,
+        style_dim=style_dim,
         widths=widths,
         image_size=image_size,
         channels=channels,
@@ -174,6 +177,7 @@ def sweep(
     latent_dims: Annotated[str, typer.Option(help="Latent sizes, like 2,5,10.")] = "2,5,10,20,50",
     collection: CollectionOption = "default",
     arch: ArchOption = None,
+    style_dim: StyleOption = None,
     widths: WidthsOption = None,
     image_size: SizeOption = None,
     channels: ChannelsOption = None,
@@ -206,6 +210,7 @@ def sweep(
         raise typer.BadParameter(f"{latent_dims!r} is not like 2,5,10", param_hint="--latent-dims")
     given = _training(
         arch=arch,
+        style_dim=style_dim,
         widths=widths,
         image_size=image_size,
         channels=channels,
@@ -291,6 +296,7 @@ def build_index(
     ] = None,
     arch: ArchOption = None,
     latent_dim: LatentOption = None,
+    style_dim: StyleOption = None,
     widths: WidthsOption = None,
     image_size: SizeOption = None,
     channels: ChannelsOption = None,
@@ -321,6 +327,7 @@ def build_index(
     given = _training(
         arch=arch,
         latent_dim=latent_dim,
+        style_dim=style_dim,
         widths=widths,
         image_size=image_size,
         channels=channels,
@@ -509,15 +516,15 @@ def generate(
     opened = _open(collection, device)
     columns = 10
     if points is not None:
-        latents, title = generation.read_points(points, opened.store.dim), "decoded points"
+        latents, title = generation.read_points(points, opened.autoencoder.spec.latent_dim), "decoded points"
     elif sample is not None:
-        latents, title = generation.sample(opened.features(), sample, seed), "decoded random latents"
+        latents, title = generation.sample(opened.latents(), sample, seed), "decoded random latents"
     elif between is not None:
-        start, end = opened.encode(list(between))
+        start, end = opened.encode_latents(list(between))
         latents, title, columns = generation.between(start, end, steps), "from one to the other", steps
     else:
         assert plane is not None
-        latents, title, columns = generation.plane(opened.features(), plane), "the latent plane", plane
+        latents, title, columns = generation.plane(opened.latents(), plane), "the latent plane", plane
     _save(draw_decoded(opened.decode(latents), columns, f"{title}, {opened.folder.name}"), save)
     if as_json:
         return _print_json({"collection": str(opened.folder), "picture": str(save), "latents": latents.tolist()})

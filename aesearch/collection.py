@@ -328,6 +328,14 @@ class Collection:
         """Features (n, dim) float32 of images from anywhere; see `query` for what an image may be."""
         return self.autoencoder.encode(self._decode(images))
 
+    def encode_latents(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
+        """As `encode`, with the style beside the features: all that the decoder rebuilds an image from."""
+        return self.autoencoder.encode_latents(self._decode(images))
+
+    def latents(self) -> NDArray[np.float32]:
+        """Features and style of every row, (rows, latent_dim) float32."""
+        return self.store.latents()
+
     def _decode(self, images: Sequence[ImageLike]) -> NDArray[np.uint8]:
         preprocessing = self.autoencoder.spec.preprocessing
         return np.stack([read_image(image, preprocessing) for image in images])
@@ -603,10 +611,10 @@ class Collection:
     def _rebuild(self, originals: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         if not originals:
             return np.empty((0, *self.autoencoder.spec.preprocessing.shape), np.float32)
-        return self.autoencoder.decode(self.autoencoder.encode(np.stack(originals)))
+        return self.autoencoder.decode(self.autoencoder.encode_latents(np.stack(originals)))
 
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Images (n, channels, height, width) float32 in [0, 1] of points (n, d) of the latent space."""
+        """Images (n, channels, height, width) float32 in [0, 1] of latents, or of features alone."""
         return self.autoencoder.decode(latents)
 
     def info(self) -> dict[str, Any]:
@@ -619,7 +627,7 @@ class Collection:
             "collection": str(self.folder),
             "source": (self.manifest.source or {}).get("name"),
             "rows": artifacts.get("features", {}).get("figures", {}).get("rows", 0),
-            "dim": spec.get("latent_dim"),
+            "dim": spec.get("latent_dim", 0) - spec.get("style_dim", 0) if spec else None,
             "arch": spec.get("arch"),
             "index": {**index["figures"], "metric": index["parameters"]["metric"]} if index else None,
             "artifacts": artifacts,

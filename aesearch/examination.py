@@ -44,7 +44,9 @@ def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.
         for inputs, targets in held_out_batches(held_out, training.recipe.invariance, device):
             latents.append(encoder(targets))
             squared["reconstruction"] += float((decoder(latents[-1]) - targets).square().sum())
-            squared["task"] += float((decoder(encoder(inputs)) - targets).square().sum())
+            upright = encoder(inputs)
+            upright[:, training.spec.feature_dim :] = 0
+            squared["task"] += float((decoder(upright) - targets).square().sum())
             if pca is not None:
                 flat = inputs.flatten(1).cpu().numpy()
                 squared["pca"] += float(np.square(pca(flat) - targets.flatten(1).cpu().numpy()).sum())

@@ -19,10 +19,10 @@ from aesearch.store import StoreWriter
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """A batch with its features (n, latent_dim) and reconstruction errors (n,), both float32."""
+    """A batch with its latents (n, latent_dim) and reconstruction errors (n,), both float32."""
 
     batch: Batch
-    features: NDArray[np.float32]
+    latents: NDArray[np.float32]
     errors: NDArray[np.float32]
 
 
@@ -67,7 +67,8 @@ def extract_features(
         "batch_size": autoencoder.batch_size,  # it shows in the last bits of the features
     }
     attributes = {"encoder_fingerprint": encoder_fingerprint, "source": source.name}
-    with StoreWriter(path, autoencoder.spec.latent_dim, identity, attributes) as writer:
+    spec = autoencoder.spec
+    with StoreWriter(path, spec.feature_dim, identity, attributes, style_dim=spec.style_dim) as writer:
         resumed_at, started = writer.next_position, time.perf_counter()
         with tqdm(
             total=len(source),
@@ -83,7 +84,7 @@ def extract_features(
                 skipped = [(source.ids[p], reason) for p, reason in encoded.batch.skipped]
                 if group[0] == 0:
                     skipped = source.listing_skips + skipped
-                writer.append(_columns(source, encoded), skipped, stop)
+                writer.append(_columns(source, encoded, spec.feature_dim), skipped, stop)
                 bar.update(stop - bar.n)
         seconds = time.perf_counter() - started
         rows, reasons = writer.finished_rows(), writer.skipped()
@@ -94,10 +95,11 @@ def extract_features(
     return Extraction(rows, len(reasons), resumed_at, round(seconds, 2), round(speed, 1))
 
 
-def _columns(source: Source, encoded: Encoded) -> dict[str, object]:
+def _columns(source: Source, encoded: Encoded, feature_dim: int) -> dict[str, object]:
     positions = encoded.batch.positions
     return {
-        "features": encoded.features,
+        "features": encoded.latents[:, :feature_dim],
+        "style": encoded.latents[:, feature_dim:],
         "reconstruction_error": encoded.errors,
         "id": [source.ids[p] for p in positions],
         "label": [source.labels[p] for p in positions],

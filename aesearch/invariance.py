@@ -23,7 +23,9 @@ INVARIANCES: dict[str, tuple[float, float, float, float] | None] = {
 UNTOUCHED_SHARE = 0.15  # resampling blurs: without sharp images among its inputs the network rebuilds those badly
 
 
-def transform(images: torch.Tensor, invariance: str, generator: torch.Generator) -> torch.Tensor:
+def transform(
+    images: torch.Tensor, invariance: str, generator: torch.Generator, untouched: float = UNTOUCHED_SHARE
+) -> torch.Tensor:
     """Rotate, shift, scale and shear each image at random; what comes in from outside is mirrored.
 
     Parameters
@@ -33,6 +35,8 @@ def transform(images: torch.Tensor, invariance: str, generator: torch.Generator)
         A key of ``INVARIANCES``; with ``none`` the images come back as they are.
     generator : torch.Generator
         On the CPU, so that every device draws the same.
+    untouched : float
+        Share of the images that stay as they are.
     """
     import torch
     from torch.nn import functional
@@ -41,7 +45,7 @@ def transform(images: torch.Tensor, invariance: str, generator: torch.Generator)
     if ranges is None:
         return images
     draws = torch.rand(len(images), 5, generator=generator) * 2 - 1  # in [-1, 1]
-    draws[torch.rand(len(images), generator=generator) < UNTOUCHED_SHARE] = 0
+    draws[torch.rand(len(images), generator=generator) < untouched] = 0
     degrees, shift, scale, shear = ranges
     angle = draws[:, 0] * math.radians(degrees)
     size = 1 + draws[:, 1] * scale

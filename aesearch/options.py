@@ -44,7 +44,16 @@ ArchOption = Annotated[
     ),
 ]
 LatentOption = Annotated[
-    int | None, typer.Option(min=1, help="Numbers in a feature vector.", show_default="64, less for tiny images")
+    int | None, typer.Option(min=1, help="Numbers an image is encoded to.", show_default="64, less for tiny images")
+]
+StyleOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="So many of the latent numbers keep how an image lies and are left out of its features: sharper "
+        "reconstructions beside features that ignore it.",
+        show_default="0",
+    ),
 ]
 SizeOption = Annotated[
     str | None,

@@ -50,7 +50,8 @@ class Store:
                 if version != FORMAT_VERSION:
                     raise AesearchError(f"{path} has format {version}; this aesearch reads {FORMAT_VERSION}")
                 self.rows, self.dim = file["features"].shape
-                if any(len(file[name]) != self.rows for name in (*TEXTS, "reconstruction_error")):
+                beside = ["reconstruction_error", *(["style"] if "style" in file else [])]
+                if any(len(file[name]) != self.rows for name in (*TEXTS, *beside)):
                     raise KeyError("datasets of different lengths")
                 self.encoder_fingerprint = str(file.attrs["encoder_fingerprint"])
                 self.fingerprint = str(file.attrs["fingerprint"])
@@ -61,6 +62,13 @@ class Store:
     def features(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Features (n, dim) float32, of all rows or of those given."""
         return np.asarray(self._read("features", rows), dtype=np.float32)
+
+    def latents(self) -> NDArray[np.float32]:
+        """Features and style side by side, (rows, latent_dim) float32."""
+        import h5py
+
+        with h5py.File(self.path) as file:
+            return np.hstack([file[name][:] for name in ("features", "style") if name in file])
 
     def reconstruction_errors(self) -> NDArray[np.float32]:
         """Mean squared error per pixel on the [0, 1] scale, (rows,) float32."""
@@ -94,15 +102,21 @@ class StoreWriter:
     ----------
     path : Path
         Where the finished store goes; the growing one lies beside it as ``….partial``.
-    dim : int
+    dim, style_dim : int
+        Numbers in a row's features, and beside them in its style.
     identity : dict
         What the rows depend on. A partial store of the same identity is continued, any other replaced.
     attributes : dict of str
         Attributes of the finished file.
     """
 
-    def __init__(self, path: Path, dim: int, identity: dict[str, Any], attributes: dict[str, str]) -> None:
+    def __init__(
+        self, path: Path, dim: int, identity: dict[str, Any], attributes: dict[str, str], *, style_dim: int = 0
+    ) -> None:
         self.path = Path(path)
+        self._numbers = {"features": (dim,), "reconstruction_error": ()} | (
+            {"style": (style_dim,)} if style_dim else {}
+        )
         self.partial = self.path.with_name(self.path.name + ".partial")
         self.next_position = 0
         self._pending: list[dict[str, Any]] = []
@@ -110,7 +124,7 @@ class StoreWriter:
         self._flushed = time.monotonic()
         written = json.dumps(identity, sort_keys=True)
         self._digests = {name: hashlib.blake2b(digest_size=16) for name in TEXTS}
-        self._file = self._continue(written) or self._create(dim, written, attributes)
+        self._file = self._continue(written) or self._create(written, attributes)
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -133,7 +147,8 @@ class StoreWriter:
         Parameters
         ----------
         columns : dict
-            ``features`` (n, dim), ``reconstruction_error`` (n,), and n strings for each of ``TEXTS``.
+            ``features`` (n, dim), ``style`` (n, style_dim), left out where that is 0, ``reconstruction_error`` (n,),
+            and n strings for each of ``TEXTS``.
         skipped : sequence of (id, reason)
         next_position : int
             Where in the source a continued run starts.
@@ -151,7 +166,7 @@ class StoreWriter:
         """Write what is pending; the count of finished rows is written last."""
         file, pending = self._file, self._pending
         if pending:
-            for name in ("features", "reconstruction_error", *TEXTS):
+            for name in (*self._numbers, *TEXTS):
                 _extend(file[name], [part[name] for part in pending])
             for name in TEXTS:
                 self._digest(name, [value.encode() for part in pending for value in part[name]])
@@ -191,14 +206,14 @@ class StoreWriter:
     def _digest(self, name: str, values: Sequence[bytes]) -> None:
         self._digests[name].update(b"".join(value + b"\0" for value in values))
 
-    def _create(self, dim: int, identity: str, attributes: dict[str, str]) -> h5py.File:
+    def _create(self, identity: str, attributes: dict[str, str]) -> h5py.File:
         import h5py
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = h5py.File(self.partial, "w")
         text = h5py.string_dtype()
-        file.create_dataset("features", (0, dim), "f4", maxshape=(None, dim), chunks=(CHUNK_ROWS, dim))
-        file.create_dataset("reconstruction_error", (0,), "f4", maxshape=(None,), chunks=(CHUNK_ROWS,))
+        for name, shape in self._numbers.items():
+            file.create_dataset(name, (0, *shape), "f4", maxshape=(None, *shape), chunks=(CHUNK_ROWS, *shape))
         for name in (*TEXTS, "skipped/id", "skipped/reason"):
             file.create_dataset(name, (0,), text, maxshape=(None,), chunks=(CHUNK_ROWS,))
         file.attrs["format_version"] = FORMAT_VERSION
@@ -221,7 +236,7 @@ class StoreWriter:
             file.close()
             return None
         rows, skipped, self.next_position = (int(v) for v in file.attrs["progress"])
-        for name in ("features", "reconstruction_error", *TEXTS):
+        for name in (*self._numbers, *TEXTS):
             file[name].resize(rows, axis=0)
         for name in ("skipped/id", "skipped/reason"):
             file[name].resize(skipped, axis=0)

@@ -32,7 +32,7 @@ from aesearch.autoencoders import (
 )
 from aesearch.batches import Images, LoadedImages
 from aesearch.errors import AesearchError
-from aesearch.invariance import INVARIANCES, held_out_batches, transform
+from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, held_out_batches, transform
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +47,10 @@ TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
 FEWEST_EPOCHS, MOST_EPOCHS = 30, 100
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
 WARM_UP_SHARE = 0.1
+RECONSTRUCTION_WEIGHT, FEATURES_SHARE = (
+    4.0,
+    0.1,
+)  # with a style, of rebuilding untouched images
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,10 @@ class TrainingOptions:
     arch : str
         Architecture by name.
     latent_dim, widths : int, tuple of int
-        Size of a feature vector; channels after each halving.
+        Numbers an image is encoded to; channels after each halving.
+    style_dim : int
+        How many of those numbers keep how the image lies. The others are the features: from them alone the
+        network gives back the untouched image when it was given a changed one; from both, an untouched one.
     image_size, channels : tuple of int, int
         (longer side,) or (height, width) in pixels; 1 or 3.
     invariance : {"none", "light", "strong"}
@@ -80,6 +87,7 @@ class TrainingOptions:
 
     arch: str = "conv"
     latent_dim: int | None = None
+    style_dim: int | None = None
     widths: tuple[int, ...] | None = None
     image_size: tuple[int, ...] | None = None
     channels: int | None = None
@@ -193,6 +201,8 @@ def train_autoencoder(
     from tqdm.auto import tqdm
 
     recipe = options.recipe(len(images))
+    if spec.style_dim and recipe.invariance == "none":
+        raise AesearchError("--style-dim needs something to undo: --invariance light or strong")
     if recipe.loss == "bce" and spec.output == "identity":
         raise AesearchError(f"--loss bce needs an output between 0 and 1, {spec.arch} gives any number: --loss mse")
     chosen = pick_device(device)
@@ -218,11 +228,11 @@ def train_autoencoder(
             total, seen, epoch_started = torch.zeros((), device=chosen), 0, time.perf_counter()
             model.train()
             seed = options.seed * 1_000_003 + epoch  # by epoch alone: a resumed run sees what an undisturbed one would
-            for step, (inputs, targets) in enumerate(_batches(images, resident, recipe, seed, chosen)):
+            for step, (inputs, targets) in enumerate(_batches(images, resident, spec, recipe, seed, chosen)):
                 rate = _rate(recipe, ((epoch - 1) * steps + step) / (recipe.epochs * steps))
                 for group in optimizer.param_groups:
                     group["lr"] = rate
-                loss = _loss(model, inputs, targets, recipe.loss)
+                loss = _loss(model, spec, inputs, targets, recipe.loss)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -236,7 +246,7 @@ def train_autoencoder(
                     f"train again with a lower --learning-rate (now {recipe.learning_rate:g})"
                 )
             speed = seen / (time.perf_counter() - epoch_started)
-            held_out_loss = _evaluate(model, held_out, recipe, chosen)
+            held_out_loss = _evaluate(model, spec, held_out, recipe, chosen)
             state.add(Epoch(epoch, train_loss, held_out_loss, rate, speed))
             bar.set_postfix(epoch=f"{epoch}/{recipe.epochs}", loss=f"{train_loss:.5f}", held_out=f"{held_out_loss:.5f}")
             if checkpoint is not None:
@@ -276,7 +286,12 @@ def _rate(recipe: Recipe, done: float) -> float:
 
 
 def _batches(
-    images: Images, resident: torch.Tensor | None, recipe: Recipe, seed: int, device: torch.device
+    images: Images,
+    resident: torch.Tensor | None,
+    spec: AutoencoderSpec,
+    recipe: Recipe,
+    seed: int,
+    device: torch.device,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield the shuffled (inputs, targets) of one epoch."""
     import torch
@@ -286,7 +301,8 @@ def _batches(
     groups = [order[s : s + recipe.batch_size] for s in range(0, len(order), recipe.batch_size)]
     for batch in _read(images, resident, groups, device):
         targets = to_float(batch)
-        yield transform(targets, recipe.invariance, generator), targets
+        untouched = 0.0 if spec.style_dim else UNTOUCHED_SHARE
+        yield transform(targets, recipe.invariance, generator, untouched), targets
 
 
 def _resident(images: Images, device: torch.device) -> torch.Tensor | None:
@@ -314,23 +330,37 @@ def _read(
                 yield torch.from_numpy(batch).to(device)
 
 
-def _loss(model: nn.ModuleDict, inputs: torch.Tensor, targets: torch.Tensor, loss: str) -> torch.Tensor:
+def _loss(
+    model: nn.ModuleDict, spec: AutoencoderSpec, inputs: torch.Tensor, targets: torch.Tensor, loss: str
+) -> torch.Tensor:
+    """Error against the untouched images; with a style, and from it, also of rebuilding half of them untouched."""
+    import torch
     from torch.nn import functional
 
-    rebuilt = model["decoder"](model["encoder"](inputs))
-    if loss == "bce":
-        return functional.binary_cross_entropy(rebuilt, targets)
-    return functional.mse_loss(rebuilt, targets)
+    criterion = functional.binary_cross_entropy if loss == "bce" else functional.mse_loss
+    if not spec.style_dim:
+        return criterion(model["decoder"](model["encoder"](inputs)), targets)
+    n, untouched = len(inputs), targets[: max(1, len(targets) // 2)]
+    latents = model["encoder"](torch.cat([inputs, untouched]))
+    features, style = latents[:, : spec.feature_dim], latents[:, spec.feature_dim :]
+    upright = torch.cat([features[:n], torch.zeros_like(style[:n])], dim=1)
+    # Where the untouched image is rebuilt mostly the style learns, or the features would lose what they ignore.
+    held = features[n:].detach()
+    whole = torch.cat([held + FEATURES_SHARE * (features[n:] - held), style[n:]], dim=1)
+    rebuilt = model["decoder"](torch.cat([upright, whole]))
+    return criterion(rebuilt[:n], targets) + RECONSTRUCTION_WEIGHT * criterion(rebuilt[n:], untouched)
 
 
-def _evaluate(model: nn.ModuleDict, held_out: NDArray[np.uint8], recipe: Recipe, device: torch.device) -> float:
+def _evaluate(
+    model: nn.ModuleDict, spec: AutoencoderSpec, held_out: NDArray[np.uint8], recipe: Recipe, device: torch.device
+) -> float:
     import torch
 
     model.eval()
     total = 0.0
     with torch.inference_mode():
         for inputs, targets in held_out_batches(held_out, recipe.invariance, device):
-            total += float(_loss(model, inputs, targets, recipe.loss)) * len(targets)
+            total += float(_loss(model, spec, inputs, targets, recipe.loss)) * len(targets)
     return total / len(held_out)
 
 

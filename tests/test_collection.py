@@ -287,3 +287,19 @@ def test_centres_are_means_and_members_come_nearest_first(digits):
         assert np.allclose(mean, features[assignments == number].mean(axis=0), atol=1e-5)
         nearest, _ = exact_neighbours(features[assignments == number], mean[None], 1, digits.metric)
         assert rows[0] == np.flatnonzero(assignments == number)[nearest[0, 0]]
+
+
+def test_a_style_lies_beside_the_features_and_is_not_searched(tmp_path, digit_images):
+    built = Collection.build("digits", tmp_path / "c", progress=False, epochs=4, latent_dim=16, style_dim=6)
+    assert built.features().shape == (1797, 10) and built.info()["dim"] == 10
+    assert built.latents().shape == (1797, 16)
+    assert np.array_equal(built.latents()[:, :10], built.features())
+    assert np.allclose(built.encode_latents([digit_images[5]])[0], built.latents()[5], atol=1e-4)
+    assert built.index.index.d == 10 and built.query(row=5, k=3).rows.shape == (3,)
+    with h5py.File(tmp_path / "c" / "features.h5") as file:
+        assert file["style"].shape == (1797, 6)
+    originals, rebuilt = built.reconstruct(rows=[5])
+    error = np.square(originals[0] / 255 - rebuilt[0]).mean()
+    assert error == pytest.approx(float(built.store.reconstruction_errors()[5]), rel=1e-3)
+    again = Collection.open(tmp_path / "c")
+    assert again.decode(again.features()[:2]).shape == (2, 1, 8, 8)

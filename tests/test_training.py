@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from aesearch.architectures import AutoencoderSpec
+from aesearch.autoencoders import Autoencoder
 from aesearch.batches import LoadedImages, StreamedImages
 from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError
@@ -217,3 +218,29 @@ def test_cross_entropy_needs_an_output_between_0_and_1(data):
     options = TrainingOptions("linear", loss="bce")
     with pytest.raises(AesearchError, match="needs an output between 0 and 1"):
         train_autoencoder(*data, AutoencoderSpec.choose("linear", EIGHT), options, device="cpu")
+
+
+def test_a_style_keeps_what_the_features_leave_out(data):
+    """With it untouched images are rebuilt better than from the features alone, and than without one."""
+    options = TrainingOptions(epochs=60, invariance="strong")
+    one = train_autoencoder(*data, AutoencoderSpec.choose("conv", EIGHT, 16), options, device="cpu")
+    parted = AutoencoderSpec.choose("conv", EIGHT, 16, style_dim=6)
+    two = train_autoencoder(*data, parted, options, device="cpu")
+    figures = [examine(t, data[0].array, data[1]) for t in (one, two)]
+    assert figures[1]["reconstruction_mse"] < 0.9 * figures[0]["reconstruction_mse"]
+    assert figures[1]["dead_latents"] == 0
+    autoencoder = Autoencoder(two.model, parted, "cpu")
+    latents, errors = autoencoder.encode_and_score(data[1])
+    assert latents.shape == (len(data[1]), 16) and autoencoder.encode(data[1]).shape == (len(data[1]), 10)
+    assert errors.mean() == pytest.approx(figures[1]["reconstruction_mse"], rel=1e-3)
+    upright = autoencoder.decode(autoencoder.encode(data[1]))
+    assert np.square(upright - data[1] / 255).mean() > errors.mean()
+    assert np.allclose(autoencoder.decode(np.pad(latents[:, :10], ((0, 0), (0, 6)))), upright, atol=1e-6)
+
+
+def test_a_style_needs_something_to_undo(data):
+    parted = AutoencoderSpec.choose("conv", EIGHT, 16, style_dim=6)
+    with pytest.raises(AesearchError, match="needs something to undo"):
+        train_autoencoder(*data, parted, TrainingOptions(invariance="none"), device="cpu")
+    with pytest.raises(AesearchError, match="leaves no features"):
+        AutoencoderSpec.choose("conv", EIGHT, 16, style_dim=16)
