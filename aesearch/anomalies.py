@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 
 from aesearch.errors import AesearchError
 
+SCORES = ("reconstruction", "neighbours", "combined")
+NEIGHBOURS = 5
+BLUR = 1 / 28  # of the longer side: single pixels are no region
+MOST_REGIONS = 3
+
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
@@ -76,3 +81,55 @@ def measure_auroc(scores: NDArray[np.float32], labels: list[str], normal_label: 
 
 def _some(names: NDArray[np.str_]) -> str:
     return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+
+
+def neighbour_distance(
+    rows: NDArray[np.int64], distances: NDArray[np.float32], own: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """Mean distance to the nearest rows of a collection (Angiulli & Pizzuti 2002), (n,) float32; larger is odder.
+
+    Parameters
+    ----------
+    rows, distances : (n, k + 1)
+        The nearest ones, as an index gives them.
+    own : (n,) int64, optional
+        Rows that the images are themselves and that do not count; where not among them the farthest does not.
+    """
+    keep = np.ones(rows.shape, dtype=bool)
+    if own is not None:
+        keep = rows != own[:, None]
+    keep[keep.all(axis=1), -1] = False
+    keep &= rows >= 0  # an index that finds fewer answers -1
+    counted = np.where(keep, distances, 0).sum(axis=1) / np.maximum(keep.sum(axis=1), 1)
+    return np.asarray(counted, dtype=np.float32)
+
+
+def worst_regions(error_map: NDArray[np.float32]) -> list[tuple[float, float, float, float]]:
+    """Boxes around where the error lies, the worst first, at most three.
+
+    A region is what stays together above half the peak of the smoothed map.
+
+    Parameters
+    ----------
+    error_map : (height, width) float32
+        Error of each pixel.
+
+    Returns
+    -------
+    list of (left, top, right, bottom)
+        As shares of width and height, so that they hold for the image at any size; empty without any error.
+    """
+    from scipy import ndimage
+
+    smooth = ndimage.gaussian_filter(error_map.astype(np.float64), BLUR * max(error_map.shape))
+    if not smooth.max() > 0:
+        return []
+    regions, count = ndimage.label(smooth >= smooth.max() / 2)
+    weights = ndimage.sum_labels(smooth, regions, np.arange(1, count + 1))
+    boxes = ndimage.find_objects(regions)
+    height, width = error_map.shape
+    worst = np.argsort(-weights, kind="stable")[:MOST_REGIONS]
+    return [
+        (x.start / width, y.start / height, x.stop / width, y.stop / height)
+        for y, x in (boxes[number] for number in worst)
+    ]

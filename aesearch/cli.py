@@ -43,6 +43,9 @@ from aesearch.options import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from aesearch.collection import Collection
 
 HOME = Path("indexes")
@@ -407,29 +410,43 @@ def query(
 def anomalies(
     source: SourceArgument = None,
     collection: CollectionOption = "default",
+    score: Annotated[
+        str,
+        typer.Option(
+            help="reconstruction: mean squared error per pixel on the [0, 1] scale; neighbours: mean distance to the "
+            "5 nearest features of the collection; combined: their product. Larger is odder."
+        ),
+    ] = "reconstruction",
     top: Annotated[int, typer.Option(min=1, help="How many to list.")] = 50,
     normal_label: Annotated[
         str | None, typer.Option(help="Measure how well the score tells other labels from this one (AUROC).")
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Also write the list to this file.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Also write the list to this file, with boxes around the worst regions.")
+    ] = None,
+    heatmaps: Annotated[
+        Path | None, typer.Option(help="Also write a picture of where the error lies, for each, to this folder.")
+    ] = None,
     save: SaveOption = None,
     labels: LabelsOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """List the images the autoencoder reconstructs worst: of the collection, or of SOURCE.
-
-    The score is the mean squared error per pixel on the [0, 1] scale; larger is odder.
+    """List the oddest images: of the collection, or of SOURCE, scored with the collection's encoder.
 
     Example: aesearch anomalies --top 50 --save odd.png
     """
     opened = _open(collection, device)
     new = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir)
-    found = opened.anomalies(new, top=top, normal_label=normal_label)
+    found = opened.anomalies(new, score=score, top=top, normal_label=normal_label)
     listed = found.to_json()
-    if csv:
-        _write_csv(csv, listed)
+    if csv or heatmaps:
+        maps = opened.error_maps(found, new)
+        if csv:
+            _write_csv(csv, listed, maps)
+        if heatmaps:
+            _write_heatmaps(heatmaps, found.ids, maps)
     if save:
         from aesearch.report import draw_anomalies
 
@@ -438,7 +455,7 @@ def anomalies(
         return _print_json(
             {
                 "collection": str(opened.folder),
-                "score": "reconstruction",
+                "score": score,
                 "scored": found.scored,
                 "threshold": None,
                 "auroc": found.auroc,
@@ -448,7 +465,7 @@ def anomalies(
     if found.auroc is not None:
         print(f"AUROC {found.auroc:.4f} for telling other labels from {printable(normal_label or '')}")
     table = [[str(a["rank"]), f"{a['score']:.5f}", str(a["row"]), a["label"], a["id"]] for a in listed]
-    _print_table(["rank", "error", "row", "label", "id"], table)
+    _print_table(["rank", "error" if score == "reconstruction" else "score", "row", "label", "id"], table)
 
 
 @app.command()
@@ -804,13 +821,27 @@ def _save(picture: Any, path: Path) -> None:
     _note(f"picture: {path}")
 
 
-def _write_csv(path: Path, listed: list[dict[str, Any]]) -> None:
+def _write_csv(path: Path, listed: list[dict[str, Any]], maps: Sequence[NDArray[np.float32]]) -> None:
+    """Boxes as left top right bottom, in shares of width and height, separated by semicolons."""
     import csv
 
+    from aesearch.anomalies import worst_regions
     from aesearch.atomic import replacing
 
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["rank", "row", "id", "label", "score"])
+        writer = csv.DictWriter(file, ["rank", "row", "id", "label", "score", "boxes"])
         writer.writeheader()
-        writer.writerows(listed)
-    _note(f"list: {path}")
+        for one, error_map in zip(listed, maps, strict=True):
+            boxes = [" ".join(f"{side:.3f}" for side in box) for box in worst_regions(error_map)]
+            writer.writerow(one | {"boxes": "; ".join(boxes)})
+
+
+def _write_heatmaps(folder: Path, ids: Sequence[str], maps: Sequence[NDArray[np.float32]]) -> None:
+    from aesearch.figures import heat_picture, save_picture
+
+    folder.mkdir(parents=True, exist_ok=True)
+    scale = max((float(error_map.max()) for error_map in maps), default=1.0)
+    for rank, (id, error_map) in enumerate(zip(ids, maps, strict=True), 1):
+        name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in id)[-80:]
+        save_picture(heat_picture(error_map, scale), folder / f"{rank:04d}-{name}.png")
+    _note(f"heat-maps: {len(maps)} pictures in {folder}, bright is a squared error of {scale:.3f}")

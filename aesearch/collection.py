@@ -38,6 +38,7 @@ from aesearch.training import TrainingOptions
 logger = logging.getLogger(__name__)
 
 INDEX, CLUSTERS, PROBE = "index.faiss", "clusters.h5", "probe.h5"
+SEARCHED = 4096  # queries at once
 DISPLAY_SIDE = 160  # pixels of the longer side of pictures on sheets, at most
 
 
@@ -362,28 +363,42 @@ class Collection:
             raise AesearchError(f"there is no image {id!r} in {self.folder}{hint}") from None
 
     def anomalies(
-        self, source: str | Source | None = None, *, top: int = 50, normal_label: str | None = None
+        self,
+        source: str | Source | None = None,
+        *,
+        score: str = "reconstruction",
+        top: int = 50,
+        normal_label: str | None = None,
     ) -> Anomalies:
-        """Rank images by reconstruction error.
+        """Rank images by how odd they are.
 
         Parameters
         ----------
         source : str or Source, optional
             New images, scored with the collection's encoder; by default the collection itself.
+        score : {"reconstruction", "neighbours", "combined"}
+            Mean squared reconstruction error per pixel on the [0, 1] scale; mean distance to the 5 nearest
+            features of the collection, in its metric; or their product. Larger is odder.
         top : int
         normal_label : str, optional
             Measures how well the score tells images of other labels from this one (AUROC).
         """
         if top < 1:
             raise AesearchError(f"--top must be 1 or more, not {top}")
+        if score not in anomaly_scores.SCORES:
+            raise AesearchError(f"--score {score!r} is not one of {', '.join(anomaly_scores.SCORES)}")
         if source is None:
-            store = self.store
-            scores, ids, labels = store.reconstruction_errors(), self.ids, self.labels()
-            places = np.arange(store.rows)
+            ids, labels, places = self.ids, self.labels(), np.arange(self.store.rows)
+            errors, features = self.store.reconstruction_errors(), None
         else:
             source = self.open_images(source) if isinstance(source, str) else source
-            scores, places = self._score(source)
+            errors, features, places = self._encode(source)
             ids, labels = [source.ids[p] for p in places], [source.labels[p] for p in places]
+        scores = errors
+        if score != "reconstruction":
+            own = features is None
+            far = self._neighbour_distance(self.features() if features is None else features, own=own)
+            scores = far if score == "neighbours" else errors * far
         ranking = anomaly_scores.rank(scores, top=top, labels=labels, normal_label=normal_label)
         return Anomalies(
             places[ranking.rows],
@@ -394,18 +409,19 @@ class Collection:
             ranking.auroc,
         )
 
-    def _score(self, source: Source) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Reconstruction errors of a source's readable images, and their positions."""
+    def _encode(self, source: Source) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+        """Reconstruction errors and features of a source's readable images, and their positions."""
         from tqdm.auto import tqdm
 
         groups = in_order(0, len(source), self.autoencoder.reading_size)
-        scores, places, skipped = [], [], list(source.listing_skips)
+        errors, features, places, skipped = [], [], [], list(source.listing_skips)
         with tqdm(
             total=len(source), desc="score", unit="img", unit_scale=True, disable=None if self.progress else True
         ) as bar:
             for encoded in encode_source(source, self.autoencoder, groups):
                 batch = encoded.batch
-                scores.append(encoded.errors)
+                errors.append(encoded.errors)
+                features.append(encoded.latents[:, : self.autoencoder.spec.feature_dim])
                 places.append(batch.positions)
                 skipped += [(source.ids[p], reason) for p, reason in batch.skipped]
                 bar.update(len(batch.positions) + len(batch.skipped))
@@ -413,7 +429,26 @@ class Collection:
             logger.warning("%d files gave no image, the first: %s: %s", len(skipped), *skipped[0])
         if not sum(map(len, places)):
             raise AesearchError(f"no usable image in {source.name}")
-        return np.concatenate(scores), np.concatenate(places)
+        return np.concatenate(errors), np.concatenate(features), np.concatenate(places)
+
+    def _neighbour_distance(self, features: NDArray[np.float32], *, own: bool) -> NDArray[np.float32]:
+        k = min(anomaly_scores.NEIGHBOURS + 1, self.store.rows)
+        parts = []
+        for start in range(0, len(features), SEARCHED):
+            rows, distances = self.index.search(features[start : start + SEARCHED], k)
+            own_rows = np.arange(start, start + len(rows)) if own else None
+            parts.append(anomaly_scores.neighbour_distance(rows, distances, own_rows))
+        return np.concatenate(parts)
+
+    def error_maps(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.float32]]:
+        """Where the reconstruction errors of anomalies lie: (height, width) float32 each, as the encoder sees them.
+
+        Squared differences on the [0, 1] scale, over the channels their mean; ``source`` is what was scored, if
+        not the collection.
+        """
+        places = found.rows.tolist()
+        originals, rebuilt = self.reconstruct_from(source, places) if source else self.reconstruct(rows=places)
+        return [np.square(o / np.float32(255) - r).mean(axis=0) for o, r in zip(originals, rebuilt, strict=True)]
 
     def classify(self, images: Sequence[ImageLike]) -> list[tuple[str, float]]:
         """(label, probability) of each image by the linear probe; `AesearchError` until `probe` has run."""

@@ -53,6 +53,14 @@ def difference_picture(original: NDArray[np.uint8], rebuilt: NDArray[np.float32]
     return np.asarray(coloured[..., :3] * 255, dtype=np.uint8)
 
 
+def heat_picture(error_map: NDArray[np.float32], scale: float) -> Image.Image:
+    """An error map (height, width), dark where it is 0, bright where it is ``scale`` or more; enlarged to be seen."""
+    from matplotlib import colormaps
+
+    coloured = colormaps["inferno"](np.clip(error_map / max(scale, 1e-12), 0, 1))
+    return _enlarge(Tile(np.asarray(coloured[..., :3] * 255, dtype=np.uint8)), 2 * TILE)
+
+
 def draw_sheet(rows: Sequence[Sequence[Tile]], title: str) -> Image.Image:
     """Lay tiles out in rows under a title; small pictures are enlarged with their pixels kept square."""
     from PIL import Image, ImageDraw
@@ -102,11 +110,11 @@ def save_picture(picture: Image.Image | Figure, path: Path) -> None:
             picture.save(temporary)
 
 
-def _enlarge(tile: Tile) -> Image.Image:
+def _enlarge(tile: Tile, least: int = TILE) -> Image.Image:
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(tile.pixels)).convert("RGB")
-    factor = max(1, math.ceil(TILE / max(picture.size)))
+    factor = max(1, math.ceil(least / max(picture.size)))
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 

@@ -43,7 +43,7 @@ def draw_anomalies(collection: Collection, found: Anomalies, source: Source | No
     scale = max((float(d.max()) for d in differences), default=1.0)
     groups: list[list[Tile]] = []
     for n, (original, again) in enumerate(zip(originals, rebuilt, strict=True)):
-        caption = (f"{n + 1}.  error {found.scores[n]:.4f}", found.labels[n] or found.ids[n])
+        caption = (f"{n + 1}.  {found.scores[n]:.4f}", found.labels[n] or found.ids[n])
         groups.append(
             [
                 Tile(to_picture(original), caption),
@@ -55,7 +55,7 @@ def draw_anomalies(collection: Collection, found: Anomalies, source: Source | No
     rows = [
         [tile for group in groups[i : i + side_by_side] for tile in group] for i in range(0, len(groups), side_by_side)
     ]
-    return draw_sheet(rows, f"worst reconstructed, {collection.folder.name}")
+    return draw_sheet(rows, f"the oddest images, {collection.folder.name}")
 
 
 def draw_clusters(collection: Collection) -> Image.Image:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aesearch.anomalies import measure_auroc, rank
+from aesearch.anomalies import measure_auroc, neighbour_distance, rank, worst_regions
 from aesearch.errors import AesearchError
 
 SCORES = np.array([0.1, 0.9, 0.5, 0.5, 0.2], dtype=np.float32)
@@ -31,3 +31,24 @@ def test_auroc_is_the_share_of_pairs_in_order():
 def test_an_auroc_without_two_sides_is_one_line(labels, message):
     with pytest.raises(AesearchError, match=message):
         measure_auroc(SCORES, labels, "ok")
+
+
+def test_the_distance_to_neighbours_leaves_the_image_itself_out():
+    rows = np.array([[0, 4, 7], [3, 1, 5], [8, 9, 6]])
+    distances = np.array([[0, 2, 4], [1, 1, 2], [1, 2, 9]], np.float32)
+    # Row 2 is not among its own neighbours: the farthest of three does not count.
+    assert neighbour_distance(rows, distances, np.array([0, 1, 2])).tolist() == [3, 1.5, 1.5]
+    assert neighbour_distance(rows, distances).tolist() == [1, 1, 1.5]
+    assert neighbour_distance(np.array([[3, -1, -1]]), np.array([[2, 9e9, 9e9]], np.float32)).tolist() == [2]
+
+
+def test_boxes_lie_around_the_worst_regions_in_order():
+    error_map = np.zeros((56, 112), np.float32)
+    error_map[10:20, 80:100] = 1
+    error_map[30:50, 10:40] = 1
+    boxes = worst_regions(error_map)
+    assert np.allclose(
+        boxes, [(10 / 112, 30 / 56, 40 / 112, 50 / 56), (80 / 112, 10 / 56, 100 / 112, 20 / 56)], atol=0.04
+    )
+    assert worst_regions(np.zeros((8, 8), np.float32)) == []
+    assert worst_regions(np.ones((1, 1), np.float32)) == [(0, 0, 1, 1)]

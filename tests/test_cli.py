@@ -41,12 +41,29 @@ def test_from_a_folder_to_every_answer(run, photos):
     assert {h["label"] for h in hits[:2]} == {"first", "second"}
 
     found = json.loads(
-        run("anomalies", "-c", "mine", "--top", 3, "--csv", "odd.csv", "--save", "odd.png", "--json").stdout
+        run(
+            "anomalies",
+            "-c",
+            "mine",
+            "--top",
+            3,
+            "--csv",
+            "odd.csv",
+            "--heatmaps",
+            "heat",
+            "--save",
+            "odd.png",
+            "--json",
+        ).stdout
     )
     assert {"collection", "score", "scored", "threshold", "auroc", "anomalies"} == set(found)
     assert found["score"] == "reconstruction" and found["scored"] == 2 * len(GOOD) and found["auroc"] is None
     with Path("odd.csv").open(newline="") as file:
-        assert [row["id"] for row in csv.DictReader(file)] == [a["id"] for a in found["anomalies"]]
+        listed = list(csv.DictReader(file))
+    assert [row["id"] for row in listed] == [a["id"] for a in found["anomalies"]]
+    assert all(0 <= float(side) <= 1 for row in listed for box in row["boxes"].split("; ") for side in box.split())
+    assert [p.name[:5] for p in sorted(Path("heat").iterdir())] == ["0001-", "0002-", "0003-"]
+    assert json.loads(run("anomalies", "-c", "mine", "--score", "combined", "--json").stdout)["score"] == "combined"
     assert Image.open("odd.png").width > 300
 
     groups = json.loads(run("cluster", "-c", "mine", "--clusters", 3, "--save", "groups.png", "--json").stdout)

@@ -76,6 +76,25 @@ def test_new_images_are_scored_with_the_collection_s_encoder(digits, digit_image
     assert np.allclose(own.scores, digits.anomalies(top=1797).scores, atol=1e-5)
 
 
+def test_an_image_unlike_all_others_lies_far_from_its_neighbours(digits, digit_images, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (3, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "new.npy", np.concatenate([digit_images[:30], noise]))
+    for score in ("neighbours", "combined"):
+        found = digits.anomalies(str(tmp_path / "new.npy"), score=score, top=3)
+        assert sorted(found.rows.tolist()) == [30, 31, 32]
+    own = digits.anomalies(score="neighbours", top=1797)
+    rows, distances = exact_neighbours(digits.features(), digits.features(), 6, digits.metric)
+    assert np.allclose(own.scores, np.sort(distances.sum(axis=1) / 5)[::-1], atol=1e-4)
+    assert (rows == np.arange(1797)[:, None]).any(axis=1).all()
+    with pytest.raises(AesearchError, match="not one of reconstruction, neighbours, combined"):
+        digits.anomalies(score="magic")
+
+
+def test_error_maps_add_up_to_the_error(digits):
+    found = digits.anomalies(top=4)
+    assert np.allclose([m.mean() for m in digits.error_maps(found)], found.scores, atol=1e-5)
+
+
 def test_the_auroc_of_a_normal_label(digits):
     found = digits.anomalies(normal_label="1")
     assert 0 < found.auroc < 1
