@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,6 +82,59 @@ def measure_auroc(scores: NDArray[np.float32], labels: list[str], normal_label: 
 
 def _some(names: NDArray[np.str_]) -> str:
     return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """A threshold for a false-alarm rate, learned from normal images alone.
+
+    Attributes
+    ----------
+    threshold : float
+        An image is odd if its score is larger.
+    asked, measured : float
+        The false-alarm rate asked for, and that on normal images the threshold was not learned from.
+    learned_from, measured_on : int
+        Images.
+    """
+
+    threshold: float
+    asked: float
+    measured: float
+    learned_from: int
+    measured_on: int
+
+
+def learn_threshold(normal: NDArray[np.float32], rate: float, seed: int = 0) -> Alarms:
+    """Threshold that a new normal image exceeds with at most that probability (split conformal, Vovk et al. 2005).
+
+    Half of the scores, at random, give the threshold; the other half measures what it does. The images must not
+    be ones the encoder was trained on, which have lower scores than new ones.
+
+    Parameters
+    ----------
+    normal : (n,) float32
+        Scores of normal images.
+    rate : float
+        Between 0 and 1.
+
+    Raises
+    ------
+    AesearchError
+        Too few images for so low a rate.
+    """
+    if not 0 < rate < 1:
+        raise AesearchError(f"--false-alarms must lie between 0 and 1, not {rate:g}")
+    shuffled = np.random.default_rng(seed).permutation(normal)
+    learned, fresh = np.sort(shuffled[::2]), shuffled[1::2]
+    place = math.ceil((len(learned) + 1) * (1 - rate))
+    if place > len(learned) or not len(fresh):
+        raise AesearchError(
+            f"a false-alarm rate of {rate:g} needs {2 * math.ceil(1 / rate)} normal images the encoder was not "
+            f"trained on, there are {len(normal)}: ask for a higher rate"
+        )
+    threshold = float(learned[place - 1])
+    return Alarms(threshold, rate, float((fresh > threshold).mean()), len(learned), len(fresh))
 
 
 def neighbour_distance(

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aesearch.anomalies import Alarms
+
 
 @dataclass(frozen=True, eq=False)
 class Hits:
@@ -51,9 +53,13 @@ class Anomalies:
         Rows of the collection, or positions in the source that was scored.
     ids, labels : list of str
     scores : (top,) float32
-        Mean squared reconstruction error per pixel on the [0, 1] scale; larger is odder.
+        Larger is odder.
     scored : int
     auroc : float or None
+    alarms : Alarms or None
+        The threshold, where a false-alarm rate was asked for.
+    flagged : int
+        How many of those scored lie above it.
     """
 
     rows: NDArray[np.int64]
@@ -62,6 +68,8 @@ class Anomalies:
     scores: NDArray[np.float32]
     scored: int
     auroc: float | None
+    alarms: Alarms | None = None
+    flagged: int = 0
 
     def to_json(self) -> list[dict[str, Any]]:
         """As ``aesearch anomalies --json`` lists them."""

@@ -67,6 +67,8 @@ def train_encoder(
         options.style_dim or 0,
     )
     positions, held_out_positions = _divide(source, options.seed)
+    if 0 < (in_train := len(source.positions_of(["train"]))) < len(source):
+        logger.info("training on the %s images of split train", f"{in_train:,}")
     most = max(1, min(SAMPLE_IMAGES, SAMPLE_MEMORY // preprocessing.pixels))
     held_out = load(source, held_out_positions[:most], preprocessing)
     images = load_or_stream(source, positions, preprocessing, memory=IMAGE_MEMORY, progress=progress)
@@ -140,6 +142,7 @@ def fill_store(
         autoencoder,
         folder / FEATURES,
         encoder_fingerprint=encoder_fingerprint,
+        trained_on=_trained_on(manifest, source),
         progress=progress,
     )
     store = Store(folder / FEATURES)
@@ -176,12 +179,19 @@ def _divide(source: Source, seed: int) -> tuple[NDArray[np.int64], NDArray[np.in
     train, held_out = source.positions_of(["train"]), source.positions_of(["val"])
     if len(train) == 0:
         train, held_out = np.arange(len(source)), held_out[:0]
-    elif len(train) < len(source):
-        logger.info("training on the %s images of split train", f"{len(train):,}")
     if len(held_out) == 0:
         kept, out = split_held_out(len(train), seed)
         train, held_out = train[kept], train[out]
     return train, np.random.default_rng(seed).permutation(held_out)
+
+
+def _trained_on(manifest: Manifest, source: Source) -> NDArray[np.bool_]:
+    """Which images of a source the collection's encoder was trained on, by the way they were divided."""
+    encoder = manifest.artifacts["encoder"]
+    trained = np.zeros(len(source), dtype=bool)
+    if encoder["made_from"]["source"] == source.fingerprint:
+        trained[_divide(source, encoder["parameters"]["options"]["seed"])[0]] = True
+    return trained
 
 
 def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -421,6 +422,13 @@ def anomalies(
     normal_label: Annotated[
         str | None, typer.Option(help="Measure how well the score tells other labels from this one (AUROC).")
     ] = None,
+    false_alarms: Annotated[
+        float | None,
+        typer.Option(
+            help="Learn the threshold that this share of normal images exceeds, like 0.01, from normal images the "
+            "encoder was not trained on; list what lies above it."
+        ),
+    ] = None,
     csv: Annotated[
         Path | None, typer.Option(help="Also write the list to this file, with boxes around the worst regions.")
     ] = None,
@@ -439,7 +447,7 @@ def anomalies(
     """
     opened = _open(collection, device)
     new = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir)
-    found = opened.anomalies(new, score=score, top=top, normal_label=normal_label)
+    found = opened.anomalies(new, score=score, top=top, normal_label=normal_label, false_alarms=false_alarms)
     listed = found.to_json()
     if csv or heatmaps:
         maps = opened.error_maps(found, new)
@@ -457,13 +465,20 @@ def anomalies(
                 "collection": str(opened.folder),
                 "score": score,
                 "scored": found.scored,
-                "threshold": None,
+                "threshold": found.alarms.threshold if found.alarms else None,
+                "false_alarms": asdict(found.alarms) | {"flagged": found.flagged} if found.alarms else None,
                 "auroc": found.auroc,
                 "anomalies": listed,
             }
         )
     if found.auroc is not None:
         print(f"AUROC {found.auroc:.4f} for telling other labels from {printable(normal_label or '')}")
+    if found.alarms:
+        alarms = found.alarms
+        print(
+            f"threshold {alarms.threshold:.5f}: false alarms asked {alarms.asked:.2%}, measured {alarms.measured:.2%} "
+            f"on {alarms.measured_on:,} other normal images; {found.flagged:,} of {found.scored:,} lie above"
+        )
     table = [[str(a["rank"]), f"{a['score']:.5f}", str(a["row"]), a["label"], a["id"]] for a in listed]
     _print_table(["rank", "error" if score == "reconstruction" else "score", "row", "label", "id"], table)
 

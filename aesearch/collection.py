@@ -369,6 +369,7 @@ class Collection:
         score: str = "reconstruction",
         top: int = 50,
         normal_label: str | None = None,
+        false_alarms: float | None = None,
     ) -> Anomalies:
         """Rank images by how odd they are.
 
@@ -382,6 +383,9 @@ class Collection:
         top : int
         normal_label : str, optional
             Measures how well the score tells images of other labels from this one (AUROC).
+        false_alarms : float, optional
+            Learns a threshold that a normal image exceeds with this probability, from the images the encoder was
+            not trained on, of the normal label if one is given; only what lies above it is returned.
         """
         if top < 1:
             raise AesearchError(f"--top must be 1 or more, not {top}")
@@ -389,16 +393,15 @@ class Collection:
             raise AesearchError(f"--score {score!r} is not one of {', '.join(anomaly_scores.SCORES)}")
         if source is None:
             ids, labels, places = self.ids, self.labels(), np.arange(self.store.rows)
-            errors, features = self.store.reconstruction_errors(), None
+            scores = self._scores_of_rows(score, places)
         else:
             source = self.open_images(source) if isinstance(source, str) else source
             errors, features, places = self._encode(source)
+            scores = self._scores(score, errors, features)
             ids, labels = [source.ids[p] for p in places], [source.labels[p] for p in places]
-        scores = errors
-        if score != "reconstruction":
-            own = features is None
-            far = self._neighbour_distance(self.features() if features is None else features, own=own)
-            scores = far if score == "neighbours" else errors * far
+        alarms = None if false_alarms is None else self._learn_threshold(score, false_alarms, normal_label)
+        flagged = int((scores > alarms.threshold).sum()) if alarms else 0
+        top = min(top, flagged) if alarms else top
         ranking = anomaly_scores.rank(scores, top=top, labels=labels, normal_label=normal_label)
         return Anomalies(
             places[ranking.rows],
@@ -407,7 +410,39 @@ class Collection:
             ranking.scores,
             ranking.scored,
             ranking.auroc,
+            alarms,
+            flagged,
         )
+
+    def _learn_threshold(self, score: str, rate: float, normal_label: str | None) -> anomaly_scores.Alarms:
+        """From the rows the encoder was not trained on; all of them are normal unless a label says which are."""
+        normal = self.store.held_out()
+        if normal_label is not None:
+            normal &= np.array(self.labels()) == normal_label
+        return anomaly_scores.learn_threshold(self._scores_of_rows(score, np.flatnonzero(normal)), rate)
+
+    def _scores_of_rows(self, score: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        errors = self.store.reconstruction_errors()[rows]
+        return errors if score == "reconstruction" else self._scores(score, errors, self.features()[rows], rows)
+
+    def _scores(
+        self,
+        score: str,
+        errors: NDArray[np.float32],
+        features: NDArray[np.float32],
+        own: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.float32]:
+        """Scores from reconstruction errors and features; ``own`` are the rows they are of, if any."""
+        if score == "reconstruction":
+            return errors
+        k = min(anomaly_scores.NEIGHBOURS + 1, self.store.rows)
+        parts = []
+        for start in range(0, len(features), SEARCHED):
+            part = slice(start, start + SEARCHED)
+            rows, distances = self.index.search(features[part], k)
+            parts.append(anomaly_scores.neighbour_distance(rows, distances, None if own is None else own[part]))
+        far = np.concatenate(parts) if parts else errors
+        return far if score == "neighbours" else errors * far
 
     def _encode(self, source: Source) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         """Reconstruction errors and features of a source's readable images, and their positions."""
@@ -430,15 +465,6 @@ class Collection:
         if not sum(map(len, places)):
             raise AesearchError(f"no usable image in {source.name}")
         return np.concatenate(errors), np.concatenate(features), np.concatenate(places)
-
-    def _neighbour_distance(self, features: NDArray[np.float32], *, own: bool) -> NDArray[np.float32]:
-        k = min(anomaly_scores.NEIGHBOURS + 1, self.store.rows)
-        parts = []
-        for start in range(0, len(features), SEARCHED):
-            rows, distances = self.index.search(features[start : start + SEARCHED], k)
-            own_rows = np.arange(start, start + len(rows)) if own else None
-            parts.append(anomaly_scores.neighbour_distance(rows, distances, own_rows))
-        return np.concatenate(parts)
 
     def error_maps(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.float32]]:
         """Where the reconstruction errors of anomalies lie: (height, width) float32 each, as the encoder sees them.

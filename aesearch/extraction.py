@@ -43,6 +43,7 @@ def extract_features(
     path: Path,
     *,
     encoder_fingerprint: str,
+    trained_on: NDArray[np.bool_] | None = None,
     progress: bool = False,
 ) -> Extraction:
     """Encode every image of a source into a store; an interrupted run is continued.
@@ -53,6 +54,8 @@ def extract_features(
         The store; it appears when it is complete.
     encoder_fingerprint : str
         Kept in the store: features of one encoder are never searched with another.
+    trained_on : (len(source),) bool, optional
+        Which images the encoder was trained on; by default none.
 
     Raises
     ------
@@ -68,6 +71,7 @@ def extract_features(
     }
     attributes = {"encoder_fingerprint": encoder_fingerprint, "source": source.name}
     spec = autoencoder.spec
+    held_out = np.ones(len(source), dtype=bool) if trained_on is None else ~trained_on
     with StoreWriter(path, spec.feature_dim, identity, attributes, style_dim=spec.style_dim) as writer:
         resumed_at, started = writer.next_position, time.perf_counter()
         with tqdm(
@@ -84,7 +88,7 @@ def extract_features(
                 skipped = [(source.ids[p], reason) for p, reason in encoded.batch.skipped]
                 if group[0] == 0:
                     skipped = source.listing_skips + skipped
-                writer.append(_columns(source, encoded, spec.feature_dim), skipped, stop)
+                writer.append(_columns(source, encoded, held_out, spec.feature_dim), skipped, stop)
                 bar.update(stop - bar.n)
         seconds = time.perf_counter() - started
         rows, reasons = writer.finished_rows(), writer.skipped()
@@ -95,12 +99,13 @@ def extract_features(
     return Extraction(rows, len(reasons), resumed_at, round(seconds, 2), round(speed, 1))
 
 
-def _columns(source: Source, encoded: Encoded, feature_dim: int) -> dict[str, object]:
+def _columns(source: Source, encoded: Encoded, held_out: NDArray[np.bool_], feature_dim: int) -> dict[str, object]:
     positions = encoded.batch.positions
     return {
         "features": encoded.latents[:, :feature_dim],
         "style": encoded.latents[:, feature_dim:],
         "reconstruction_error": encoded.errors,
+        "held_out": held_out[positions],
         "id": [source.ids[p] for p in positions],
         "label": [source.labels[p] for p in positions],
         "split": [source.splits[p] for p in positions],

@@ -20,7 +20,7 @@ from aesearch.errors import AesearchError, CollectionNotFoundError
 if TYPE_CHECKING:
     import h5py
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CHUNK_ROWS = 8192
 FLUSH_SECONDS = 5.0  # at most this much work is lost to a kill
 TEXTS = ("id", "label", "split", "content_hash")
@@ -48,9 +48,11 @@ class Store:
             with h5py.File(self.path) as file:
                 version = int(file.attrs["format_version"])
                 if version != FORMAT_VERSION:
-                    raise AesearchError(f"{path} has format {version}; this aesearch reads {FORMAT_VERSION}")
+                    raise AesearchError(
+                        f"{path} has format {version}, this aesearch reads {FORMAT_VERSION}: run aesearch extract"
+                    )
                 self.rows, self.dim = file["features"].shape
-                beside = ["reconstruction_error", *(["style"] if "style" in file else [])]
+                beside = ["reconstruction_error", "held_out", *(["style"] if "style" in file else [])]
                 if any(len(file[name]) != self.rows for name in (*TEXTS, *beside)):
                     raise KeyError("datasets of different lengths")
                 self.encoder_fingerprint = str(file.attrs["encoder_fingerprint"])
@@ -73,6 +75,10 @@ class Store:
     def reconstruction_errors(self) -> NDArray[np.float32]:
         """Mean squared error per pixel on the [0, 1] scale, (rows,) float32."""
         return np.asarray(self._read("reconstruction_error", None), dtype=np.float32)
+
+    def held_out(self) -> NDArray[np.bool_]:
+        """Whether the encoder was not trained on the image of each row, (rows,) bool."""
+        return np.asarray(self._read("held_out", None), dtype=np.bool_)
 
     def texts(self, name: str) -> list[str]:
         """One of ``id``, ``label``, ``split``, ``content_hash`` for every row."""
@@ -114,9 +120,13 @@ class StoreWriter:
         self, path: Path, dim: int, identity: dict[str, Any], attributes: dict[str, str], *, style_dim: int = 0
     ) -> None:
         self.path = Path(path)
-        self._numbers = {"features": (dim,), "reconstruction_error": ()} | (
-            {"style": (style_dim,)} if style_dim else {}
-        )
+        self._numbers: dict[str, tuple[str, tuple[int, ...]]] = {
+            "features": ("f4", (dim,)),
+            "reconstruction_error": ("f4", ()),
+            "held_out": ("bool", ()),
+        }
+        if style_dim:
+            self._numbers["style"] = ("f4", (style_dim,))
         self.partial = self.path.with_name(self.path.name + ".partial")
         self.next_position = 0
         self._pending: list[dict[str, Any]] = []
@@ -148,7 +158,7 @@ class StoreWriter:
         ----------
         columns : dict
             ``features`` (n, dim), ``style`` (n, style_dim), left out where that is 0, ``reconstruction_error`` (n,),
-            and n strings for each of ``TEXTS``.
+            ``held_out`` (n,), and n strings for each of ``TEXTS``.
         skipped : sequence of (id, reason)
         next_position : int
             Where in the source a continued run starts.
@@ -212,8 +222,8 @@ class StoreWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = h5py.File(self.partial, "w")
         text = h5py.string_dtype()
-        for name, shape in self._numbers.items():
-            file.create_dataset(name, (0, *shape), "f4", maxshape=(None, *shape), chunks=(CHUNK_ROWS, *shape))
+        for number, (dtype, shape) in self._numbers.items():
+            file.create_dataset(number, (0, *shape), dtype, maxshape=(None, *shape), chunks=(CHUNK_ROWS, *shape))
         for name in (*TEXTS, "skipped/id", "skipped/reason"):
             file.create_dataset(name, (0,), text, maxshape=(None,), chunks=(CHUNK_ROWS,))
         file.attrs["format_version"] = FORMAT_VERSION
@@ -248,7 +258,7 @@ class StoreWriter:
 
 def _extend(dataset: h5py.Dataset, parts: Sequence[Any]) -> None:
     """Append the parts as one write."""
-    numeric = dataset.dtype.kind == "f"
+    numeric = dataset.dtype.kind in "fb"
     values = np.concatenate(parts) if numeric else [v for part in parts for v in part]
     if len(values) == 0:
         return

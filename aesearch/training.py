@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, held_out_batches, 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
 FEWEST_EPOCHS, MOST_EPOCHS = 30, 100
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
 WARM_UP_SHARE = 0.1
+JUDGED_AFTER = 300  # steps: a network that is still no better than the mean image then never will be
+STARTED, MOST_RESTARTS = 0.98, 3
 RECONSTRUCTION_WEIGHT, FEATURES_SHARE = (
     4.0,
     0.1,
@@ -197,7 +200,6 @@ def train_autoencoder(
     AesearchError
         The loss is no longer a number, or the checkpoint is of another training.
     """
-    import torch
     from tqdm.auto import tqdm
 
     recipe = options.recipe(len(images))
@@ -206,13 +208,11 @@ def train_autoencoder(
     if recipe.loss == "bce" and spec.output == "identity":
         raise AesearchError(f"--loss bce needs an output between 0 and 1, {spec.arch} gives any number: --loss mse")
     chosen = pick_device(device)
-    torch.manual_seed(options.seed)
-    model = on_device(build_autoencoder(spec), chosen)
-    optimizer = _optimizer(model, recipe.optimizer, chosen)
-    state = _State(model, optimizer)
+    state = _begin(spec, recipe, options.seed, 0, chosen)
     identity = _identity(spec, recipe, options.seed)
     if resume:
         state.load(checkpoint, identity)
+    learned_nothing = _loss_of_the_mean(held_out, recipe.loss)
     resident = _resident(images, chosen)
     steps = math.ceil(len(images) / recipe.batch_size)
     started = time.perf_counter()
@@ -224,39 +224,34 @@ def train_autoencoder(
         desc="train",
         disable=None if progress else True,
     ) as bar:
-        for epoch in range(len(state.history) + 1, recipe.epochs + 1):
-            total, seen, epoch_started = torch.zeros((), device=chosen), 0, time.perf_counter()
-            model.train()
+        while (epoch := len(state.history) + 1) <= recipe.epochs:
             seed = options.seed * 1_000_003 + epoch  # by epoch alone: a resumed run sees what an undisturbed one would
-            for step, (inputs, targets) in enumerate(_batches(images, resident, spec, recipe, seed, chosen)):
-                rate = _rate(recipe, ((epoch - 1) * steps + step) / (recipe.epochs * steps))
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                loss = _loss(model, spec, inputs, targets, recipe.loss)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                total += loss.detach() * len(targets)
-                seen += len(targets)
-                bar.update(len(targets))
-            train_loss = float(total) / max(seen, 1)  # the epoch's only wait for the device
-            if not math.isfinite(train_loss):
-                raise AesearchError(
-                    f"the loss is no longer a number in epoch {epoch}: "
-                    f"train again with a lower --learning-rate (now {recipe.learning_rate:g})"
+            batches = _batches(images, resident, spec, recipe, seed, chosen)
+            train_loss, rate, speed = _run_epoch(state, spec, recipe, batches, (epoch - 1) * steps, steps, bar)
+            held_out_loss = _evaluate(state.model, spec, held_out, recipe, chosen)
+            judged = (epoch - 1) * steps < JUDGED_AFTER <= epoch * steps
+            if judged and held_out_loss > STARTED * learned_nothing:
+                if state.attempt < MOST_RESTARTS:
+                    logger.warning("the loss stays at that of the mean image: training starts again with other weights")
+                    state = _begin(spec, recipe, options.seed, state.attempt + 1, chosen)
+                    bar.reset()
+                    continue
+                logger.warning(
+                    "%d restarts did not help, nothing is learned: lower --learning-rate (now %g)",
+                    MOST_RESTARTS,
+                    recipe.learning_rate,
                 )
-            speed = seen / (time.perf_counter() - epoch_started)
-            held_out_loss = _evaluate(model, spec, held_out, recipe, chosen)
             state.add(Epoch(epoch, train_loss, held_out_loss, rate, speed))
             bar.set_postfix(epoch=f"{epoch}/{recipe.epochs}", loss=f"{train_loss:.5f}", held_out=f"{held_out_loss:.5f}")
             if checkpoint is not None:
                 state.save(checkpoint, identity)
             if on_epoch is not None:
                 on_epoch(state.history)
-    model.load_state_dict(state.best)
-    model.eval()
+    state.model.load_state_dict(state.best)
+    state.model.eval()
     figures = {
-        "parameters": count_parameters(model),
+        "parameters": count_parameters(state.model),
+        "restarts": state.attempt,
         "best_epoch": state.best_epoch,
         "held_out_images": len(held_out),
         "held_out_loss": state.best_loss,
@@ -264,7 +259,60 @@ def train_autoencoder(
         "images_per_second": round(float(np.median([e.images_per_second for e in state.history])), 1),
         "device": chosen.type,
     }
-    return Training(model, spec, recipe, state.history, figures)
+    return Training(state.model, spec, recipe, state.history, figures)
+
+
+def _run_epoch(
+    state: _State,
+    spec: AutoencoderSpec,
+    recipe: Recipe,
+    batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
+    done: int,
+    steps: int,
+    bar: tqdm[NoReturn],
+) -> tuple[float, float, float]:
+    """Train on every batch once; return mean loss, last learning rate, images a second.
+
+    ``done`` are the steps of earlier epochs, ``steps`` those of one.
+    """
+    seen, started, rate = 0, time.perf_counter(), 0.0
+    total: torch.Tensor | float = 0.0
+    state.model.train()
+    for step, (inputs, targets) in enumerate(batches, done):
+        rate = _rate(recipe, step / (recipe.epochs * steps))
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        loss = _loss(state.model, spec, inputs, targets, recipe.loss)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        state.optimizer.step()
+        total = total + loss.detach() * len(targets)
+        seen += len(targets)
+        bar.update(len(targets))
+    train_loss = float(total) / max(seen, 1)  # the epoch's only wait for the device
+    if not math.isfinite(train_loss):
+        raise AesearchError(
+            f"the loss is no longer a number in epoch {done // steps + 1}: "
+            f"train again with a lower --learning-rate (now {recipe.learning_rate:g})"
+        )
+    return train_loss, rate, seen / (time.perf_counter() - started)
+
+
+def _begin(spec: AutoencoderSpec, recipe: Recipe, seed: int, attempt: int, device: torch.device) -> _State:
+    """Fresh weights, and nothing learned yet."""
+    import torch
+
+    torch.manual_seed(seed + 1_000_003 * attempt)
+    model = on_device(build_autoencoder(spec), device)
+    return _State(model, _optimizer(model, recipe.optimizer, device), attempt)
+
+
+def _loss_of_the_mean(images: NDArray[np.uint8], loss: str) -> float:
+    """Loss of answering every image with the mean one: what a network has that learned nothing."""
+    mean = images.mean(axis=0) / 255
+    if loss == "bce":
+        return float(-(mean * np.log(mean + 1e-12) + (1 - mean) * np.log(1 - mean + 1e-12)).mean())
+    return float(sum(np.square(image / 255 - mean).mean() for image in images) / len(images))
 
 
 def _optimizer(model: nn.ModuleDict, name: str, device: torch.device) -> torch.optim.Adam:
@@ -367,8 +415,8 @@ def _evaluate(
 class _State:
     """What a checkpoint holds: the network now and at its best, Adam's moments, the history."""
 
-    def __init__(self, model: nn.ModuleDict, optimizer: torch.optim.Adam) -> None:
-        self.model, self.optimizer = model, optimizer
+    def __init__(self, model: nn.ModuleDict, optimizer: torch.optim.Adam, attempt: int) -> None:
+        self.model, self.optimizer, self.attempt = model, optimizer, attempt
         self.history: list[Epoch] = []
         self.best = copy.deepcopy(model.state_dict())
         self.best_loss, self.best_epoch = math.inf, 0
@@ -391,6 +439,7 @@ class _State:
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()} | moments
         document = {
             "identity": identity,
+            "attempt": self.attempt,
             "history": [dataclasses.asdict(e) for e in self.history],
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
@@ -433,6 +482,7 @@ class _State:
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.history = [Epoch(**e) for e in document["history"]]
         self.best_loss, self.best_epoch = document["best_loss"], document["best_epoch"]
+        self.attempt = document["attempt"]
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

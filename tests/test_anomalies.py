@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aesearch.anomalies import measure_auroc, neighbour_distance, rank, worst_regions
+from aesearch.anomalies import learn_threshold, measure_auroc, neighbour_distance, rank, worst_regions
 from aesearch.errors import AesearchError
 
 SCORES = np.array([0.1, 0.9, 0.5, 0.5, 0.2], dtype=np.float32)
@@ -52,3 +52,30 @@ def test_boxes_lie_around_the_worst_regions_in_order():
     )
     assert worst_regions(np.zeros((8, 8), np.float32)) == []
     assert worst_regions(np.ones((1, 1), np.float32)) == [(0, 0, 1, 1)]
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
+def test_a_threshold_gives_the_false_alarms_asked_for(rate):
+    """Over many draws, new images exceed it as often as asked, hardly more: the conformal guarantee."""
+    generator = np.random.default_rng(0)
+    shares = []
+    for seed in range(200):
+        alarms = learn_threshold(generator.gamma(2, size=400).astype(np.float32), rate, seed)
+        assert (alarms.asked, alarms.learned_from, alarms.measured_on) == (rate, 200, 200)
+        shares.append((generator.gamma(2, size=2000) > alarms.threshold).mean())
+    assert rate - 0.01 < np.mean(shares) <= rate + 0.005
+
+
+def test_a_threshold_by_hand():
+    alarms = learn_threshold(np.arange(1, 21, dtype=np.float32), 0.1)
+    learned = np.sort(np.random.default_rng(0).permutation(np.arange(1, 21))[::2])
+    assert alarms.threshold == learned[9]  # ceil(11 * 0.9) = 10th of 10
+    assert alarms.measured == np.mean(np.setdiff1d(np.arange(1, 21), learned) > learned[9])
+
+
+@pytest.mark.parametrize(
+    ("rate", "message"), [(0.01, "needs 200 normal images"), (0.0, "between 0 and 1"), (1.0, "between 0 and 1")]
+)
+def test_a_threshold_needs_enough_normal_images(rate, message):
+    with pytest.raises(AesearchError, match=message):
+        learn_threshold(np.arange(50, dtype=np.float32), rate)

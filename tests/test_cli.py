@@ -56,7 +56,7 @@ def test_from_a_folder_to_every_answer(run, photos):
             "--json",
         ).stdout
     )
-    assert {"collection", "score", "scored", "threshold", "auroc", "anomalies"} == set(found)
+    assert {"collection", "score", "scored", "threshold", "false_alarms", "auroc", "anomalies"} == set(found)
     assert found["score"] == "reconstruction" and found["scored"] == 2 * len(GOOD) and found["auroc"] is None
     with Path("odd.csv").open(newline="") as file:
         listed = list(csv.DictReader(file))

@@ -13,6 +13,7 @@ from aesearch.autoencoders import load_autoencoder
 from aesearch.distances import exact_neighbours
 from aesearch.index import IndexOptions
 from aesearch.opening import open_source
+from aesearch.training import split_held_out
 
 
 def contents(folder):
@@ -93,6 +94,25 @@ def test_an_image_unlike_all_others_lies_far_from_its_neighbours(digits, digit_i
 def test_error_maps_add_up_to_the_error(digits):
     found = digits.anomalies(top=4)
     assert np.allclose([m.mean() for m in digits.error_maps(found)], found.scores, atol=1e-5)
+
+
+def test_rows_the_encoder_was_not_trained_on_are_known(digits):
+    train, held_out = split_held_out(1797, 0)
+    assert np.flatnonzero(digits.store.held_out()).tolist() == held_out.tolist()
+    assert len(train) + len(held_out) == 1797
+
+
+@pytest.mark.parametrize("score", ["reconstruction", "combined"])
+def test_noise_exceeds_the_threshold_that_few_digits_exceed(digits, digit_images, tmp_path, score):
+    noise = np.random.default_rng(0).integers(0, 255, (20, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "new.npy", np.concatenate([digit_images, noise]))
+    found = digits.anomalies(str(tmp_path / "new.npy"), score=score, false_alarms=0.05)
+    assert {*range(1797, 1817)} <= set(found.rows.tolist()) and len(found.rows) == min(50, found.flagged)
+    assert 20 <= found.flagged < 20 + 0.1 * 1797
+    assert found.alarms.asked == 0.05 and found.alarms.measured < 0.15
+    assert found.alarms.learned_from + found.alarms.measured_on == 180
+    with pytest.raises(AesearchError, match="ask for a higher rate"):
+        digits.anomalies(false_alarms=0.001)
 
 
 def test_the_auroc_of_a_normal_label(digits):

@@ -15,6 +15,7 @@ def columns(start, stop, dim=3):
     return {
         "features": np.arange(start * dim, stop * dim, dtype=np.float32).reshape(n, dim),
         "reconstruction_error": np.linspace(0, 1, n, dtype=np.float32),
+        "held_out": np.arange(start, stop) % 3 == 0,
         "id": [f"bild-ß-{i}.png" for i in range(start, stop)],
         "label": ["" if i % 2 else "odd" for i in range(start, stop)],
         "split": ["train"] * n,
@@ -35,6 +36,7 @@ def test_what_is_written_is_read_back(tmp_path):
     expected = columns(0, 20)
     assert (store.rows, store.dim, store.encoder_fingerprint, store.source) == (20, 3, "e1", "somewhere")
     assert np.array_equal(store.features(), expected["features"])
+    assert np.array_equal(store.held_out(), expected["held_out"])
     assert np.array_equal(store.features(np.array([7, 2, 7])), expected["features"][[7, 2, 7]])
     for name in ("id", "label", "split", "content_hash"):
         assert store.texts(name) == expected[name]
@@ -49,7 +51,7 @@ def test_plain_h5py_reads_the_contract(tmp_path):
         assert file["reconstruction_error"].dtype == np.float32
         assert file["id"].asstr()[4] == "bild-ß-4.png"
         assert {"label", "split", "content_hash"} <= set(file)
-        assert file.attrs["format_version"] == 1
+        assert file.attrs["format_version"] == 2
         assert {"encoder_fingerprint", "source", "created_with"} <= set(file.attrs)
 
 

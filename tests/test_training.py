@@ -244,3 +244,23 @@ def test_a_style_needs_something_to_undo(data):
         train_autoencoder(*data, parted, TrainingOptions(invariance="none"), device="cpu")
     with pytest.raises(AesearchError, match="leaves no features"):
         AutoencoderSpec.choose("conv", EIGHT, 16, style_dim=16)
+
+
+def test_a_training_that_learns_nothing_starts_again(data, caplog):
+    """At this rate about every third network dies at once; all of them must end alive."""
+    mean = float(np.square(data[1] / 255 - data[1].mean(axis=0) / 255).mean())
+    spec = AutoencoderSpec.choose("conv-stride", EIGHT, 2)
+    restarts = []
+    for seed in range(8):
+        options = TrainingOptions("conv-stride", epochs=4, batch_size=16, learning_rate=0.02, seed=seed)
+        training = train_autoencoder(*data, spec, options, device="cpu")
+        restarts.append(training.figures["restarts"])
+        assert training.history[-1].held_out_loss < 0.95 * mean and len(training.history) == 4
+    assert max(restarts) > 0 and "starts again with other weights" in caplog.text
+
+
+def test_a_training_that_never_learns_is_reported(data, caplog):
+    options = TrainingOptions("mlp", epochs=4, batch_size=16, learning_rate=0.3)
+    training = train_autoencoder(*data, AutoencoderSpec.choose("mlp", EIGHT, 2), options, device="cpu")
+    assert training.figures["restarts"] == 3
+    assert "3 restarts did not help, nothing is learned: lower --learning-rate (now 0.3)" in caplog.text
