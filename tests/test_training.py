@@ -222,7 +222,7 @@ def test_cross_entropy_needs_an_output_between_0_and_1(data):
 
 def test_a_style_keeps_what_the_features_leave_out(data):
     """With it untouched images are rebuilt better than from the features alone, and than without one."""
-    options = TrainingOptions(epochs=60, invariance="strong")
+    options = TrainingOptions(epochs=30, invariance="strong")
     one = train_autoencoder(*data, AutoencoderSpec.choose("conv", EIGHT, 16), options, device="cpu")
     parted = AutoencoderSpec.choose("conv", EIGHT, 16, style_dim=6)
     two = train_autoencoder(*data, parted, options, device="cpu")
@@ -252,15 +252,15 @@ def test_a_training_that_learns_nothing_starts_again(data, caplog):
     spec = AutoencoderSpec.choose("conv-stride", EIGHT, 2)
     restarts = []
     for seed in range(8):
-        options = TrainingOptions("conv-stride", epochs=4, batch_size=16, learning_rate=0.02, seed=seed)
+        options = TrainingOptions("conv-stride", epochs=3, batch_size=16, learning_rate=0.02, seed=seed)
         training = train_autoencoder(*data, spec, options, device="cpu")
         restarts.append(training.figures["restarts"])
-        assert training.history[-1].held_out_loss < 0.95 * mean and len(training.history) == 4
+        assert training.history[-1].held_out_loss < 0.95 * mean and len(training.history) == 3
     assert max(restarts) > 0 and "starts again with other weights" in caplog.text
 
 
 def test_a_training_that_never_learns_is_reported(data, caplog):
-    options = TrainingOptions("mlp", epochs=4, batch_size=16, learning_rate=0.3)
+    options = TrainingOptions("mlp", epochs=3, batch_size=16, learning_rate=0.3)
     training = train_autoencoder(*data, AutoencoderSpec.choose("mlp", EIGHT, 2), options, device="cpu")
     assert training.figures["restarts"] == 3
     assert "3 restarts did not help, nothing is learned: lower --learning-rate (now 0.3)" in caplog.text
