@@ -93,6 +93,7 @@ def draw_sweep(found: Sweep) -> Figure:
     """Held-out loss over epochs for each latent size, and the finished networks' test error over size."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullLocator
 
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     curves, sizes = figure.subplots(1, 2)
@@ -108,7 +109,7 @@ def draw_sweep(found: Sweep) -> Figure:
     sizes.axvline(found.recommended, color=ACCENT, linestyle="--", label=f"recommended: {found.recommended}")
     sizes.set(title="Test error", xlabel="latent size", ylabel="mean squared error", xscale="log", yscale="log")
     sizes.set_xticks(dims, [str(d) for d in dims], minor=False)
-    sizes.minorticks_off()
+    sizes.xaxis.set_minor_locator(NullLocator())
     sizes.legend(frameon=False)
     return figure
 

@@ -48,7 +48,7 @@ TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
 FEWEST_EPOCHS, MOST_EPOCHS = 30, 100
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
 WARM_UP_SHARE = 0.1
-JUDGED_AFTER = 300  # steps: a network that is still no better than the mean image then never will be
+JUDGED_AFTER = 300  # steps, or the warm-up: a network that is no better than the mean image then never will be
 STARTED, MOST_RESTARTS = 0.98, 3
 RECONSTRUCTION_WEIGHT, FEATURES_SHARE = (
     4.0,
@@ -212,9 +212,10 @@ def train_autoencoder(
     identity = _identity(spec, recipe, options.seed)
     if resume:
         state.load(checkpoint, identity)
-    learned_nothing = _loss_of_the_mean(held_out, recipe.loss)
+    learned_nothing = _loss_of_the_mean(held_out, recipe.loss) * (1 + RECONSTRUCTION_WEIGHT * bool(spec.style_dim))
     resident = _resident(images, chosen)
     steps = math.ceil(len(images) / recipe.batch_size)
+    judged_after = max(JUDGED_AFTER, WARM_UP_SHARE * steps * recipe.epochs)
     started = time.perf_counter()
     with tqdm(
         total=recipe.epochs * len(images),
@@ -229,7 +230,7 @@ def train_autoencoder(
             batches = _batches(images, resident, spec, recipe, seed, chosen)
             train_loss, rate, speed = _run_epoch(state, spec, recipe, batches, (epoch - 1) * steps, steps, bar)
             held_out_loss = _evaluate(state.model, spec, held_out, recipe, chosen)
-            judged = (epoch - 1) * steps < JUDGED_AFTER <= epoch * steps
+            judged = (epoch - 1) * steps < judged_after <= epoch * steps
             if judged and held_out_loss > STARTED * learned_nothing:
                 if state.attempt < MOST_RESTARTS:
                     logger.warning("the loss stays at that of the mean image: training starts again with other weights")

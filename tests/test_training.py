@@ -228,7 +228,7 @@ def test_a_style_keeps_what_the_features_leave_out(data):
     two = train_autoencoder(*data, parted, options, device="cpu")
     figures = [examine(t, data[0].array, data[1]) for t in (one, two)]
     assert figures[1]["reconstruction_mse"] < 0.9 * figures[0]["reconstruction_mse"]
-    assert figures[1]["dead_latents"] == 0
+    assert figures[1]["dead_latents"] == 0 and two.figures["restarts"] == 0
     autoencoder = Autoencoder(two.model, parted, "cpu")
     latents, errors = autoencoder.encode_and_score(data[1])
     assert latents.shape == (len(data[1]), 16) and autoencoder.encode(data[1]).shape == (len(data[1]), 10)
