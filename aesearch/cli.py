@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import logging
 import os
@@ -42,7 +44,7 @@ from aesearch.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -108,24 +110,66 @@ class _Notes(logging.Formatter):
         return prefix + printable(record.getMessage())
 
 
+Training = dict[str, Any] | None
+TRAINING_OPTIONS = {
+    "arch": ArchOption,
+    "latent_dim": LatentOption,
+    "style_dim": StyleOption,
+    "widths": WidthsOption,
+    "image_size": SizeOption,
+    "channels": ChannelsOption,
+    "invariance": InvarianceOption,
+    "output": OutputOption,
+    "loss": LossOption,
+    "optimizer": OptimizerOption,
+    "epochs": EpochsOption,
+    "batch_size": BatchOption,
+    "learning_rate": RateOption,
+    "seed": TrainSeedOption,
+}
+
+
+def with_training_options(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of training, but those; what was said reaches it as ``training``."""
+    options = {name: option for name, option in TRAINING_OPTIONS.items() if name not in left_out}
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    added = [inspect.Parameter(name, keyword, default=None, annotation=option) for name, option in options.items()]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        parameters: list[inspect.Parameter] = []
+        for parameter in signature.parameters.values():
+            parameters += added if parameter.name == "training" else [parameter]
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            command(training=_training(**{name: given.pop(name) for name in options}), **given)
+
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _training(*, image_size: str | None, widths: str | None, **given: Any) -> dict[str, Any]:
+    """Only what was said."""
+    from aesearch.decoding import parse_image_size
+
+    if image_size is not None:
+        given["image_size"] = parse_image_size(image_size)
+    if widths is not None:
+        if not all(w.strip().isdecimal() for w in widths.split(",")):
+            raise typer.BadParameter(f"{widths!r} is not like 16,32,96", param_hint="--widths")
+        given["widths"] = tuple(int(w) for w in widths.split(","))
+    return {name: value for name, value in given.items() if value is not None}
+
+
 @app.command()
+@with_training_options()
 def train(
     source: SourceArgument = None,
     collection: CollectionOption = "default",
-    arch: ArchOption = None,
-    latent_dim: LatentOption = None,
-    style_dim: StyleOption = None,
-    widths: WidthsOption = None,
-    image_size: SizeOption = None,
-    channels: ChannelsOption = None,
-    invariance: InvarianceOption = None,
-    output: OutputOption = None,
-    loss: LossOption = None,
-    optimizer: OptimizerOption = None,
-    epochs: EpochsOption = None,
-    batch_size: BatchOption = None,
-    learning_rate: RateOption = None,
-    seed: TrainSeedOption = None,
+    training: Training = None,
     labels: LabelsOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
@@ -141,27 +185,11 @@ def train(
 
     if source is None and not resume:
         raise typer.BadParameter("give a SOURCE, or --resume", param_hint="SOURCE")
-    given = _training(
-        arch=arch,
-        latent_dim=latent_dim,
-        style_dim=style_dim,
-        widths=widths,
-        image_size=image_size,
-        channels=channels,
-        invariance=invariance,
-        output=output,
-        loss=loss,
-        optimizer=optimizer,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-    )
     opened = _open(collection, device)
     if resume:
-        images, options = resumable(opened.manifest, given)
+        images, options = resumable(opened.manifest, training or {})
     else:
-        options = TrainingOptions(**given)
+        options = TrainingOptions(**training or {})
     if source is not None:
         images = opened.open_images(source, labels=labels, data_dir=data_dir)
     opened.train(images, options, resume=resume)
@@ -176,23 +204,12 @@ def train(
 
 
 @app.command()
+@with_training_options("latent_dim")
 def sweep(
     source: Annotated[str, typer.Argument(help="As for train.", show_default=False)],
     latent_dims: Annotated[str, typer.Option(help="Latent sizes, like 2,5,10.")] = "2,5,10,20,50",
     collection: CollectionOption = "default",
-    arch: ArchOption = None,
-    style_dim: StyleOption = None,
-    widths: WidthsOption = None,
-    image_size: SizeOption = None,
-    channels: ChannelsOption = None,
-    invariance: InvarianceOption = None,
-    output: OutputOption = None,
-    loss: LossOption = None,
-    optimizer: OptimizerOption = None,
-    epochs: EpochsOption = None,
-    batch_size: BatchOption = None,
-    learning_rate: RateOption = None,
-    seed: TrainSeedOption = None,
+    training: Training = None,
     labels: LabelsOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
@@ -212,25 +229,10 @@ def sweep(
 
     if not all(d.strip().isdecimal() for d in latent_dims.split(",")):
         raise typer.BadParameter(f"{latent_dims!r} is not like 2,5,10", param_hint="--latent-dims")
-    given = _training(
-        arch=arch,
-        style_dim=style_dim,
-        widths=widths,
-        image_size=image_size,
-        channels=channels,
-        invariance=invariance,
-        output=output,
-        loss=loss,
-        optimizer=optimizer,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-    )
     folder = _folder(collection)
     sizes = [int(d) for d in latent_dims.split(",")]
     found = run_sweep(
-        source, folder, sizes, labels=labels, data_dir=data_dir, device=device, overwrite=overwrite, **given
+        source, folder, sizes, labels=labels, data_dir=data_dir, device=device, overwrite=overwrite, **training or {}
     )
     if as_json:
         return _print_json(found.to_json())
@@ -284,6 +286,7 @@ def extract(
 
 
 @app.command("build-index")
+@with_training_options()
 def build_index(
     source: SourceArgument = None,
     collection: CollectionOption = "default",
@@ -298,20 +301,7 @@ def build_index(
             help="Below this recall@10 the search effort is raised, then exact search used.", show_default="0.95"
         ),
     ] = None,
-    arch: ArchOption = None,
-    latent_dim: LatentOption = None,
-    style_dim: StyleOption = None,
-    widths: WidthsOption = None,
-    image_size: SizeOption = None,
-    channels: ChannelsOption = None,
-    invariance: InvarianceOption = None,
-    output: OutputOption = None,
-    loss: LossOption = None,
-    optimizer: OptimizerOption = None,
-    epochs: EpochsOption = None,
-    batch_size: BatchOption = None,
-    learning_rate: RateOption = None,
-    seed: TrainSeedOption = None,
+    training: Training = None,
     labels: LabelsOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
@@ -328,27 +318,11 @@ def build_index(
     """
     from aesearch.index import IndexOptions
 
-    given = _training(
-        arch=arch,
-        latent_dim=latent_dim,
-        style_dim=style_dim,
-        widths=widths,
-        image_size=image_size,
-        channels=channels,
-        invariance=invariance,
-        output=output,
-        loss=loss,
-        optimizer=optimizer,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-    )
     opened = _open(collection, device)
     asked: dict[str, Any] = {"kind": index, "metric": metric, "min_recall": min_recall}
     asked = {name: value for name, value in asked.items() if value is not None}
     images = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir)
-    opened.complete(images, given, IndexOptions(**asked) if asked else None, overwrite=overwrite)
+    opened.complete(images, training or {}, IndexOptions(**asked) if asked else None, overwrite=overwrite)
     info = opened.info()
     if as_json:
         return _print_json(info)
@@ -786,19 +760,6 @@ def _folder(name: str) -> Path:
     if not name.strip():
         raise typer.BadParameter("a collection needs a name", param_hint="--collection")
     return folder
-
-
-def _training(*, image_size: str | None, widths: str | None, **given: Any) -> dict[str, Any]:
-    """Only what was said."""
-    from aesearch.decoding import parse_image_size
-
-    if image_size is not None:
-        given["image_size"] = parse_image_size(image_size)
-    if widths is not None:
-        if not all(w.strip().isdecimal() for w in widths.split(",")):
-            raise typer.BadParameter(f"{widths!r} is not like 16,32,96", param_hint="--widths")
-        given["widths"] = tuple(int(w) for w in widths.split(","))
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def printable(text: str) -> str:

@@ -20,7 +20,7 @@ SAMPLE = 3000  # rows on which the number of clusters is chosen and silhouettes 
 MOST_CLUSTERS = 30
 RESTARTS = 5
 RESAMPLES, RESAMPLED_SHARE = 3, 0.8
-CLEAR_STABILITY = 0.6  # shapeless clouds stay below 0.55, separate groups above 0.7
+CLEAR_STABILITY = 0.6  # between shapeless clouds and groups: scripts/check_stability.py
 VOTERS = 15
 
 

@@ -33,7 +33,7 @@ def project(
     features : (n, d) float32
     method : {"umap", "tsne", "pca", "latent"}
         UMAP (McInnes, Healy & Melville 2018), t-SNE (van der Maaten & Hinton 2008), principal
-        components, or the features as they are: those that vary most. t-SNE takes about ten times as long as UMAP.
+        components, or the features as they are: those that vary most. t-SNE takes far longer than UMAP.
     dims : {2, 3}
     metric : {"cosine", "l2"}
         Of the features.

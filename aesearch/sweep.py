@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aesearch.answers import Run, Sweep
 from aesearch.atomic import replacing
@@ -78,7 +80,7 @@ def sweep(
     with replacing(Path(folder) / SWEEP) as temporary:
         temporary.write_text(json.dumps(found.to_json(), indent=1), encoding="utf-8")
     save_picture(draw_sweep(found), Path(folder) / CURVES)
-    rows = _test_rows(collections[0])
+    rows = _unseen_rows(collections[0])
     shown = rows[np.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).astype(int)].tolist()
     save_picture(draw_sweep_reconstructions(collections, sizes, shown), Path(folder) / RECONSTRUCTIONS)
     return found
@@ -110,22 +112,22 @@ def _measure(collection: Collection) -> Run:
     encoder = collection.manifest.artifacts["encoder"]
     with (collection.folder / HISTORY).open(newline="", encoding="utf-8") as file:
         history = list(csv.DictReader(file))
-    errors = collection.store.reconstruction_errors()
-    labelled = len(set(collection.labels()) - {""}) > 1
-    result = collection.probe() if labelled else None
-    has_test = "test" in collection.splits()
+    result = None
+    with contextlib.suppress(AesearchError):  # too few labels to measure with
+        result = collection.probe()
     return Run(
         latent_dim=encoder["parameters"]["spec"]["latent_dim"],
         parameters=encoder["figures"]["parameters"],
         train_loss=[float(line["train_loss"]) for line in history],
         test_loss=[float(line["held_out_loss"]) for line in history],
-        test_mse=float(errors[_test_rows(collection)].mean()) if has_test else encoder["figures"]["reconstruction_mse"],
+        test_mse=float(collection.store.reconstruction_errors()[_unseen_rows(collection)].mean()),
         knn_accuracy=result.knn_accuracy if result else None,
         linear_accuracy=result.linear_accuracy if result else None,
     )
 
 
-def _test_rows(collection: Collection) -> Any:
-    """Rows of the split ``test``, or all where there is none."""
-    rows = np.flatnonzero(np.array(collection.splits()) == "test")
-    return rows if len(rows) else np.arange(collection.store.rows)
+def _unseen_rows(collection: Collection) -> NDArray[np.int64]:
+    """Rows of the split ``test``, else those held out of training; all of them where a handful trained on all."""
+    test = np.array(collection.splits()) == "test"
+    unseen = np.flatnonzero(test if test.any() else collection.store.held_out())
+    return unseen if len(unseen) else np.arange(collection.store.rows)

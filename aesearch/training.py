@@ -313,7 +313,8 @@ def _loss_of_the_mean(images: NDArray[np.uint8], loss: str) -> float:
     mean = images.mean(axis=0) / 255
     if loss == "bce":
         return float(-(mean * np.log(mean + 1e-12) + (1 - mean) * np.log(1 - mean + 1e-12)).mean())
-    return float(sum(np.square(image / 255 - mean).mean() for image in images) / len(images))
+    mean_square = float(np.einsum("i,i->", images.ravel(), images.ravel(), dtype=np.float64)) / images.size / 255**2
+    return mean_square - float(np.square(mean).mean())
 
 
 def _optimizer(model: nn.ModuleDict, name: str, device: torch.device) -> torch.optim.Adam:

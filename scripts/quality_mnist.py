@@ -3,7 +3,7 @@
     AESEARCH_DATA=data .venv/bin/python scripts/quality_mnist.py --seeds 0 1 2
 
 Trained on the 60,000 training images alone; probe and neighbours tested on the 10,000 test images, clusters over
-all 70,000. Baselines: raw pixels, and PCA of the encoder's own size. About seven minutes a seed on two cores.
+all 70,000. Baselines: raw pixels, and PCA of the encoder's own size.
 """
 
 from __future__ import annotations

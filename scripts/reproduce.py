@@ -4,8 +4,8 @@
 
 Each network with its source's loss, optimizer, batch size and epochs, on the 60,000 training images; after every
 epoch the loss on the 10,000 test images too. Losses are those of the last epoch; test MSE and pictures are of the
-epoch of lowest test loss. Pictures
-(curves, reconstructions, latent spaces) go to --folder. About 25 minutes on two cores; --quick takes 3,000 images.
+epoch of lowest test loss. Pictures (curves, reconstructions, latent spaces) go to --folder; --quick takes 3,000
+images.
 """
 
 from __future__ import annotations

@@ -247,7 +247,7 @@ def test_a_style_needs_something_to_undo(data):
 
 
 def test_a_training_that_learns_nothing_starts_again(data, caplog):
-    """At this rate about every third network dies at once; all of them must end alive."""
+    """At this rate some networks die at once; all of them must end alive."""
     mean = float(np.square(data[1] / 255 - data[1].mean(axis=0) / 255).mean())
     spec = AutoencoderSpec.choose("conv-stride", EIGHT, 2)
     restarts = []
