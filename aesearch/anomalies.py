@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 
 from aesearch.errors import AesearchError
 
-SCORES = ("reconstruction", "neighbours", "combined")
+SCORES = ("reconstruction", "nap", "neighbours", "combined")
 NEIGHBOURS = 5
 BLUR = 1 / 28  # of the longer side: single pixels are no region
 MOST_REGIONS = 3
+LEAST_VARIANCE = 1e-4  # of the largest: directions of less are rounding, not images
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +158,42 @@ def neighbour_distance(
     keep &= rows >= 0  # an index that finds fewer answers -1
     counted = np.where(keep, distances, 0).sum(axis=1) / np.maximum(keep.sum(axis=1), 1)
     return np.asarray(counted, dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Normality:
+    """How what an autoencoder loses is spread over normal images (NAP of RaPP: Kim et al. 2020).
+
+    Attributes
+    ----------
+    mean : (m,) float32
+        Of the `Autoencoder.hidden_differences` of normal images.
+    directions : (m, r) float32
+        Principal directions of the differences, each divided by their standard deviation along it.
+    """
+
+    mean: NDArray[np.float32]
+    directions: NDArray[np.float32]
+
+    @classmethod
+    def learn(cls, blocks: Iterable[NDArray[np.float32]]) -> Normality:
+        """From the hidden differences of normal images, some (n, m) at a time; only their covariance is kept."""
+        count = 0
+        total: NDArray[np.float64] | float = 0.0
+        squares: NDArray[np.float64] | float = 0.0
+        for block in blocks:
+            exact = block.astype(np.float64)
+            count, total, squares = count + len(block), total + exact.sum(axis=0), squares + exact.T @ exact
+        mean = np.asarray(total / max(count, 1))
+        variances, axes = np.linalg.eigh(squares / max(count, 1) - np.outer(mean, mean))
+        kept = variances > LEAST_VARIANCE * max(float(variances[-1]), 1e-12)
+        directions = axes[:, kept] / np.sqrt(variances[kept])
+        return cls(mean.astype(np.float32), directions.astype(np.float32))
+
+    def score(self, differences: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Mean squared distance from the mean, in standard deviations of each direction, (n,) float32; normal is 1."""
+        steps = (differences - self.mean) @ self.directions
+        return np.asarray(np.square(steps).sum(axis=1) / max(1, steps.shape[1]), dtype=np.float32)
 
 
 def worst_regions(error_map: NDArray[np.float32]) -> list[tuple[float, float, float, float]]:

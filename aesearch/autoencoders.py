@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 READ_BYTES = 2**24
+HIDDEN_MOST = 512  # numbers of one hidden layer, at most: larger maps are averaged
 
 
 def save_autoencoder(path: Path, model: nn.ModuleDict, spec: AutoencoderSpec) -> None:
@@ -131,6 +133,33 @@ class Autoencoder:
                 errors.append((self._model["decoder"](latents[-1]) - inputs).square().mean(dim=(1, 2, 3)))
             return _joined(latents), _joined(errors)
 
+    def hidden_differences(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What each layer of the encoder makes of an image, less what it makes of its reconstruction: (n, m) float32.
+
+        The image itself, the output of each ReLU, and the latent, side by side (Kim et al. 2020); maps of more than
+        512 numbers are averaged to fewer.
+        """
+        import torch
+
+        with torch.inference_mode():
+            return _joined([self._hidden(x) - self._hidden(self._rebuild(x)) for x in self._batches(images)])
+
+    def _rebuild(self, images: torch.Tensor) -> torch.Tensor:
+        rebuilt: torch.Tensor = self._model["decoder"](self._model["encoder"](images))
+        return rebuilt
+
+    def _hidden(self, images: torch.Tensor) -> torch.Tensor:
+        import torch
+        from torch import nn
+
+        kept, now = [_averaged(images)], images
+        layers: list[nn.Module] = list(self._model["encoder"].children())
+        for layer in layers:
+            now = layer(now)
+            if isinstance(layer, nn.ReLU) and layer is not layers[-1]:
+                kept.append(_averaged(now))
+        return torch.cat([*kept, now], dim=1)
+
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Images (n, channels, height, width) float32 in [0, 1] from latents (n, latent_dim).
 
@@ -155,6 +184,16 @@ class Autoencoder:
         whole = torch.from_numpy(np.ascontiguousarray(images))
         for start in range(0, len(whole), self.batch_size):
             yield to_float(whole[start : start + self.batch_size].to(self.device))
+
+
+def _averaged(maps: torch.Tensor) -> torch.Tensor:
+    """Flatten (n, c, h, w), averaged over areas so that each row has at most 512 numbers, or one of each channel."""
+    from torch.nn import functional
+
+    if maps.ndim == 4 and maps[0].numel() > HIDDEN_MOST:
+        side = max(1, math.isqrt(HIDDEN_MOST // maps.shape[1]))
+        maps = functional.adaptive_avg_pool2d(maps, (min(side, maps.shape[2]), min(side, maps.shape[3])))
+    return maps.flatten(1)
 
 
 def _joined(parts: list[torch.Tensor]) -> NDArray[np.float32]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.architectures import AutoencoderSpec
 from aesearch.atomic import replacing
 from aesearch.autoencoders import Autoencoder, save_autoencoder
 from aesearch.batches import LoadedImages, load, load_or_stream
@@ -20,6 +19,7 @@ from aesearch.decoding import Preprocessing, choose_preprocessing
 from aesearch.errors import AesearchError
 from aesearch.examination import examine
 from aesearch.extraction import Extraction, extract_features
+from aesearch.invariance import choose_invariance
 from aesearch.manifest import Manifest, file_fingerprint, plain
 from aesearch.opening import open_source
 from aesearch.sources import Source
@@ -58,14 +58,6 @@ def train_encoder(
     """
     folder = manifest.folder
     preprocessing, native = _choose_input(source, options)
-    spec = AutoencoderSpec.choose(
-        options.arch,
-        preprocessing,
-        options.latent_dim,
-        options.widths,
-        options.output,
-        options.style_dim or 0,
-    )
     positions, held_out_positions = _divide(source, options.seed)
     if 0 < (in_train := len(source.positions_of(["train"]))) < len(source):
         logger.info("training on the %s images of split train", f"{in_train:,}")
@@ -73,7 +65,8 @@ def train_encoder(
     held_out = load(source, held_out_positions[:most], preprocessing)
     images = load_or_stream(source, positions, preprocessing, memory=IMAGE_MEMORY, progress=progress)
     sample = images.array[:most] if isinstance(images, LoadedImages) else load(source, positions[:most], preprocessing)
-    recipe = options.recipe(len(images))
+    settled, ratios = _settle_invariance(options, sample, held_out)
+    spec, recipe = settled.spec(preprocessing), settled.recipe(len(images))
     described = (f"{len(images):,}", preprocessing, spec.latent_dim, recipe.invariance)
     logger.info("training on %s images as %s, %d latent numbers, invariance %s", *described)
     manifest.training = {"source": source.opening, "options": plain(options.to_json())}
@@ -82,7 +75,7 @@ def train_encoder(
         images,
         held_out,
         spec,
-        options,
+        settled,
         checkpoint=folder / CHECKPOINT,
         resume=resume,
         device=device,
@@ -92,7 +85,7 @@ def train_encoder(
         ),
     )
     _draw_curve(folder / CURVE, training.history, recipe.loss)
-    figures = training.figures | examine(training, sample, held_out)
+    figures = training.figures | examine(training, sample, held_out) | {"invariance_ratios": ratios}
     save_autoencoder(folder / ENCODER, training.model, spec)
     manifest.training = None
     manifest.source = source.opening
@@ -161,6 +154,19 @@ def fill_store(
         counts = (f"{extraction.skipped:,}", f"{extraction.skipped + extraction.rows:,}", folder / SKIPPED)
         logger.warning("%s of %s files gave no image; the reasons are in %s", *counts)
     return extraction
+
+
+def _settle_invariance(
+    options: TrainingOptions, sample: NDArray[np.uint8], held_out: NDArray[np.uint8]
+) -> tuple[TrainingOptions, dict[str, float]]:
+    """Choose by the images what to undo, unless it is given or the network's source undoes nothing; say so."""
+    if options.invariance is not None or options.recipe(len(sample)).invariance == "none":
+        return options, {}
+    chosen, ratios = choose_invariance(sample, held_out)
+    if ratios:
+        found = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+        logger.info("invariance %s: changed images lie at %s times the usual distance from others", chosen, found)
+    return dataclasses.replace(options, invariance=chosen), ratios
 
 
 def _choose_input(source: Source, options: TrainingOptions) -> tuple[Preprocessing, tuple[int, int]]:

@@ -388,8 +388,9 @@ def anomalies(
     score: Annotated[
         str,
         typer.Option(
-            help="reconstruction: mean squared error per pixel on the [0, 1] scale; neighbours: mean distance to the "
-            "5 nearest features of the collection; combined: their product. Larger is odder."
+            help="reconstruction: mean squared error per pixel on the [0, 1] scale; nap: what each layer of the "
+            "encoder loses, in standard deviations; neighbours: mean distance to the 5 nearest features of the "
+            "collection; combined: error times distance. Larger is odder."
         ),
     ] = "reconstruction",
     top: Annotated[int, typer.Option(min=1, help="How many to list.")] = 50,

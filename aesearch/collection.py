@@ -16,14 +16,13 @@ from aesearch import anomalies as anomaly_scores
 from aesearch.answers import Anomalies, Hits
 from aesearch.atomic import replacing
 from aesearch.autoencoders import Autoencoder
-from aesearch.batches import in_order
 from aesearch.building import CHECKPOINT, ENCODER, FEATURES, fill_store, train_encoder
 from aesearch.clusters import VOTERS, Clustering, assign
 from aesearch.clusters import cluster as cluster_features
 from aesearch.decoding import Preprocessing
 from aesearch.distances import exact_neighbours
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
-from aesearch.extraction import Extraction, encode_source
+from aesearch.extraction import Extraction
 from aesearch.index import IndexOptions, SearchIndex, build_index, describe_figures, load_index
 from aesearch.manifest import Manifest, plain
 from aesearch.opening import open_source
@@ -31,14 +30,14 @@ from aesearch.pictures import ImageLike, read_image, read_pictures
 from aesearch.probe import LinearProbe, ProbeResult
 from aesearch.probe import probe as probe_features
 from aesearch.projection import Projection, project
+from aesearch.scoring import Scorer, learn_normality
 from aesearch.sources import Source
 from aesearch.store import Store
 from aesearch.training import TrainingOptions
 
 logger = logging.getLogger(__name__)
 
-INDEX, CLUSTERS, PROBE = "index.faiss", "clusters.h5", "probe.h5"
-SEARCHED = 4096  # queries at once
+INDEX, CLUSTERS, PROBE, NAP = "index.faiss", "clusters.h5", "probe.h5", "nap.h5"
 DISPLAY_SIDE = 160  # pixels of the longer side of pictures on sheets, at most
 
 
@@ -342,7 +341,7 @@ class Collection:
         return np.stack([read_image(image, preprocessing) for image in images])
 
     def _search(self, features: NDArray[np.float32], names: list[str], k: int) -> list[Hits]:
-        rows, distances = self.index.search(features, min(k, self.store.rows))
+        rows, distances = self._nearest(features, k)
         labels = self.labels()
         hits = []
         for name, found, far in zip(names, rows, distances, strict=True):
@@ -377,9 +376,10 @@ class Collection:
         ----------
         source : str or Source, optional
             New images, scored with the collection's encoder; by default the collection itself.
-        score : {"reconstruction", "neighbours", "combined"}
-            Mean squared reconstruction error per pixel on the [0, 1] scale; mean distance to the 5 nearest
-            features of the collection, in its metric; or their product. Larger is odder.
+        score : {"reconstruction", "nap", "neighbours", "combined"}
+            Mean squared reconstruction error per pixel on the [0, 1] scale; what each layer of the encoder loses,
+            in standard deviations (see `aesearch.anomalies.Normality`); mean distance to the 5 nearest features of
+            the collection, in its metric; or the product of error and distance. Larger is odder.
         top : int
         normal_label : str, optional
             Measures how well the score tells images of other labels from this one (AUROC).
@@ -396,8 +396,7 @@ class Collection:
             scores = self._scores_of_rows(score, places)
         else:
             source = self.open_images(source) if isinstance(source, str) else source
-            errors, features, places = self._encode(source)
-            scores = self._scores(score, errors, features)
+            scores, places = self._scorer(score).of_source(source, progress=self.progress)
             ids, labels = [source.ids[p] for p in places], [source.labels[p] for p in places]
         alarms = None if false_alarms is None else self._learn_threshold(score, false_alarms, normal_label)
         flagged = int((scores > alarms.threshold).sum()) if alarms else 0
@@ -422,49 +421,44 @@ class Collection:
         return anomaly_scores.learn_threshold(self._scores_of_rows(score, np.flatnonzero(normal)), rate)
 
     def _scores_of_rows(self, score: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        if score == "nap":
+            return self._nap()[1][rows]
         errors = self.store.reconstruction_errors()[rows]
-        return errors if score == "reconstruction" else self._scores(score, errors, self.features()[rows], rows)
+        return (
+            errors
+            if score == "reconstruction"
+            else self._scorer(score).of_features(self.features()[rows], errors, rows)
+        )
 
-    def _scores(
-        self,
-        score: str,
-        errors: NDArray[np.float32],
-        features: NDArray[np.float32],
-        own: NDArray[np.int64] | None = None,
-    ) -> NDArray[np.float32]:
-        """Scores from reconstruction errors and features; ``own`` are the rows they are of, if any."""
-        if score == "reconstruction":
-            return errors
-        k = min(anomaly_scores.NEIGHBOURS + 1, self.store.rows)
-        parts = []
-        for start in range(0, len(features), SEARCHED):
-            part = slice(start, start + SEARCHED)
-            rows, distances = self.index.search(features[part], k)
-            parts.append(anomaly_scores.neighbour_distance(rows, distances, None if own is None else own[part]))
-        far = np.concatenate(parts) if parts else errors
-        return far if score == "neighbours" else errors * far
+    def _scorer(self, score: str) -> Scorer:
+        return Scorer(score, self.autoencoder, self._nearest, self._nap()[0] if score == "nap" else None)
 
-    def _encode(self, source: Source) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-        """Reconstruction errors and features of a source's readable images, and their positions."""
-        from tqdm.auto import tqdm
+    def _nearest(self, features: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows and distances of the nearest to each; at most as many as there are."""
+        return self.index.search(features, min(k, self.store.rows))
 
-        groups = in_order(0, len(source), self.autoencoder.reading_size)
-        errors, features, places, skipped = [], [], [], list(source.listing_skips)
-        with tqdm(
-            total=len(source), desc="score", unit="img", unit_scale=True, disable=None if self.progress else True
-        ) as bar:
-            for encoded in encode_source(source, self.autoencoder, groups):
-                batch = encoded.batch
-                errors.append(encoded.errors)
-                features.append(encoded.latents[:, : self.autoencoder.spec.feature_dim])
-                places.append(batch.positions)
-                skipped += [(source.ids[p], reason) for p, reason in batch.skipped]
-                bar.update(len(batch.positions) + len(batch.skipped))
-        if skipped:
-            logger.warning("%d files gave no image, the first: %s: %s", len(skipped), *skipped[0])
-        if not sum(map(len, places)):
-            raise AesearchError(f"no usable image in {source.name}")
-        return np.concatenate(errors), np.concatenate(features), np.concatenate(places)
+    def _nap(self) -> tuple[anomaly_scores.Normality, NDArray[np.float32]]:
+        """What ``nap`` knows of normal images, and the score of each row; learned when first asked for."""
+        import h5py
+
+        if not self._fresh("nap"):
+            self._learn_nap()
+        with h5py.File(self.folder / NAP) as file:
+            return anomaly_scores.Normality(file["mean"][:], file["directions"][:]), file["score"][:]
+
+    def _learn_nap(self) -> None:
+        """Learn from the rows the encoder was trained on, all of them if it was trained on others."""
+        trained = ~self.store.held_out()
+        positions = np.array(self._positions(self.ids))
+        if (positions < 0).any():
+            raise StaleArtifactError("images of this collection are gone: run aesearch extract")
+        learned = positions[trained] if trained.any() else positions
+        normality = learn_normality(self.source, learned, self.autoencoder, progress=self.progress)
+        scores, places = Scorer("nap", self.autoencoder, self._nearest, normality).of_source(self.source)
+        by_position = dict(zip(places.tolist(), scores, strict=True))
+        columns = {"mean": normality.mean, "directions": normality.directions}
+        self._write_rows(NAP, {**columns, "score": np.array([by_position.get(p, np.nan) for p in positions])}, {})
+        self._record("nap", NAP, {}, {"learned_from": len(learned)})
 
     def error_maps(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.float32]]:
         """Where the reconstruction errors of anomalies lie: (height, width) float32 each, as the encoder sees them.
@@ -576,7 +570,7 @@ class Collection:
         `AesearchError` until `cluster` has run.
         """
         assignments = self.assignments()
-        rows, _ = self.index.search(self.encode(images), min(VOTERS, self.store.rows))
+        rows, _ = self._nearest(self.encode(images), VOTERS)
         clusters, shares = assign(rows, assignments)
         return [(int(c), float(s)) for c, s in zip(clusters, shares, strict=True)]
 

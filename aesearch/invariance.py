@@ -4,22 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.autoencoders import to_float
+from aesearch.distances import exact_neighbours
 
 if TYPE_CHECKING:
     import torch
 
-# Largest random change of each kind: rotation in degrees, shift as a share of the side, scale, shear.
-INVARIANCES: dict[str, tuple[float, float, float, float] | None] = {
+
+@dataclass(frozen=True)
+class Changes:
+    """Largest random change of each kind.
+
+    Attributes
+    ----------
+    rotation : float
+        Degrees.
+    shift : float
+        Share of the side.
+    scale, shear : float
+    """
+
+    rotation: float
+    shift: float
+    scale: float
+    shear: float
+
+
+INVARIANCES: dict[str, Changes | None] = {
     "none": None,
-    "light": (10.0, 0.07, 0.10, 0.15),
-    "strong": (20.0, 0.10, 0.20, 0.30),
+    "light": Changes(10.0, 0.07, 0.10, 0.15),
+    "strong": Changes(20.0, 0.10, 0.20, 0.30),
 }
+FARTHEST = 2.0  # times the usual distance from the collection that changed images may have
+COMPONENTS, JUDGED_ON, FEWEST_JUDGED = 32, 1000, 20
+JUDGED_NUMBERS = 25_000_000  # pixels of the sample at most
 UNTOUCHED_SHARE = 0.15  # resampling blurs: without sharp images among its inputs the network rebuilds those badly
 
 
@@ -41,25 +65,68 @@ def transform(
     import torch
     from torch.nn import functional
 
-    ranges = INVARIANCES[invariance]
-    if ranges is None:
+    most = INVARIANCES[invariance]
+    if most is None:
         return images
     draws = torch.rand(len(images), 5, generator=generator) * 2 - 1  # in [-1, 1]
     draws[torch.rand(len(images), generator=generator) < untouched] = 0
-    degrees, shift, scale, shear = ranges
-    angle = draws[:, 0] * math.radians(degrees)
-    size = 1 + draws[:, 1] * scale
-    slant = draws[:, 2] * shear
+    angle = draws[:, 0] * math.radians(most.rotation)
+    size = 1 + draws[:, 1] * most.scale
+    slant = draws[:, 2] * most.shear
     cos, sin = angle.cos() * size, angle.sin() * size
     aspect = images.shape[-1] / images.shape[-2]  # grid_sample's axes run from -1 to 1 whatever the shape
     rows = [
-        torch.stack([cos, (cos * slant - sin) / aspect, draws[:, 3] * shift * 2], dim=1),
-        torch.stack([sin * aspect, sin * slant + cos, draws[:, 4] * shift * 2], dim=1),
+        torch.stack([cos, (cos * slant - sin) / aspect, draws[:, 3] * most.shift * 2], dim=1),
+        torch.stack([sin * aspect, sin * slant + cos, draws[:, 4] * most.shift * 2], dim=1),
     ]
     matrices = torch.stack(rows, dim=1).to(images.device)  # (n, 2, 3)
     grid = functional.affine_grid(matrices, list(images.shape), align_corners=False)
     moved = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     return moved.contiguous(memory_format=torch.channels_last)
+
+
+def choose_invariance(sample: NDArray[np.uint8], held_out: NDArray[np.uint8]) -> tuple[str, dict[str, float]]:
+    """The strongest changes that leave images where the collection has others; no label is looked at.
+
+    Where a change takes an image far from all others, the collection shows that this does not happen to its
+    images (parts that always lie the same way, say), and a network that ignored it would miss it where it does.
+
+    Parameters
+    ----------
+    sample, held_out : (n, c, h, w) uint8
+        Images of the collection, and others of it that are changed; distances are between 32 principal components.
+
+    Returns
+    -------
+    str
+        A key of ``INVARIANCES``; ``strong`` where fewer than 20 images, or all alike, tell nothing.
+    dict
+        For each kind of change the median distance of changed images to their nearest one, over that of unchanged ones.
+    """
+    import torch
+    from sklearn.decomposition import PCA
+
+    sample, held_out = sample[: max(COMPONENTS, JUDGED_NUMBERS // sample[0].size)], held_out[:JUDGED_ON]
+    if min(len(sample), len(held_out)) < FEWEST_JUDGED or (sample == sample[0]).all():
+        return "strong", {}
+    flat = to_float(torch.from_numpy(sample)).flatten(1).numpy()
+    pca = PCA(min(COMPONENTS, *flat.shape), svd_solver="randomized", random_state=0).fit(flat)
+    base = pca.transform(flat).astype(np.float32)
+
+    def distance(invariance: str) -> float:
+        changed = transform(
+            to_float(torch.from_numpy(held_out)), invariance, torch.Generator().manual_seed(0), untouched=0
+        )
+        placed = pca.transform(changed.flatten(1).numpy()).astype(np.float32)
+        return float(np.median(exact_neighbours(base, placed, 1, "l2")[1]))
+
+    usual = distance("none")
+    ratios = {name: distance(name) / max(usual, 1e-6) for name in INVARIANCES if name != "none"}
+    chosen = "none"
+    for name, ratio in ratios.items():
+        if ratio <= FARTHEST:
+            chosen = name
+    return chosen, ratios
 
 
 def held_out_batches(

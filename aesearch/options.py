@@ -75,7 +75,7 @@ InvarianceOption = Annotated[
     typer.Option(
         help="none, light, strong: which random rotation, shift, scale and shear the encoder learns to "
         "undo. none: plain reconstruction.",
-        show_default="strong",
+        show_default="chosen by the images",
     ),
 ]
 OutputOption = Annotated[

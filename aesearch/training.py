@@ -31,6 +31,7 @@ from aesearch.autoencoders import (
     to_float,
 )
 from aesearch.batches import Images, LoadedImages
+from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError
 from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, held_out_batches, transform
 
@@ -126,6 +127,12 @@ class TrainingOptions:
         """Read back what `to_json` wrote."""
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in document.items()}
         return cls(**values)
+
+    def spec(self, preprocessing: Preprocessing) -> AutoencoderSpec:
+        """Settle the network, for images so prepared."""
+        return AutoencoderSpec.choose(
+            self.arch, preprocessing, self.latent_dim, self.widths, self.output, self.style_dim or 0
+        )
 
     def recipe(self, rows: int) -> Recipe:
         """Settle everything, for that many training images."""

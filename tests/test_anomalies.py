@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aesearch.anomalies import learn_threshold, measure_auroc, neighbour_distance, rank, worst_regions
+from aesearch.anomalies import Normality, learn_threshold, measure_auroc, neighbour_distance, rank, worst_regions
 from aesearch.errors import AesearchError
 
 SCORES = np.array([0.1, 0.9, 0.5, 0.5, 0.2], dtype=np.float32)
@@ -40,6 +40,25 @@ def test_the_distance_to_neighbours_leaves_the_image_itself_out():
     assert neighbour_distance(rows, distances, np.array([0, 1, 2])).tolist() == [3, 1.5, 1.5]
     assert neighbour_distance(rows, distances).tolist() == [1, 1, 1.5]
     assert neighbour_distance(np.array([[3, -1, -1]]), np.array([[2, 9e9, 9e9]], np.float32)).tolist() == [2]
+
+
+def test_normality_is_the_mahalanobis_distance_from_the_mean():
+    generator = np.random.default_rng(0)
+    normal = (generator.normal(size=(500, 6)) @ (np.eye(6) + generator.uniform(size=(6, 6)) / 6) + 3).astype(np.float32)
+    learned = Normality.learn(np.array_split(normal, 7))
+    new = generator.normal(size=(20, 6)).astype(np.float32) * 5
+    inverse = np.linalg.inv(np.cov(normal.T, ddof=0))
+    centred = new - normal.mean(axis=0)
+    assert np.allclose(learned.score(new), np.einsum("ni,ij,nj->n", centred, inverse, centred) / 6, rtol=1e-3)
+    assert learned.score(normal).mean() == pytest.approx(1, abs=1e-3)
+
+
+def test_normality_leaves_out_what_never_varies():
+    normal = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    normal[:, 2:] = 5
+    assert Normality.learn([normal]).directions.shape == (4, 2)
+    alike = Normality.learn([np.ones((3, 4), np.float32)])
+    assert alike.score(np.ones((2, 4), np.float32)).tolist() == [0, 0]
 
 
 def test_boxes_lie_around_the_worst_regions_in_order():

@@ -170,7 +170,8 @@ def test_defaults_shown_are_the_defaults_used():
     training, recipe, index = TrainingOptions(), TrainingOptions().recipe(1000), IndexOptions()
     help_text = {o: text for o, text in _shown_defaults("build-index")}
     assert help_text["--arch"] == training.arch and help_text["--loss"] == recipe.loss
-    assert (help_text["--invariance"], help_text["--optimizer"]) == (recipe.invariance, recipe.optimizer)
+    assert training.invariance is None and help_text["--invariance"] == "chosen by the images"
+    assert help_text["--optimizer"] == recipe.optimizer
     assert help_text["--output"] == ARCHITECTURES[training.arch].output
     assert float(help_text["--learning-rate"]) == recipe.learning_rate
     assert int(help_text["--seed"]) == training.seed

@@ -80,15 +80,33 @@ def test_new_images_are_scored_with_the_collection_s_encoder(digits, digit_image
 def test_an_image_unlike_all_others_lies_far_from_its_neighbours(digits, digit_images, tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (3, 8, 8), dtype=np.uint8)
     np.save(tmp_path / "new.npy", np.concatenate([digit_images[:30], noise]))
-    for score in ("neighbours", "combined"):
+    for score in ("neighbours", "combined", "nap"):
         found = digits.anomalies(str(tmp_path / "new.npy"), score=score, top=3)
         assert sorted(found.rows.tolist()) == [30, 31, 32]
     own = digits.anomalies(score="neighbours", top=1797)
     rows, distances = exact_neighbours(digits.features(), digits.features(), 6, digits.metric)
     assert np.allclose(own.scores, np.sort(distances.sum(axis=1) / 5)[::-1], atol=1e-4)
     assert (rows == np.arange(1797)[:, None]).any(axis=1).all()
-    with pytest.raises(AesearchError, match="not one of reconstruction, neighbours, combined"):
+    with pytest.raises(AesearchError, match="not one of reconstruction, nap, neighbours, combined"):
         digits.anomalies(score="magic")
+
+
+def test_nap_is_learned_once_from_the_images_trained_on(digits):
+    own = digits.anomalies(score="nap", top=1797)
+    assert digits.manifest.artifacts["nap"]["figures"] == {"learned_from": int((~digits.store.held_out()).sum())}
+    again = digits.anomalies(open_source("digits"), score="nap", top=1797)
+    assert np.array_equal(own.rows, again.rows) and np.allclose(own.scores, again.scores, rtol=1e-4)
+    trained = own.scores[np.isin(own.rows, np.flatnonzero(~digits.store.held_out()))]
+    assert trained.mean() == pytest.approx(1, abs=0.01)  # in standard deviations of these very images
+
+
+def test_nap_says_when_images_are_gone(tmp_path, digit_images):
+    for number, image in enumerate(digit_images[:12]):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    Collection.build(str(tmp_path), tmp_path / "c", progress=False, epochs=1)
+    (tmp_path / "3.png").unlink()
+    with pytest.raises(AesearchError, match="gone: run aesearch extract"):
+        Collection.open(tmp_path / "c", progress=False).anomalies(score="nap")
 
 
 def test_error_maps_add_up_to_the_error(digits):

@@ -13,7 +13,8 @@ PACKAGE = Path(aesearch.__file__).parent
 # High to low; a module imports only what stands below it.
 ORDER = (
     "__main__", "cli", "options", "sweep", "report", "collection", "answers", "building", "examination", "training",
-    "extraction", "invariance", "batches", "opening", "pictures", "sources", "clusters", "projection", "probe", "index",
+    "extraction", "scoring", "invariance", "batches", "opening", "pictures", "sources",
+    "clusters", "projection", "probe", "index",
     "anomalies", "generation", "export", "store", "figures", "autoencoders",
     "architectures", "decoding", "manifest", "distances", "atomic",
     "errors", "__init__",

@@ -161,7 +161,7 @@ def test_a_rotation_turns_wide_images_without_squeezing_them(monkeypatch):
     """A bar along the long side keeps its length: rotation is rigid in pixels, not in relative units."""
     from aesearch import invariance
 
-    monkeypatch.setitem(invariance.INVARIANCES, "turn", (90.0, 0.0, 0.0, 0.0))
+    monkeypatch.setitem(invariance.INVARIANCES, "turn", invariance.Changes(90.0, 0.0, 0.0, 0.0))
     monkeypatch.setattr(invariance, "UNTOUCHED_SHARE", 0.0)
     monkeypatch.setattr(torch, "rand", lambda *a, **k: torch.ones(*a))  # every draw its largest: 90 degrees
     images = torch.zeros(1, 1, 41, 81)
