@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from aesearch.errors import AesearchError
 
-SCORES = ("reconstruction", "nap", "neighbours", "combined")
+SCORES = ("combined", "reconstruction", "nap", "neighbours")
 NEIGHBOURS = 5
 BLUR = 1 / 28  # of the longer side: single pixels are no region
 MOST_REGIONS = 3
-LEAST_VARIANCE = 1e-4  # of the largest: directions of less are rounding, not images
+RIDGE, LEAST_VARIANCE = 0.1, 1e-12
+MOST_LEVERAGE = 0.99  # of one image on the directions learned from it
+TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,22 +164,25 @@ def neighbour_distance(
 
 @dataclass(frozen=True, eq=False)
 class Normality:
-    """How what an autoencoder loses is spread over normal images (NAP of RaPP: Kim et al. 2020).
+    """How numbers that tell something about normal images are spread: mean and covariance.
 
     Attributes
     ----------
     mean : (m,) float32
-        Of the `Autoencoder.hidden_differences` of normal images.
-    directions : (m, r) float32
-        Principal directions of the differences, each divided by their standard deviation along it.
+    directions : (m, m) float32
+        Principal directions, each divided by the standard deviation along it; to every variance a tenth of their mean
+        is added, or few images would make chance count.
+    learned_from : int
+        Images.
     """
 
     mean: NDArray[np.float32]
     directions: NDArray[np.float32]
+    learned_from: int
 
     @classmethod
     def learn(cls, blocks: Iterable[NDArray[np.float32]]) -> Normality:
-        """From the hidden differences of normal images, some (n, m) at a time; only their covariance is kept."""
+        """From numbers of normal images, some (n, m) at a time; only their covariance is kept."""
         count = 0
         total: NDArray[np.float64] | float = 0.0
         squares: NDArray[np.float64] | float = 0.0
@@ -186,14 +191,37 @@ class Normality:
             count, total, squares = count + len(block), total + exact.sum(axis=0), squares + exact.T @ exact
         mean = np.asarray(total / max(count, 1))
         variances, axes = np.linalg.eigh(squares / max(count, 1) - np.outer(mean, mean))
-        kept = variances > LEAST_VARIANCE * max(float(variances[-1]), 1e-12)
-        directions = axes[:, kept] / np.sqrt(variances[kept])
-        return cls(mean.astype(np.float32), directions.astype(np.float32))
+        spread = np.sqrt(variances.clip(min=0) + max(RIDGE * float(variances.mean()), LEAST_VARIANCE))
+        return cls(mean.astype(np.float32), (axes / spread).astype(np.float32), count)
 
-    def score(self, differences: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Mean squared distance from the mean, in standard deviations of each direction, (n,) float32; normal is 1."""
-        steps = (differences - self.mean) @ self.directions
-        return np.asarray(np.square(steps).sum(axis=1) / max(1, steps.shape[1]), dtype=np.float32)
+    def distance(self, numbers: NDArray[np.float32], learned: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """Squared Mahalanobis distance from the mean, (n,) float32.
+
+        Of images it was ``learned`` from, as if it had not been: they would seem more normal than they are.
+        """
+        squares = np.square((numbers - self.mean) @ self.directions).sum(axis=1)
+        if learned is not None:
+            share = np.minimum(squares / max(1, self.learned_from), MOST_LEVERAGE)
+            squares = np.where(learned, squares / (1 - share), squares)
+        return np.asarray(squares, dtype=np.float32)
+
+
+def learn_scales(measures: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Median, and its distance to the 84th percentile, of the logarithms of each column: (2, p) float32.
+
+    Parameters
+    ----------
+    measures : (n, p) float32
+        Several measures of oddity of normal images.
+    """
+    middle, high = np.quantile(np.log(np.maximum(measures, TINY)), [0.5, 0.84], axis=0)
+    return np.stack([middle, np.maximum(high - middle, TINY)]).astype(np.float32)
+
+
+def most_alarmed(measures: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far the logarithm of the most alarmed measure lies above what is usual, in spreads: (n,) float32."""
+    usual, spread = scales
+    return np.asarray(((np.log(np.maximum(measures, TINY)) - usual) / spread).max(axis=1), dtype=np.float32)
 
 
 def worst_regions(error_map: NDArray[np.float32]) -> list[tuple[float, float, float, float]]:

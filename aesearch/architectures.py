@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     Parts = tuple[list[nn.Module], list[nn.Module]]  # layers of the encoder, and of the decoder up to its output
 
-FIRST_WIDTH, LAST_WIDTH = 16, 64
+FIRST_WIDTH, LAST_WIDTH = 32, 128
+HIDDEN = 512  # units of conv's decoder between latent and maps
+LEAST_TO_PART = 16  # latent numbers; of fewer none can be spared for a style
 SPATIAL_LEAST = 16  # pixels a side that conv-spatial's strides and pools leave something of
 OUTPUTS = ("sigmoid", "tanh", "identity")
 
@@ -120,7 +122,7 @@ class AutoencoderSpec:
         latent_dim: int | None = None,
         widths: tuple[int, ...] | None = None,
         output: str | None = None,
-        style_dim: int = 0,
+        style_dim: int | None = None,
     ) -> AutoencoderSpec:
         """Fill in what is not given: the architecture's own, or what suits the images."""
         kind = architecture(arch)
@@ -130,6 +132,8 @@ class AutoencoderSpec:
             latent_dim = (
                 _spatial_latent(widths, preprocessing) if arch == "conv-spatial" else _latent_for(preprocessing)
             )
+        if style_dim is None:
+            style_dim = latent_dim // 4 if kind.recipe.invariance != "none" and latent_dim >= LEAST_TO_PART else 0
         return cls(arch, latent_dim, widths, preprocessing, output or kind.output, style_dim)
 
     @property
@@ -228,7 +232,7 @@ def _doubling(before: int, after: int, small: tuple[int, int], large: tuple[int,
 
 
 def _conv(spec: AutoencoderSpec) -> Parts:
-    """Stride-2 3×3 convolutions with batch norm, one linear layer to the latent; back with half the channels.
+    """Stride-2 3×3 convolutions with batch norm, one linear layer to the latent; two back.
 
     The last two halvings are undone at once, as sub-pixels (Shi et al. 2016): on a CPU transposed
     convolutions to few channels and batch norm of the largest maps would take most of the time.
@@ -244,9 +248,9 @@ def _conv(spec: AutoencoderSpec) -> Parts:
         down += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
     down += [nn.Flatten(), nn.Linear(math.prod(bottom), spec.latent_dim)]
 
-    up = _to_maps(spec.latent_dim, bottom)
+    up: list[nn.Module] = [nn.Linear(spec.latent_dim, HIDDEN), nn.ReLU(inplace=True), *_to_maps(HIDDEN, bottom)]
     at_once = min(2, len(spec.widths))
-    hidden = [max(8, w // 2) for w in spec.widths[-2 : at_once - 2 : -1]]
+    hidden = spec.widths[-2 : at_once - 2 : -1]
     for stage, (before, after) in enumerate(itertools.pairwise((spec.widths[-1], *hidden))):
         up.append(_doubling(before, after, sizes[-1 - stage], sizes[-2 - stage], bias=False))
         up += [nn.BatchNorm2d(after), nn.ReLU(inplace=True)]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 READ_BYTES = 2**24
 HIDDEN_MOST = 512  # numbers of one hidden layer, at most: larger maps are averaged
 
@@ -141,24 +141,34 @@ class Autoencoder:
         """
         import torch
 
+        def through(images: torch.Tensor) -> torch.Tensor:
+            hidden, latents = _hidden(self._model["encoder"], images)
+            return torch.cat([_averaged(images), *hidden, latents], dim=1)
+
         with torch.inference_mode():
-            return _joined([self._hidden(x) - self._hidden(self._rebuild(x)) for x in self._batches(images)])
+            return _joined([through(x) - through(self._rebuild(x)) for x in self._batches(images)])
+
+    def activations(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Latents (n, latent_dim), and what the layers around them make of an image: (n, m) float32.
+
+        The encoder's last ReLU, the latent, and the decoder's ReLUs, side by side, each scaled to length 1; maps of
+        more than 512 numbers are averaged to fewer.
+        """
+        import torch
+        from torch.nn import functional
+
+        latents, around = [], []
+        with torch.inference_mode():
+            for inputs in self._batches(images):
+                before, latent = _hidden(self._model["encoder"], inputs)
+                after, _ = _hidden(self._model["decoder"], latent)
+                latents.append(latent)
+                around.append(torch.cat([functional.normalize(x) for x in (*before[-1:], latent, *after)], dim=1))
+            return _joined(latents), _joined(around)
 
     def _rebuild(self, images: torch.Tensor) -> torch.Tensor:
         rebuilt: torch.Tensor = self._model["decoder"](self._model["encoder"](images))
         return rebuilt
-
-    def _hidden(self, images: torch.Tensor) -> torch.Tensor:
-        import torch
-        from torch import nn
-
-        kept, now = [_averaged(images)], images
-        layers: list[nn.Module] = list(self._model["encoder"].children())
-        for layer in layers:
-            now = layer(now)
-            if isinstance(layer, nn.ReLU) and layer is not layers[-1]:
-                kept.append(_averaged(now))
-        return torch.cat([*kept, now], dim=1)
 
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Images (n, channels, height, width) float32 in [0, 1] from latents (n, latent_dim).
@@ -184,6 +194,18 @@ class Autoencoder:
         whole = torch.from_numpy(np.ascontiguousarray(images))
         for start in range(0, len(whole), self.batch_size):
             yield to_float(whole[start : start + self.batch_size].to(self.device))
+
+
+def _hidden(layers: nn.Module, inputs: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Output of each ReLU, averaged and flat, and of the last layer."""
+    from torch import nn
+
+    kept, parts = [], list(layers.children())
+    for layer in parts:
+        inputs = layer(inputs)
+        if isinstance(layer, nn.ReLU) and layer is not parts[-1]:
+            kept.append(_averaged(inputs))
+    return kept, inputs
 
 
 def _averaged(maps: torch.Tensor) -> torch.Tensor:

@@ -388,11 +388,11 @@ def anomalies(
     score: Annotated[
         str,
         typer.Option(
-            help="reconstruction: mean squared error per pixel on the [0, 1] scale; nap: what each layer of the "
-            "encoder loses, in standard deviations; neighbours: mean distance to the 5 nearest features of the "
-            "collection; combined: error times distance. Larger is odder."
+            help="combined: far from its neighbours or unlike all in the network's activations, whichever is more "
+            "unusual; reconstruction: mean squared error per pixel on the [0, 1] scale; nap: what each layer of the "
+            "encoder loses; neighbours: mean distance to the 5 nearest features. Larger is odder."
         ),
-    ] = "reconstruction",
+    ] = "combined",
     top: Annotated[int, typer.Option(min=1, help="How many to list.")] = 50,
     normal_label: Annotated[
         str | None, typer.Option(help="Measure how well the score tells other labels from this one (AUROC).")

@@ -30,14 +30,15 @@ from aesearch.pictures import ImageLike, read_image, read_pictures
 from aesearch.probe import LinearProbe, ProbeResult
 from aesearch.probe import probe as probe_features
 from aesearch.projection import Projection, project
-from aesearch.scoring import Scorer, learn_normality
+from aesearch.scoring import Scorer, learn_scorer
 from aesearch.sources import Source
 from aesearch.store import Store
 from aesearch.training import TrainingOptions
 
 logger = logging.getLogger(__name__)
 
-INDEX, CLUSTERS, PROBE, NAP = "index.faiss", "clusters.h5", "probe.h5", "nap.h5"
+INDEX, CLUSTERS, PROBE = "index.faiss", "clusters.h5", "probe.h5"
+LEARNED = ("nap", "combined")  # scores that need more of the images than the store holds
 DISPLAY_SIDE = 160  # pixels of the longer side of pictures on sheets, at most
 
 
@@ -365,7 +366,7 @@ class Collection:
         self,
         source: str | Source | None = None,
         *,
-        score: str = "reconstruction",
+        score: str = "combined",
         top: int = 50,
         normal_label: str | None = None,
         false_alarms: float | None = None,
@@ -376,10 +377,16 @@ class Collection:
         ----------
         source : str or Source, optional
             New images, scored with the collection's encoder; by default the collection itself.
-        score : {"reconstruction", "nap", "neighbours", "combined"}
-            Mean squared reconstruction error per pixel on the [0, 1] scale; what each layer of the encoder loses,
-            in standard deviations (see `aesearch.anomalies.Normality`); mean distance to the 5 nearest features of
-            the collection, in its metric; or the product of error and distance. Larger is odder.
+        score : {"combined", "reconstruction", "nap", "neighbours"}
+            Larger is odder.
+            ``reconstruction``: mean squared error per pixel on the [0, 1] scale.
+            ``neighbours``: mean distance to the 5 nearest features of the collection, in its metric.
+            ``nap``: squared Mahalanobis distance of what each layer of the encoder loses from one image to its
+            reconstruction (RaPP: Kim et al. 2020).
+            ``combined``: the more alarmed of ``neighbours``, for collections of many kinds, and of the Mahalanobis
+            distance of the network's activations (compare Lee et al. 2018), for those of one kind; each as a
+            logarithm in spreads above what is usual.
+            The last two are learned from the collection's images when first asked for.
         top : int
         normal_label : str, optional
             Measures how well the score tells images of other labels from this one (AUROC).
@@ -421,44 +428,48 @@ class Collection:
         return anomaly_scores.learn_threshold(self._scores_of_rows(score, np.flatnonzero(normal)), rate)
 
     def _scores_of_rows(self, score: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        if score == "nap":
-            return self._nap()[1][rows]
+        if score in LEARNED:
+            return self._learned(score)[1][rows]
         errors = self.store.reconstruction_errors()[rows]
-        return (
-            errors
-            if score == "reconstruction"
-            else self._scorer(score).of_features(self.features()[rows], errors, rows)
-        )
+        features = self.features()[rows] if score == "neighbours" else np.empty((0, 0), np.float32)
+        return self._scorer(score).of_features(features, errors, rows)
 
     def _scorer(self, score: str) -> Scorer:
-        return Scorer(score, self.autoencoder, self._nearest, self._nap()[0] if score == "nap" else None)
+        return self._learned(score)[0] if score in LEARNED else Scorer(score, self.autoencoder, self._nearest)
 
     def _nearest(self, features: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rows and distances of the nearest to each; at most as many as there are."""
         return self.index.search(features, min(k, self.store.rows))
 
-    def _nap(self) -> tuple[anomaly_scores.Normality, NDArray[np.float32]]:
-        """What ``nap`` knows of normal images, and the score of each row; learned when first asked for."""
+    def _learned(self, score: str) -> tuple[Scorer, NDArray[np.float32]]:
+        """A score that has to be learned from the images, and that of each row; learned when first asked for."""
         import h5py
 
-        if not self._fresh("nap"):
-            self._learn_nap()
-        with h5py.File(self.folder / NAP) as file:
-            return anomaly_scores.Normality(file["mean"][:], file["directions"][:]), file["score"][:]
+        blank = Scorer(score, self.autoencoder, self._nearest)
+        if not self._fresh(score):
+            self._learn_score(blank)
+        with h5py.File(self.folder / f"{score}.h5") as file:
+            learned_from = self.manifest.artifacts[score]["figures"]["learned_from"]
+            normality = anomaly_scores.Normality(file["mean"][:], file["directions"][:], learned_from)
+            scales = file["scales"][:] if "scales" in file else None
+            return dataclasses.replace(blank, normality=normality, scales=scales), file["score"][:]
 
-    def _learn_nap(self) -> None:
-        """Learn from the rows the encoder was trained on, all of them if it was trained on others."""
-        trained = ~self.store.held_out()
+    def _learn_score(self, blank: Scorer) -> None:
         positions = np.array(self._positions(self.ids))
         if (positions < 0).any():
-            raise StaleArtifactError("images of this collection are gone: run aesearch extract")
-        learned = positions[trained] if trained.any() else positions
-        normality = learn_normality(self.source, learned, self.autoencoder, progress=self.progress)
-        scores, places = Scorer("nap", self.autoencoder, self._nearest, normality).of_source(self.source)
-        by_position = dict(zip(places.tolist(), scores, strict=True))
-        columns = {"mean": normality.mean, "directions": normality.directions}
-        self._write_rows(NAP, {**columns, "score": np.array([by_position.get(p, np.nan) for p in positions])}, {})
-        self._record("nap", NAP, {}, {"learned_from": len(learned)})
+            raise StaleArtifactError(
+                f"--score {blank.score} needs the images, and some are gone: "
+                "run aesearch extract, or take --score reconstruction or neighbours"
+            )
+        trained = ~self.store.held_out()
+        scorer, scores = learn_scorer(blank, self.source, positions, trained, progress=self.progress)
+        assert scorer.normality is not None
+        columns = {"mean": scorer.normality.mean, "directions": scorer.normality.directions, "score": scores}
+        if scorer.scales is not None:
+            columns["scales"] = scorer.scales
+        self._write_rows(f"{blank.score}.h5", columns, {})
+        figures = {"learned_from": scorer.normality.learned_from}
+        self._record(blank.score, f"{blank.score}.h5", {}, figures)
 
     def error_maps(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.float32]]:
         """Where the reconstruction errors of anomalies lie: (height, width) float32 each, as the encoder sees them.

@@ -52,7 +52,7 @@ StyleOption = Annotated[
         min=0,
         help="So many of the latent numbers keep how an image lies and are left out of its features: sharper "
         "reconstructions beside features that ignore it.",
-        show_default="0",
+        show_default="a quarter, where changes are undone",
     ),
 ]
 SizeOption = Annotated[
@@ -73,7 +73,7 @@ ChannelsOption = Annotated[int | None, typer.Option(help="1 grey, 3 colour.", sh
 InvarianceOption = Annotated[
     str | None,
     typer.Option(
-        help="none, light, strong: which random rotation, shift, scale and shear the encoder learns to "
+        help="none, light, strong: which random rotation, shift, scale, shear and bending the encoder learns to "
         "undo. none: plain reconstruction.",
         show_default="chosen by the images",
     ),
@@ -88,7 +88,7 @@ OutputOption = Annotated[
 OptimizerOption = Annotated[str | None, typer.Option(help="adam or adamw.", show_default="adam")]
 LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default="mse")]
 EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Passes over the images.", show_default="30 to 100, by number of images")
+    int | None, typer.Option(min=1, help="Passes over the images.", show_default="22 to 100, by number of images")
 ]
 BatchOption = Annotated[
     int | None, typer.Option(min=1, help="Images a training step.", show_default="128, less for few images")

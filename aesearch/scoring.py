@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies import NEIGHBOURS, Normality, neighbour_distance
+from aesearch.anomalies import NEIGHBOURS, Normality, learn_scales, most_alarmed, neighbour_distance
 from aesearch.autoencoders import Autoencoder
 from aesearch.batches import in_order, read_batches
-from aesearch.errors import AesearchError
+from aesearch.errors import AesearchError, StaleArtifactError
 from aesearch.sources import Batch, Source
 
 logger = logging.getLogger(__name__)
 
 Search = Callable[[NDArray[np.float32], int], tuple[NDArray[np.int64], NDArray[np.float32]]]
 SEARCHED = 4096  # queries at once
+FEWEST_NEW = 20  # images not trained on that tell what is usual
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,34 +34,46 @@ class Scorer:
     search : callable
         From features (n, dim) and k to the rows and distances, (n, k) each, of the nearest in the collection.
     normality : Normality, optional
-        What ``nap`` needs.
+        What ``nap`` and ``combined`` need: how `numbers` of normal images are spread.
+    scales : (2, 2) float32, optional
+        What ``combined`` needs besides: `learn_scales` of its two measures.
     """
 
     score: str
     autoencoder: Autoencoder
     search: Search
     normality: Normality | None = None
+    scales: NDArray[np.float32] | None = None
 
     def of_images(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Scores (n,) float32 of new images (n, channels, height, width)."""
-        if self.normality is not None:
-            return self.normality.score(self.autoencoder.hidden_differences(images))
-        latents, errors = self.autoencoder.encode_and_score(images)
-        return self.of_features(latents[:, : self.autoencoder.spec.feature_dim], errors)
+        return self.of_measures(self.measure(images))
+
+    def of_measures(self, measures: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (n,) float32 from what `measure` gives."""
+        return measures[:, 0] if self.scales is None else most_alarmed(measures, self.scales)
+
+    def measure(
+        self, images: NDArray[np.uint8], own: NDArray[np.int64] | None = None, learned: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float32]:
+        """One column, or those that are combined: (n, 1 or 2) float32.
+
+        ``own`` are the rows the images have in the collection, if any, ``learned`` says which of them ``normality`` was
+        learned from.
+        """
+        if self.normality is None:
+            latents, errors = self.autoencoder.encode_and_score(images)
+            return self.of_features(self._features(latents), errors, own)[:, None]
+        if self.score == "nap":
+            return self.normality.distance(self.autoencoder.hidden_differences(images), learned)[:, None]
+        latents, around = self.autoencoder.activations(images)
+        return np.stack([self._far(self._features(latents), own), self.normality.distance(around, learned)], axis=1)
 
     def of_features(
         self, features: NDArray[np.float32], errors: NDArray[np.float32], own: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
-        """Scores (n,) float32 from features and reconstruction errors; ``own`` are the rows they are of, if any."""
-        if self.score == "reconstruction":
-            return errors
-        parts = [errors[:0]]
-        for start in range(0, len(features), SEARCHED):
-            part = slice(start, start + SEARCHED)
-            rows, distances = self.search(features[part], NEIGHBOURS + 1)
-            parts.append(neighbour_distance(rows, distances, None if own is None else own[part]))
-        far = np.concatenate(parts)
-        return far if self.score == "neighbours" else errors * far
+        """Scores (n,) float32 by ``reconstruction`` or ``neighbours``, which need no more than the store holds."""
+        return errors if self.score == "reconstruction" else self._far(features, own)
 
     def of_source(self, source: Source, *, progress: bool = False) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Scores of a source's readable images, and their positions.
@@ -81,13 +94,65 @@ class Scorer:
             raise AesearchError(f"no usable image in {source.name}")
         return np.concatenate(scores), np.concatenate(places)
 
+    def _features(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
+        return latents[:, : self.autoencoder.spec.feature_dim]
 
-def learn_normality(
-    source: Source, positions: NDArray[np.int64], autoencoder: Autoencoder, *, progress: bool = False
-) -> Normality:
-    """What the autoencoder loses of those images, which count as normal."""
-    batches = read_in_order(source, positions, autoencoder, "learn", progress)
-    return Normality.learn(autoencoder.hidden_differences(b.images) for b in batches if len(b.images))
+    def _far(self, features: NDArray[np.float32], own: NDArray[np.int64] | None) -> NDArray[np.float32]:
+        """Mean distance to the nearest features of the collection."""
+        parts = [np.empty(0, np.float32)]
+        for start in range(0, len(features), SEARCHED):
+            part = slice(start, start + SEARCHED)
+            rows, distances = self.search(features[part], NEIGHBOURS + 1)
+            parts.append(neighbour_distance(rows, distances, None if own is None else own[part]))
+        return np.concatenate(parts)
+
+
+def learn_scorer(
+    blank: Scorer, source: Source, positions: NDArray[np.int64], trained: NDArray[np.bool_], *, progress: bool = False
+) -> tuple[Scorer, NDArray[np.float32]]:
+    """Learn from a collection's own images what ``nap`` or ``combined`` needs, and score them.
+
+    Parameters
+    ----------
+    blank : Scorer
+        Of nothing learned.
+    positions : (n,) int64
+        Where in the source the images of each row are.
+    trained : (n,) bool
+        Which rows the encoder was trained on. They count as normal; the others tell what is usual of new images.
+
+    Returns
+    -------
+    Scorer
+    (n,) float32
+        Scores of the rows.
+
+    Raises
+    ------
+    StaleArtifactError
+        An image could not be read.
+    """
+    learned = trained if trained.any() else np.ones(len(trained), dtype=bool)
+    numbers = blank.autoencoder.hidden_differences if blank.score == "nap" else _around(blank.autoencoder)
+    batches = read_in_order(source, positions[learned], blank.autoencoder, "learn", progress)
+    scorer = replace(blank, normality=Normality.learn(numbers(b.images) for b in batches if len(b.images)))
+    measures = np.full((len(positions), 1 if blank.score == "nap" else 2), np.nan, np.float32)
+    row_of = np.full(len(source), -1)
+    row_of[positions] = np.arange(len(positions))
+    for batch in read_in_order(source, positions, blank.autoencoder, "score", progress):
+        if len(batch.images):
+            rows = row_of[batch.positions]
+            measures[rows] = scorer.measure(batch.images, rows, learned[rows])
+    if np.isnan(measures).any():
+        raise StaleArtifactError("some images can no longer be read: run aesearch extract")
+    if blank.score == "combined":
+        new = measures[~learned]
+        scorer = replace(scorer, scales=learn_scales(new if len(new) >= FEWEST_NEW else measures))
+    return scorer, scorer.of_measures(measures)
+
+
+def _around(autoencoder: Autoencoder) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    return lambda images: autoencoder.activations(images)[1]
 
 
 def read_in_order(

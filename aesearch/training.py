@@ -46,15 +46,14 @@ LOSSES, OPTIMIZERS = ("mse", "bce"), ("adam", "adamw")
 WEIGHT_DECAY = 1e-5  # of adamw
 
 TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
-FEWEST_EPOCHS, MOST_EPOCHS = 30, 100
+FEWEST_EPOCHS, MOST_EPOCHS = 22, 100
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
 WARM_UP_SHARE = 0.1
 JUDGED_AFTER = 300  # steps, or the warm-up: a network that is no better than the mean image then never will be
 STARTED, MOST_RESTARTS = 0.98, 3
-RECONSTRUCTION_WEIGHT, FEATURES_SHARE = (
-    4.0,
-    0.1,
-)  # with a style, of rebuilding untouched images
+# With a style: weight of rebuilding untouched images, and of telling images apart, as a share of the mean image's loss.
+RECONSTRUCTION_WEIGHT, CONTRAST_WEIGHT = 3.5, 0.6
+TEMPERATURE, PROJECTION = 0.2, (256, 64)
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,12 @@ class TrainingOptions:
         Numbers an image is encoded to; channels after each halving.
     style_dim : int
         How many of those numbers keep how the image lies. The others are the features: from them alone the
-        network gives back the untouched image when it was given a changed one; from both, an untouched one.
+        network gives back the untouched image when it was given a changed one, and tells it from others; from
+        both it rebuilds an untouched one.
     image_size, channels : tuple of int, int
         (longer side,) or (height, width) in pixels; 1 or 3.
     invariance : {"none", "light", "strong"}
-        Which random rotation, shift, scale and shear the network learns to undo. ``none`` trains it
+        Which random rotation, shift, scale, shear and bending the network learns to undo. ``none`` trains it
         to reconstruct what it is given.
     output : {"sigmoid", "tanh", "identity"}
         What the decoder ends with; with ``tanh`` the network works on [-1, 1].
@@ -130,9 +130,8 @@ class TrainingOptions:
 
     def spec(self, preprocessing: Preprocessing) -> AutoencoderSpec:
         """Settle the network, for images so prepared."""
-        return AutoencoderSpec.choose(
-            self.arch, preprocessing, self.latent_dim, self.widths, self.output, self.style_dim or 0
-        )
+        style = 0 if self.style_dim is None and self.invariance == "none" else self.style_dim
+        return AutoencoderSpec.choose(self.arch, preprocessing, self.latent_dim, self.widths, self.output, style)
 
     def recipe(self, rows: int) -> Recipe:
         """Settle everything, for that many training images."""
@@ -219,7 +218,8 @@ def train_autoencoder(
     identity = _identity(spec, recipe, options.seed)
     if resume:
         state.load(checkpoint, identity)
-    learned_nothing = _loss_of_the_mean(held_out, recipe.loss) * (1 + RECONSTRUCTION_WEIGHT * bool(spec.style_dim))
+    scale = _loss_of_the_mean(held_out, recipe.loss)
+    learned_nothing = scale * (1 + RECONSTRUCTION_WEIGHT) if spec.style_dim else scale
     resident = _resident(images, chosen)
     steps = math.ceil(len(images) / recipe.batch_size)
     judged_after = max(JUDGED_AFTER, WARM_UP_SHARE * steps * recipe.epochs)
@@ -235,8 +235,8 @@ def train_autoencoder(
         while (epoch := len(state.history) + 1) <= recipe.epochs:
             seed = options.seed * 1_000_003 + epoch  # by epoch alone: a resumed run sees what an undisturbed one would
             batches = _batches(images, resident, spec, recipe, seed, chosen)
-            train_loss, rate, speed = _run_epoch(state, spec, recipe, batches, (epoch - 1) * steps, steps, bar)
-            held_out_loss = _evaluate(state.model, spec, held_out, recipe, chosen)
+            train_loss, rate, speed = _run_epoch(state, spec, recipe, scale, batches, (epoch - 1) * steps, steps, bar)
+            held_out_loss = _evaluate(state.model, spec, held_out, recipe, scale, chosen)
             judged = (epoch - 1) * steps < judged_after <= epoch * steps
             if judged and held_out_loss > STARTED * learned_nothing:
                 if state.attempt < MOST_RESTARTS:
@@ -257,6 +257,7 @@ def train_autoencoder(
                 on_epoch(state.history)
     state.model.load_state_dict(state.best)
     state.model.eval()
+    state.model.pop("projection") if "projection" in state.model else None
     figures = {
         "parameters": count_parameters(state.model),
         "restarts": state.attempt,
@@ -274,6 +275,7 @@ def _run_epoch(
     state: _State,
     spec: AutoencoderSpec,
     recipe: Recipe,
+    scale: float,
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
     done: int,
     steps: int,
@@ -281,7 +283,7 @@ def _run_epoch(
 ) -> tuple[float, float, float]:
     """Train on every batch once; return mean loss, last learning rate, images a second.
 
-    ``done`` are the steps of earlier epochs, ``steps`` those of one.
+    ``scale`` is the loss of the mean image, ``done`` are the steps of earlier epochs, ``steps`` those of one.
     """
     seen, started, rate = 0, time.perf_counter(), 0.0
     total: torch.Tensor | float = 0.0
@@ -290,7 +292,7 @@ def _run_epoch(
         rate = _rate(recipe, step / (recipe.epochs * steps))
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        loss = _loss(state.model, spec, inputs, targets, recipe.loss)
+        loss = _loss(state.model, spec, inputs, targets, recipe.loss, scale)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()
@@ -309,9 +311,14 @@ def _run_epoch(
 def _begin(spec: AutoencoderSpec, recipe: Recipe, seed: int, attempt: int, device: torch.device) -> _State:
     """Fresh weights, and nothing learned yet."""
     import torch
+    from torch import nn
 
     torch.manual_seed(seed + 1_000_003 * attempt)
-    model = on_device(build_autoencoder(spec), device)
+    model = build_autoencoder(spec)
+    if spec.style_dim:
+        hidden, size = PROJECTION
+        model["projection"] = nn.Sequential(nn.Linear(spec.feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, size))
+    model = on_device(model, device)
     return _State(model, _optimizer(model, recipe.optimizer, device), attempt)
 
 
@@ -388,9 +395,13 @@ def _read(
 
 
 def _loss(
-    model: nn.ModuleDict, spec: AutoencoderSpec, inputs: torch.Tensor, targets: torch.Tensor, loss: str
+    model: nn.ModuleDict, spec: AutoencoderSpec, inputs: torch.Tensor, targets: torch.Tensor, loss: str, scale: float
 ) -> torch.Tensor:
-    """Error against the untouched images; with a style, and from it, also of rebuilding half of them untouched."""
+    """Error of giving back the untouched images.
+
+    With a style: from the features alone; and of rebuilding half of them, untouched, from both; and of telling by
+    the features which changed image is which untouched one.
+    """
     import torch
     from torch.nn import functional
 
@@ -401,23 +412,37 @@ def _loss(
     latents = model["encoder"](torch.cat([inputs, untouched]))
     features, style = latents[:, : spec.feature_dim], latents[:, spec.feature_dim :]
     upright = torch.cat([features[:n], torch.zeros_like(style[:n])], dim=1)
-    # Where the untouched image is rebuilt mostly the style learns, or the features would lose what they ignore.
-    held = features[n:].detach()
-    whole = torch.cat([held + FEATURES_SHARE * (features[n:] - held), style[n:]], dim=1)
-    rebuilt = model["decoder"](torch.cat([upright, whole]))
-    return criterion(rebuilt[:n], targets) + RECONSTRUCTION_WEIGHT * criterion(rebuilt[n:], untouched)
+    rebuilt = model["decoder"](torch.cat([upright, latents[n:]]))
+    errors = criterion(rebuilt[:n], targets) + RECONSTRUCTION_WEIGHT * criterion(rebuilt[n:], untouched)
+    projected = model["projection"](torch.cat([features[: len(untouched)], features[n:]]))
+    return errors + CONTRAST_WEIGHT * scale * _contrast(*projected.chunk(2))
+
+
+def _contrast(changed: torch.Tensor, untouched: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of finding an image's other version among those of a batch by cosine (Chen et al. 2020)."""
+    import torch
+    from torch.nn import functional
+
+    likeness = functional.normalize(changed, dim=1) @ functional.normalize(untouched, dim=1).T / TEMPERATURE
+    own = torch.arange(len(changed), device=changed.device)
+    return (functional.cross_entropy(likeness, own) + functional.cross_entropy(likeness.T, own)) / 2
 
 
 def _evaluate(
-    model: nn.ModuleDict, spec: AutoencoderSpec, held_out: NDArray[np.uint8], recipe: Recipe, device: torch.device
+    model: nn.ModuleDict,
+    spec: AutoencoderSpec,
+    held_out: NDArray[np.uint8],
+    recipe: Recipe,
+    scale: float,
+    device: torch.device,
 ) -> float:
     import torch
 
     model.eval()
     total = 0.0
     with torch.inference_mode():
-        for inputs, targets in held_out_batches(held_out, recipe.invariance, device):
-            total += float(_loss(model, spec, inputs, targets, recipe.loss)) * len(targets)
+        for inputs, targets in held_out_batches(held_out, recipe.invariance, recipe.batch_size, device):
+            total += float(_loss(model, spec, inputs, targets, recipe.loss, scale)) * len(targets)
     return total / len(held_out)
 
 

@@ -31,7 +31,7 @@ def test_any_size_comes_back_as_it_went_in(size, channels, arch):
     autoencoder = Autoencoder(build_autoencoder(spec).eval(), spec, "cpu")
     images = np.random.default_rng(0).integers(0, 255, (3, channels, *size), dtype=np.uint8)
     features = autoencoder.encode(images)
-    assert features.shape == (3, spec.latent_dim) and features.dtype == np.float32
+    assert features.shape == (3, spec.feature_dim) and features.dtype == np.float32
     rebuilt = autoencoder.decode(features)
     assert rebuilt.shape == images.shape and 0 <= rebuilt.min() <= rebuilt.max() <= 1
 
@@ -60,6 +60,10 @@ def test_the_sources_networks_layer_for_layer(arch):
     assert shapes(model["decoder"], torch.rand(2, spec.latent_dim)) == DECODERS[arch]
 
 
+CONV_DOWN = 320 + 18432 + 128 + 73728 + 256 + 64 * 2049
+CONV_UP = 512 * 65 + 2048 * 513 + 73728 + 128 + 16 * 577
+
+
 @pytest.mark.parametrize(
     ("arch", "latent_dim", "parameters"),
     [
@@ -68,7 +72,7 @@ def test_the_sources_networks_layer_for_layer(arch):
         ("conv-spatial", None, 50_161),
         ("mlp", 3, 218_643),
         ("linear", 10, 2 * 784 * 10),
-        ("conv", 64, 160 + 4608 + 64 + 18432 + 128 + 64 * 1025 + 1024 * 65 + 64 * 16 * 9 + 32 + 16 * 16 * 9 + 16),
+        ("conv", 64, CONV_DOWN + CONV_UP),
     ],
 )
 def test_parameters_are_counted(arch, latent_dim, parameters):
@@ -87,7 +91,10 @@ def test_tanh_works_on_minus_one_to_one_inside_only():
 
 def test_what_is_not_said_is_chosen_by_the_images():
     assert AutoencoderSpec.choose("conv", MNIST).latent_dim == 64
-    assert AutoencoderSpec.choose("conv", MNIST).widths == (16, 32, 64)
+    assert AutoencoderSpec.choose("conv", MNIST).widths == (32, 64, 128)
+    assert AutoencoderSpec.choose("conv", MNIST).style_dim == 16
+    assert AutoencoderSpec.choose("conv", MNIST, 15).style_dim == 0
+    assert AutoencoderSpec.choose("conv-stride", MNIST).style_dim == 0
     assert AutoencoderSpec.choose("conv", Preprocessing(8, 8, 1)).latent_dim == 32
     assert AutoencoderSpec.choose("conv-spatial", MNIST).latent_dim == 256
 

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from aesearch.architectures import ARCHITECTURES, AutoencoderSpec, build_autoencoder
-from aesearch.autoencoders import Autoencoder, load_autoencoder, pick_device, save_autoencoder
+from aesearch.autoencoders import FORMAT_VERSION, Autoencoder, load_autoencoder, pick_device, save_autoencoder
 from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError
 
@@ -71,7 +71,7 @@ def test_files_that_are_no_encoder_are_one_line(tmp_path):
     with pytest.raises(AesearchError, match="damaged"):
         load_autoencoder(path)
     model, spec = make()
-    document = {"format_version": 1, "spec": spec.to_json() | {"latent_dim": 17}}
+    document = {"format_version": FORMAT_VERSION, "spec": spec.to_json() | {"latent_dim": 17}}
     save_file(dict(model.state_dict()), path, metadata={"aesearch": json.dumps(document)})
     with pytest.raises(AesearchError, match="damaged"):
         load_autoencoder(path)

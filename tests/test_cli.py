@@ -135,7 +135,7 @@ def test_exports_hold_the_features(run, digits, format):
         with Path("out.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert rows[5]["id"] == "digits/5" and rows[5]["label"] == "5"
-        assert np.allclose([[float(r[f"f{i}"]) for i in range(16)] for r in rows], expected)
+        assert np.allclose([[float(r[f"f{i}"]) for i in range(12)] for r in rows], expected)
     elif format == "parquet":
         table = pytest.importorskip("pyarrow.parquet").read_table("out.parquet")
         assert table.num_rows == 1797 and np.allclose(table["f3"].to_numpy(), expected[:, 3])

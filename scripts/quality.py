@@ -1,0 +1,366 @@
+"""Quality of the default encoder beside free baselines: features, clusters, reconstruction, anomalies, doubtful labels.
+
+    AESEARCH_DATA=data .venv/bin/python scripts/quality.py --seeds 0 1 2
+    AESEARCH_DATA=data .venv/bin/python scripts/quality.py --tables one-normal one-novel
+    AESEARCH_DATA=data .venv/bin/python scripts/quality.py --quick
+
+MNIST: trained on the 60,000 training images alone, measured on the 10,000 test images, which nothing was chosen on;
+clusters over all 70,000. ``cifar`` needs --cifar, the tar of CIFAR-10's test images as JPEG: half of each class is
+trained on, unlabelled, the other half tested. All at default settings. --quick takes a few images and epochs, to see
+that everything runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measuring import load_mnist, print_circumstances
+from numpy.typing import NDArray
+
+from aesearch import Collection
+from aesearch.anomalies import SCORES
+from aesearch.answers import Anomalies
+from aesearch.clusters import cluster
+from aesearch.distances import exact_neighbours
+from aesearch.probe import fit_linear, knn_accuracy, probe
+
+Images = NDArray[np.uint8]
+Numbers = NDArray[np.float32]
+
+REPORTED = {2: 0.0388, 5: 0.0247, 10: 0.0170, 20: 0.0144, 50: 0.0120}  # training losses of mlp
+NEAREST = 5
+CONTAMINATIONS = (0.0, 0.01, 0.05, 0.10)
+WRONG = 0.01
+
+
+class Bench:
+    """What every table needs: the images, how many of them, and the seeds."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        mnist = load_mnist()
+        rows, held = (3000, 1000) if options.quick else (60_000, 10_000)
+        self.train, self.labels = mnist["train"][:rows], mnist["train_labels"][:rows].astype(np.int64)
+        self.test, self.truth = mnist["test"][:held], mnist["test_labels"][:held].astype(np.int64)
+        self.seeds: list[int] = options.seeds
+        self.digits: list[int] = options.digits
+        self.cifar: Path | None = options.cifar
+        self.training: dict[str, Any] = {"epochs": 2} if options.quick else {}
+
+    def build(self, images: Images, seed: int, folder: str, **training: Any) -> Collection:
+        """A collection of those images, all of them trained on but those held out to choose the epoch."""
+        source = Path(folder) / "images.npy"
+        np.save(source, images)
+        return Collection.build(
+            str(source), Path(folder) / "collection", seed=seed, progress=False, **self.training | training
+        )
+
+
+def flat(images: Images) -> Numbers:
+    """(n, pixels) float32 in [0, 1]."""
+    return images.reshape(len(images), -1).astype(np.float32) / 255
+
+
+def show(name: str, rows: list[list[float]], digits: int = 4) -> None:
+    """One line of means and, with several seeds, standard deviations."""
+    means, spread = np.mean(rows, axis=0), np.std(rows, axis=0)
+    cells = [
+        f"{m:.{digits}f}" + (f" ±{s:.{digits}f}" if len(rows) > 1 else "") for m, s in zip(means, spread, strict=True)
+    ]
+    print(f"{name:28}" + "  ".join(f"{c:>15}" for c in cells), flush=True)
+
+
+def head(title: str, *columns: str) -> None:
+    """Title and heads of a table."""
+    print(f"\n{title}\n{'':28}" + "  ".join(f"{c:>15}" for c in columns), flush=True)
+
+
+def fit_pca(images: Numbers, size: int) -> Any:
+    """Principal components, exactly."""
+    from sklearn.decomposition import PCA
+
+    return PCA(min(size, *images.shape), svd_solver="covariance_eigh").fit(images)
+
+
+def pca_errors(pca: Any, images: Numbers) -> Numbers:
+    """Mean squared error of each image rebuilt from its principal components."""
+    return np.asarray(np.square(pca.inverse_transform(pca.transform(images)) - images).mean(axis=1), dtype=np.float32)
+
+
+# ---------------------------------------------------------------- features and clusters
+
+
+def judge(bench: Bench, train: Numbers, test: Numbers, metric: str, seed: int) -> list[float]:
+    """Linear probe, 10 nearest neighbours, ACC, NMI, ARI."""
+    model = fit_linear(train, bench.labels, np.arange(10).astype(str))
+    linear = float((model.predict_probabilities(test).argmax(axis=1) == bench.truth).mean())
+    nearest = knn_accuracy(train, bench.labels, test, bench.truth, metric)
+    labels = [str(v) for v in (*bench.labels, *bench.truth)]
+    together = np.concatenate([train, test])
+    against = cluster(together, clusters=10, metric=metric, labels=labels, seed=seed).against_labels or {}
+    return [linear, nearest, against["accuracy"], against["nmi"], against["ari"]]
+
+
+def features(bench: Bench) -> None:
+    """Probe, neighbours, clusters, error and time."""
+    head("MNIST, features", "linear probe", "kNN-10", "cluster ACC", "NMI", "ARI", "test MSE", "minutes")
+    train, test = flat(bench.train), flat(bench.test)
+    pca = fit_pca(train, 64)
+    seed = bench.seeds[0]
+    show("raw pixels, 784", [[*judge(bench, train, test, "l2", seed), 0, 0]])
+    shrunk = [pca.transform(part).astype(np.float32) for part in (train, test)]
+    show("PCA, 64", [[*judge(bench, shrunk[0], shrunk[1], "l2", seed), float(pca_errors(pca, test).mean()), 0]])
+    rows = []
+    for seed in bench.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            collection = bench.build(bench.train, seed, folder)
+            minutes = (time.perf_counter() - started) / 60
+            autoencoder = collection.autoencoder
+            latents, errors = autoencoder.encode_and_score(bench.test[:, None])
+            own = np.ascontiguousarray(latents[:, : autoencoder.spec.feature_dim])
+            judged = judge(bench, collection.features(), own, collection.metric, seed)
+            rows.append([*judged, float(errors.mean()), minutes])
+        show(f"aesearch, seed {seed}", rows[-1:])
+    show("aesearch, mean", rows)
+
+
+def sizes(bench: Bench) -> None:
+    """Test error by latent size, all numbers told, beside the training losses reported for mlp."""
+    head("MNIST, test MSE by latent size", "mlp, reported", "PCA", "aesearch")
+    for size, reported in REPORTED.items():
+        with tempfile.TemporaryDirectory() as folder:
+            collection = bench.build(bench.train, bench.seeds[0], folder, latent_dim=size)
+            error = float(collection.autoencoder.encode_and_score(bench.test[:, None])[1].mean())
+        pca = fit_pca(flat(bench.train), size)
+        show(f"{size} numbers", [[reported, float(pca_errors(pca, flat(bench.test)).mean()), error]])
+
+
+def read_tar(path: Path) -> tuple[Images, NDArray[np.int64]]:
+    """Images (n, height, width, 3) and classes of a tar of folders of JPEGs."""
+    from PIL import Image
+
+    images, names = [], []
+    with tarfile.open(path) as tar:
+        for member in sorted(tar.getmembers(), key=lambda m: m.name):
+            if member.name.endswith(".jpg") and (file := tar.extractfile(member)) is not None:
+                images.append(np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB")))
+                names.append(Path(member.name).parent.name)
+    return np.stack(images), np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+
+def cifar(bench: Bench) -> None:
+    """Colour photographs: trained on half of each class, tested on the other."""
+    from sklearn.model_selection import train_test_split
+
+    if bench.cifar is None:
+        print("\nCIFAR-10: left out, --cifar says where its tar is")
+        return
+    images, labels = read_tar(bench.cifar)
+    head("CIFAR-10's test images, half of each class", "linear probe", "kNN-10")
+
+    def measure(vectors: Numbers, train: Any, test: Any, metric: str) -> list[float]:
+        model = fit_linear(vectors[train], labels[train], np.arange(10).astype(str))
+        linear = float((model.predict_probabilities(vectors[test]).argmax(axis=1) == labels[test]).mean())
+        return [linear, knn_accuracy(vectors[train], labels[train], vectors[test], labels[test], metric)]
+
+    raw: dict[str, list[list[float]]] = {"l2": [], "cosine": []}
+    ours = []
+    for seed in bench.seeds:
+        train, test = train_test_split(np.arange(len(images)), train_size=0.5, stratify=labels, random_state=seed)
+        for metric, found in raw.items():
+            vectors = flat(images)
+            nearest = knn_accuracy(vectors[train], labels[train], vectors[test], labels[test], metric)
+            found.append([float("nan"), nearest])
+        with tempfile.TemporaryDirectory() as folder:
+            collection = bench.build(images[train], seed, folder)
+            vectors = collection.autoencoder.encode(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+            ours.append(measure(vectors, train, test, collection.metric))
+    for metric, found in raw.items():
+        show(f"raw pixels, {metric}", found)
+    show("aesearch", ours)
+
+
+# ---------------------------------------------------------------- anomalies
+
+
+def auroc(odd: NDArray[np.bool_], scores: Numbers) -> float:
+    """Area under the ROC curve; larger scores are odder."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(odd, scores))
+
+
+def by_all_scores(bench: Bench, images: Images, seed: int, size: int) -> dict[str, Numbers]:
+    """Scores of the test images by an encoder trained on those, and by what costs nothing."""
+    train, test = flat(images), flat(bench.test)
+    scores = {
+        f"PCA error, {size}": pca_errors(fit_pca(train, size), test),
+        "raw nearest neighbours": exact_neighbours(train, test, NEAREST, "l2")[1].mean(axis=1),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        collection = bench.build(images, seed, folder)
+        np.save(Path(folder) / "test.npy", bench.test)
+        for score in SCORES:
+            found = collection.anomalies(str(Path(folder) / "test.npy"), score=score, top=len(bench.test))
+            scores[score] = in_order(found)
+    return scores
+
+
+def in_order(found: Anomalies) -> Numbers:
+    """Scores by row, where all were ranked."""
+    scores = np.empty(len(found.rows), np.float32)
+    scores[found.rows] = found.scores
+    return scores
+
+
+def by_digit(bench: Bench, title: str, normal: Callable[[Any, int], Any], size: int) -> None:
+    """AUROC of each score for each digit, its mean and its worst."""
+    head(title, *map(str, bench.digits), "mean", "worst")
+    table: dict[str, list[list[float]]] = {}
+    for digit in bench.digits:
+        found: dict[str, list[float]] = {}
+        for seed in bench.seeds:
+            images = bench.train[normal(bench.labels, digit)]
+            for name, scores in by_all_scores(bench, images, seed, size).items():
+                found.setdefault(name, []).append(auroc(~normal(bench.truth, digit), scores))
+        for name, values in found.items():
+            table.setdefault(name, []).append([float(np.mean(values))])
+        print(f"digit {digit}: " + ", ".join(f"{n} {np.mean(v):.4f}" for n, v in found.items()), flush=True)
+    for name, column in table.items():
+        values = np.ravel(column)
+        show(name, [[*values, float(values.mean()), float(values.min())]])
+
+
+def one_normal(bench: Bench) -> None:
+    """One digit is normal, nine are odd."""
+    by_digit(bench, "MNIST, one digit normal: AUROC", lambda labels, digit: labels == digit, 32)
+
+
+def one_novel(bench: Bench) -> None:
+    """Nine digits are normal, one is odd."""
+    by_digit(bench, "MNIST, one digit novel among nine: AUROC", lambda labels, digit: labels != digit, 64)
+
+
+def contamination(bench: Bench) -> None:
+    """Odd images among those trained on: are they found, and are new ones?"""
+    head(
+        "MNIST, one digit normal, odd images trained on: mean AUROC",
+        *(f"{s}, {w}" for s in SCORES for w in ("in", "new")),
+    )
+    for share in CONTAMINATIONS:
+        rows = []
+        for digit in bench.digits:
+            for seed in bench.seeds:
+                generator = np.random.default_rng(seed)
+                normal = np.flatnonzero(bench.labels == digit)
+                planted = generator.choice(
+                    np.flatnonzero(bench.labels != digit), round(share * len(normal)), replace=False
+                )
+                chosen = generator.permutation(np.concatenate([normal, planted]))
+                odd, odd_new = bench.labels[chosen] != digit, bench.truth != digit
+                row = []
+                with tempfile.TemporaryDirectory() as folder:
+                    collection = bench.build(bench.train[chosen], seed, folder)
+                    np.save(Path(folder) / "test.npy", bench.test)
+                    for score in SCORES:
+                        inside = in_order(collection.anomalies(score=score, top=len(chosen)))
+                        new = in_order(
+                            collection.anomalies(str(Path(folder) / "test.npy"), score=score, top=len(bench.test))
+                        )
+                        row += [auroc(odd, inside) if odd.any() else float("nan"), auroc(odd_new, new)]
+                rows.append(row)
+        show(f"{share:.0%} odd", [list(np.mean(rows, axis=0))])
+
+
+def false_alarms(bench: Bench) -> None:
+    """The rate asked for, and that on new images of the same kind."""
+    rates = (0.01, 0.05, 0.10)
+    head("MNIST, false alarms on the test images, all normal", *(f"asked {rate:.0%}" for rate in rates))
+    table: dict[str, list[list[float]]] = {score: [] for score in SCORES}
+    for seed in bench.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            collection = bench.build(bench.train, seed, folder)
+            np.save(Path(folder) / "test.npy", bench.test)
+            for score, rows in table.items():
+                rows.append(
+                    [
+                        collection.anomalies(str(Path(folder) / "test.npy"), score=score, false_alarms=rate).flagged
+                        / len(bench.test)
+                        for rate in rates
+                    ]
+                )
+    for score, rows in table.items():
+        show(score, rows)
+
+
+def doubts(bench: Bench) -> None:
+    """One label in a hundred planted wrong: how many of the doubted ones are wrong, how many wrong ones are doubted."""
+    head("MNIST, 1 % wrong labels planted", "doubted", "precision", "recall", "of the first as many")
+    rows = []
+    for seed in bench.seeds:
+        generator = np.random.default_rng(seed)
+        labels = bench.labels.copy()
+        wrong = generator.choice(len(labels), round(WRONG * len(labels)), replace=False)
+        labels[wrong] = (labels[wrong] + generator.integers(1, 10, len(wrong))) % 10
+        with tempfile.TemporaryDirectory() as folder:
+            collection = bench.build(bench.train, seed, folder)
+            found = probe(
+                collection.features(), [str(v) for v in labels], metric=collection.metric, seed=seed
+            ).suspicious
+        doubted = np.array([row for row, _, _ in found])
+        hits = np.isin(doubted, wrong)
+        rows.append([len(doubted), hits.mean(), hits.sum() / len(wrong), hits[: len(wrong)].mean()])
+    show("aesearch", rows)
+
+
+def lives(bench: Bench) -> None:
+    """Does training ever die: ten seeds, and each digit alone."""
+    head("MNIST, does it live", "restarts", "dead latents", "held-out loss", "of the mean image's")
+    runs = [(f"seed {seed}", bench.train[:6000], seed) for seed in range(10)]
+    runs += [(f"digit {digit}", bench.train[bench.labels == digit], 0) for digit in bench.digits]
+    for name, images, seed in runs:
+        with tempfile.TemporaryDirectory() as folder:
+            figures = bench.build(images, seed, folder).manifest.artifacts["encoder"]["figures"]
+        mean_image = float(np.square(flat(images) - flat(images).mean(axis=0)).mean())
+        error = figures["reconstruction_mse"]
+        show(name, [[figures["restarts"], figures["dead_latents"], error, error / mean_image]])
+
+
+TABLES: dict[str, Callable[[Bench], None]] = {
+    "features": features,
+    "sizes": sizes,
+    "cifar": cifar,
+    "one-normal": one_normal,
+    "one-novel": one_novel,
+    "contamination": contamination,
+    "false-alarms": false_alarms,
+    "doubts": doubts,
+    "lives": lives,
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=list(TABLES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--digits", type=int, nargs="+", default=list(range(10)))
+    parser.add_argument("--cifar", type=Path)
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    bench = Bench(options)
+    print_circumstances(seeds=bench.seeds, train=len(bench.train), test=len(bench.test))
+    for table in options.tables:
+        TABLES[table](bench)
+
+
+if __name__ == "__main__":
+    main()
