@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aesearch.architectures import LEAST_TO_PART
 from aesearch.atomic import replacing
 from aesearch.autoencoders import Autoencoder, save_autoencoder
 from aesearch.batches import LoadedImages, load, load_or_stream
@@ -65,7 +66,7 @@ def train_encoder(
     held_out = load(source, held_out_positions[:most], preprocessing)
     images = load_or_stream(source, positions, preprocessing, memory=IMAGE_MEMORY, progress=progress)
     sample = images.array[:most] if isinstance(images, LoadedImages) else load(source, positions[:most], preprocessing)
-    settled, ratios = _settle_invariance(options, sample, held_out)
+    settled, ratios = _settle_invariance(options, preprocessing, sample, held_out)
     spec, recipe = settled.spec(preprocessing), settled.recipe(len(images))
     described = (f"{len(images):,}", preprocessing, spec.latent_dim, recipe.invariance)
     logger.info("training on %s images as %s, %d latent numbers, invariance %s", *described)
@@ -157,11 +158,14 @@ def fill_store(
 
 
 def _settle_invariance(
-    options: TrainingOptions, sample: NDArray[np.uint8], held_out: NDArray[np.uint8]
+    options: TrainingOptions, preprocessing: Preprocessing, sample: NDArray[np.uint8], held_out: NDArray[np.uint8]
 ) -> tuple[TrainingOptions, dict[str, float]]:
     """Choose by the images what to undo, unless it is given or the network's source undoes nothing; say so."""
     if options.invariance is not None or options.recipe(len(sample)).invariance == "none":
         return options, {}
+    if options.spec(preprocessing).latent_dim < LEAST_TO_PART:
+        logger.info("invariance none: of so few latent numbers none can be spared for how an image lies")
+        return dataclasses.replace(options, invariance="none"), {}
     chosen, ratios = choose_invariance(sample, held_out)
     if ratios:
         found = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())

@@ -23,6 +23,7 @@ RESAMPLES, RESAMPLED_SHARE = 3, 0.8
 CLEAR_STABILITY = 0.6  # between shapeless clouds and groups: scripts/check_stability.py
 VOTERS = 15
 FINER, LEAST_ROWS = 3, 50  # components for each cluster, at first, and rows for each component
+SMALL_FIRST = 1.5  # power of the sizes that links are weighed by: 1 is average linkage
 LINKS, LINKED = 50, 20_000  # nearest neighbours, of as many rows at most, along which components are joined
 
 
@@ -210,7 +211,11 @@ def _links(features: NDArray[np.float32], metric: str, seed: int) -> NDArray[np.
 
 
 def _join(groups: NDArray[np.int64], links: NDArray[np.int64], clusters: int) -> NDArray[np.int64]:
-    """Join groups, two at a time, until so many are left: always the two that leave the largest modularity."""
+    """Join groups, two at a time, until so many are left.
+
+    Always the two that raise modularity most; where none does, for it would join groups without a link as long as
+    they are small, the two with the most links for their sizes.
+    """
     names, found = np.unique(groups, return_inverse=True)
     between = np.zeros((len(names), len(names)))
     np.add.at(between, (found[links[:, 0]], found[links[:, 1]]), 1)
@@ -219,11 +224,15 @@ def _join(groups: NDArray[np.int64], links: NDArray[np.int64], clusters: int) ->
     joined = np.arange(len(names))
     for _ in range(len(names) - clusters):
         shares = between.sum(axis=1)
-        gain = between - np.outer(shares, shares)
+        by_chance = np.outer(shares, shares)
+        value = between - by_chance
+        np.fill_diagonal(value, -np.inf)
+        if value.max() <= 0:
+            value = between / np.maximum(by_chance, 1e-12) ** SMALL_FIRST
         gone = joined != np.arange(len(names))
-        gain[gone] = gain[:, gone] = -np.inf
-        np.fill_diagonal(gain, -np.inf)
-        one, other = np.unravel_index(gain.argmax(), gain.shape)
+        value[gone] = value[:, gone] = -np.inf
+        np.fill_diagonal(value, -np.inf)
+        one, other = np.unravel_index(value.argmax(), value.shape)
         between[one] += between[other]
         between[:, one] += between[:, other]
         between[other] = between[:, other] = 0

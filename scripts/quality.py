@@ -250,7 +250,7 @@ def one_novel(bench: Bench) -> None:
 
 
 def contamination(bench: Bench) -> None:
-    """Odd images among those trained on: are they found, and are new ones?"""
+    """Are odd images found that were trained on, and new ones then."""
     head(
         "MNIST, one digit normal, odd images trained on: mean AUROC",
         *(f"{s}, {w}" for s in SCORES for w in ("in", "new")),

@@ -57,7 +57,7 @@ def test_from_a_folder_to_every_answer(run, photos):
         ).stdout
     )
     assert {"collection", "score", "scored", "threshold", "false_alarms", "auroc", "anomalies"} == set(found)
-    assert found["score"] == "reconstruction" and found["scored"] == 2 * len(GOOD) and found["auroc"] is None
+    assert found["score"] == "combined" and found["scored"] == 2 * len(GOOD) and found["auroc"] is None
     with Path("odd.csv").open(newline="") as file:
         listed = list(csv.DictReader(file))
     assert [row["id"] for row in listed] == [a["id"] for a in found["anomalies"]]
@@ -92,7 +92,7 @@ def test_from_a_folder_to_every_answer(run, photos):
     info = json.loads(run("info", "-c", "mine", "--json").stdout)
     assert {"collection", "source", "rows", "dim", "arch", "index", "artifacts"} <= set(info)
     assert info["index"]["recall_at_10"] == 1.0 and info["index"]["metric"] == "cosine"
-    assert {"encoder", "features", "index", "clusters", "map-pca", "probe"} == set(info["artifacts"])
+    assert {"encoder", "features", "index", "clusters", "combined", "map-pca", "probe"} == set(info["artifacts"])
 
 
 def test_the_steps_one_by_one(run):

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from sklearn.datasets import make_moons
 from sklearn.metrics import silhouette_score
+from sklearn.mixture import GaussianMixture
 
-from aesearch.clusters import assign, cluster, compare, silhouette
+from aesearch.clusters import _join, assign, cluster, compare, silhouette
 from aesearch.errors import AesearchError
 
 
@@ -47,6 +49,26 @@ def test_groups_that_are_there_are_stable_and_a_shapeless_cloud_is_not(blobs, me
     shapeless = cluster(cloud, method=method, space=space)
     assert shapeless.stability < 0.5 and shapeless.unclear
     assert cluster(blobs[0], method=method, space=space, clusters=5).stability is None
+
+
+def test_a_bent_group_stays_one():
+    """Two half-moons, one inside the other: a mixture of two components cuts them, one of more, joined, does not."""
+    points, names = make_moons(1200, noise=0.06, random_state=0)
+    labels = [str(n) for n in names]
+    plain = GaussianMixture(2, random_state=0).fit_predict(points)
+    assert compare(plain, labels)["accuracy"] < 0.95
+    found = cluster(points.astype(np.float32), clusters=2, space="features", labels=labels)
+    assert found.against_labels["accuracy"] > 0.99
+
+
+def test_groups_are_joined_by_their_links_by_hand():
+    """Groups 0 and 1 hold many rows and some links between them, 2 and 3 few rows and hardly fewer links."""
+    groups = np.repeat([0, 1, 2, 3], [8, 8, 2, 2])
+    within = [(r, r) for r in range(20)] * 2
+    between = [(0, 8), (1, 9), (2, 10), (16, 18), (17, 19), (7, 16)]
+    joined = _join(groups, np.array(within + between), 3)
+    assert len(np.unique(joined)) == 3 and len(np.unique(joined[16:])) == 1
+    assert np.array_equal(_join(groups, np.array(within + between), 4), groups)
 
 
 def test_new_images_go_where_most_of_their_neighbours_are():

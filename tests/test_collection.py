@@ -299,6 +299,17 @@ def test_an_interrupted_build_goes_on_and_ends_with_the_same_weights(tmp_path, m
     assert all((one[name] == two[name]).all() for name in one)
 
 
+def test_few_latent_numbers_keep_what_is_seen(tmp_path):
+    """None can be spared for how an image lies: plain reconstruction, unless something else is asked for."""
+    encoders = [
+        Collection.build("digits", tmp_path / str(n), progress=False, epochs=1, latent_dim=latent, **options)
+        for n, (latent, options) in enumerate([(15, {}), (16, {}), (15, {"invariance": "light"})])
+    ]
+    recorded = [c.manifest.artifacts["encoder"]["parameters"] for c in encoders]
+    assert [r["recipe"]["invariance"] for r in recorded] == ["none", "strong", "light"]
+    assert [r["spec"]["style_dim"] for r in recorded] == [0, 4, 0]
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_very_small_collections_work(tmp_path, count):
     (tmp_path / "p").mkdir()

@@ -10,6 +10,7 @@ from aesearch.architectures import AutoencoderSpec
 from aesearch.autoencoders import Autoencoder
 from aesearch.batches import LoadedImages, StreamedImages
 from aesearch.decoding import Preprocessing
+from aesearch.distances import exact_neighbours
 from aesearch.errors import AesearchError
 from aesearch.examination import examine
 from aesearch.invariance import UNTOUCHED_SHARE, transform
@@ -236,6 +237,23 @@ def test_a_style_keeps_what_the_features_leave_out(data):
     upright = autoencoder.decode(autoencoder.encode(data[1]))
     assert np.square(upright - data[1] / 255).mean() > errors.mean()
     assert np.allclose(autoencoder.decode(np.pad(latents[:, :10], ((0, 0), (0, 6)))), upright, atol=1e-6)
+
+
+def test_features_find_an_image_again_that_was_changed(data):
+    """Bent, turned and shifted images lie nearest to their own untouched ones more often than their pixels do."""
+    parted = AutoencoderSpec.choose("conv", EIGHT, 16)
+    training = train_autoencoder(*data, parted, TrainingOptions(epochs=30, invariance="strong"), device="cpu")
+    assert set(training.model) == {"encoder", "decoder"}
+    generator = torch.Generator().manual_seed(1)
+    changed = transform(torch.from_numpy(data[1]).float() / 255, "strong", generator, untouched=0)
+    changed = (changed.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    autoencoder = Autoencoder(training.model, parted, "cpu")
+
+    def found(*pairs):
+        rows, _ = exact_neighbours(*(p.reshape(len(p), -1).astype(np.float32) for p in pairs), 1, "cosine")
+        return (rows[:, 0] == np.arange(len(rows))).mean()
+
+    assert found(autoencoder.encode(data[1]), autoencoder.encode(changed)) > 1.5 * found(data[1], changed)
 
 
 def test_a_style_needs_something_to_undo(data):
