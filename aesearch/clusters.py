@@ -24,7 +24,7 @@ CLEAR_STABILITY = 0.6  # between shapeless clouds and groups: scripts/check_stab
 VOTERS = 15
 FINER, LEAST_ROWS = 3, 50  # components for each cluster, at first, and rows for each component
 SMALL_FIRST = 1.5  # power of the sizes that links are weighed by: 1 is average linkage
-LINKS, LINKED = 50, 20_000  # nearest neighbours, of as many rows at most, along which components are joined
+LINKS, LINKED = 15, 20_000  # nearest neighbours, of as many rows at most, along which components are joined
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,28 +214,28 @@ def _join(groups: NDArray[np.int64], links: NDArray[np.int64], clusters: int) ->
     """Join groups, two at a time, until so many are left.
 
     Always the two that raise modularity most; where none does, for it would join groups without a link as long as
-    they are small, the two with the most links for their sizes.
+    they are small, the two with the most links for their sizes. Between two groups the links from the smaller one
+    count: those from a sparse group end in any denser one, those of a dense group in itself.
     """
     names, found = np.unique(groups, return_inverse=True)
-    between = np.zeros((len(names), len(names)))
-    np.add.at(between, (found[links[:, 0]], found[links[:, 1]]), 1)
-    between += between.T
-    between /= between.sum()
+    leaving = np.zeros((len(names), len(names)))
+    np.add.at(leaving, (found[links[:, 0]], found[links[:, 1]]), 1)
+    leaving /= leaving.sum()
     joined = np.arange(len(names))
     for _ in range(len(names) - clusters):
-        shares = between.sum(axis=1)
+        shares = leaving.sum(axis=1)
+        between = np.where(shares[:, None] <= shares, leaving, leaving.T)
         by_chance = np.outer(shares, shares)
-        value = between - by_chance
-        np.fill_diagonal(value, -np.inf)
-        if value.max() <= 0:
-            value = between / np.maximum(by_chance, 1e-12) ** SMALL_FIRST
         gone = joined != np.arange(len(names))
+        value = between - by_chance
         value[gone] = value[:, gone] = -np.inf
         np.fill_diagonal(value, -np.inf)
+        if value.max() <= 0:
+            value = np.where(np.isfinite(value), between / np.maximum(by_chance, 1e-12) ** SMALL_FIRST, -np.inf)
         one, other = np.unravel_index(value.argmax(), value.shape)
-        between[one] += between[other]
-        between[:, one] += between[:, other]
-        between[other] = between[:, other] = 0
+        leaving[one] += leaving[other]
+        leaving[:, one] += leaving[:, other]
+        leaving[other] = leaving[:, other] = 0
         joined[joined == other] = one
     return np.asarray(joined[found])
 

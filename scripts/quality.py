@@ -52,6 +52,7 @@ class Bench:
         self.seeds: list[int] = options.seeds
         self.digits: list[int] = options.digits
         self.cifar: Path | None = options.cifar
+        self.lives = 2 if options.quick else 10
         self.training: dict[str, Any] = {"epochs": 2} if options.quick else {}
 
     def build(self, images: Images, seed: int, folder: str, **training: Any) -> Collection:
@@ -324,7 +325,7 @@ def doubts(bench: Bench) -> None:
 def lives(bench: Bench) -> None:
     """Does training ever die: ten seeds, and each digit alone."""
     head("MNIST, does it live", "restarts", "dead latents", "held-out loss", "of the mean image's")
-    runs = [(f"seed {seed}", bench.train[:6000], seed) for seed in range(10)]
+    runs = [(f"seed {seed}", bench.train[:6000], seed) for seed in range(bench.lives)]
     runs += [(f"digit {digit}", bench.train[bench.labels == digit], 0) for digit in bench.digits]
     for name, images, seed in runs:
         with tempfile.TemporaryDirectory() as folder:

@@ -66,9 +66,10 @@ def test_groups_are_joined_by_their_links_by_hand():
     groups = np.repeat([0, 1, 2, 3], [8, 8, 2, 2])
     within = [(r, r) for r in range(20)] * 2
     between = [(0, 8), (1, 9), (2, 10), (16, 18), (17, 19), (7, 16)]
-    joined = _join(groups, np.array(within + between), 3)
+    links = np.array(within + between + [(b, a) for a, b in between])
+    joined = _join(groups, links, 3)
     assert len(np.unique(joined)) == 3 and len(np.unique(joined[16:])) == 1
-    assert np.array_equal(_join(groups, np.array(within + between), 4), groups)
+    assert np.array_equal(_join(groups, links, 4), groups)
 
 
 def test_new_images_go_where_most_of_their_neighbours_are():
