@@ -18,7 +18,7 @@ from aesearch.sources import Batch, Source
 logger = logging.getLogger(__name__)
 
 Search = Callable[[NDArray[np.float32], int], tuple[NDArray[np.int64], NDArray[np.float32]]]
-SEARCHED = 4096  # queries at once
+AT_ONCE = 4096  # images, or queries, at most: of each there are some thousand numbers
 FEWEST_NEW = 20  # images not trained on that tell what is usual
 
 
@@ -34,7 +34,7 @@ class Scorer:
     search : callable
         From features (n, dim) and k to the rows and distances, (n, k) each, of the nearest in the collection.
     normality : Normality, optional
-        What ``nap`` and ``combined`` need: how `numbers` of normal images are spread.
+        What ``nap`` and ``combined`` need: how what the network does with normal images is spread.
     scales : (2, 2) float32, optional
         What ``combined`` needs besides: `learn_scales` of its two measures.
     """
@@ -100,8 +100,8 @@ class Scorer:
     def _far(self, features: NDArray[np.float32], own: NDArray[np.int64] | None) -> NDArray[np.float32]:
         """Mean distance to the nearest features of the collection."""
         parts = [np.empty(0, np.float32)]
-        for start in range(0, len(features), SEARCHED):
-            part = slice(start, start + SEARCHED)
+        for start in range(0, len(features), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
             rows, distances = self.search(features[part], NEIGHBOURS + 1)
             parts.append(neighbour_distance(rows, distances, None if own is None else own[part]))
         return np.concatenate(parts)
@@ -161,7 +161,7 @@ def read_in_order(
     """Images of those positions as the autoencoder takes them, some at a time, under a progress bar."""
     from tqdm.auto import tqdm
 
-    groups = [positions[g] for g in in_order(0, len(positions), autoencoder.reading_size)]
+    groups = [positions[g] for g in in_order(0, len(positions), min(AT_ONCE, autoencoder.reading_size))]
     disable = None if progress else True
     with tqdm(total=len(positions), desc=doing, unit="img", unit_scale=True, disable=disable) as bar:
         for batch in read_batches(source, autoencoder.spec.preprocessing, groups):

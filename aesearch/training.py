@@ -257,7 +257,8 @@ def train_autoencoder(
                 on_epoch(state.history)
     state.model.load_state_dict(state.best)
     state.model.eval()
-    state.model.pop("projection") if "projection" in state.model else None
+    if spec.style_dim:
+        del state.model["projection"]
     figures = {
         "parameters": count_parameters(state.model),
         "restarts": state.attempt,
