@@ -17,7 +17,7 @@ BLUR = 1 / 28  # of the longer side: single pixels are no region
 MOST_REGIONS = 3
 RIDGE, LEAST_VARIANCE = 0.1, 1e-12
 MOST_LEVERAGE = 0.99  # of one image on the directions learned from it
-TINY = 1e-12
+TINY, LEAST_SPREAD = 1e-12, 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +215,7 @@ def learn_scales(measures: NDArray[np.float32]) -> NDArray[np.float32]:
         Several measures of oddity of normal images.
     """
     middle, high = np.quantile(np.log(np.maximum(measures, TINY)), [0.5, 0.84], axis=0)
-    return np.stack([middle, np.maximum(high - middle, TINY)]).astype(np.float32)
+    return np.stack([middle, np.maximum(high - middle, LEAST_SPREAD)]).astype(np.float32)
 
 
 def most_alarmed(measures: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -171,7 +171,7 @@ def _latent_for(preprocessing: Preprocessing) -> int:
 
 
 def _widths_for(preprocessing: Preprocessing) -> tuple[int, ...]:
-    """16, 32, 64, 64, … channels, one for each halving down to about 4×4."""
+    """32, 64, 128, 128, … channels, one for each halving down to about 4×4."""
     stages = halvings(preprocessing.height, preprocessing.width)
     return (*(min(FIRST_WIDTH * 2**i, LAST_WIDTH) for i in range(stages - 1)), LAST_WIDTH)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 READ_BYTES = 2**24
-HIDDEN_MOST = 512  # numbers of one hidden layer, at most: larger maps are averaged
+HIDDEN_MOST = 512  # numbers of one hidden layer's maps, at most: larger ones are averaged
 
 
 def save_autoencoder(path: Path, model: nn.ModuleDict, spec: AutoencoderSpec) -> None:
@@ -51,7 +51,10 @@ def load_autoencoder(path: Path) -> tuple[nn.ModuleDict, AutoencoderSpec]:
             document = json.loads((file.metadata() or {})["aesearch"])
             weights = {name: file.get_tensor(name) for name in file.keys()}
         if document["format_version"] != FORMAT_VERSION:
-            raise AesearchError(f"{path} has format {document['format_version']}; this aesearch reads {FORMAT_VERSION}")
+            raise AesearchError(
+                f"{path} has format {document['format_version']}, this aesearch reads {FORMAT_VERSION}: "
+                "make it anew, aesearch build-index SOURCE --overwrite"
+            )
         spec = AutoencoderSpec.from_json(document["spec"])
         model = build_autoencoder(spec)
         model.load_state_dict(weights)
@@ -197,15 +200,20 @@ class Autoencoder:
 
 
 def _hidden(layers: nn.Module, inputs: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Output of each ReLU, averaged and flat, and of the last layer."""
+    """Output of each ReLU but one at the end, averaged and flat, and of the last layer."""
     from torch import nn
 
-    kept, parts = [], list(layers.children())
+    kept: list[torch.Tensor] = []
+    parts = list(layers.children())
     for layer in parts:
         inputs = layer(inputs)
-        if isinstance(layer, nn.ReLU) and layer is not parts[-1]:
-            kept.append(_averaged(inputs))
-    return kept, inputs
+        if isinstance(layer, nn.ReLU):
+            kept.append(inputs)
+        elif isinstance(layer, nn.Unflatten) and kept:
+            kept[-1] = inputs  # as the maps they become flat numbers can be averaged
+    if isinstance(parts[-1], nn.ReLU):
+        kept.pop()
+    return [_averaged(maps) for maps in kept], inputs
 
 
 def _averaged(maps: torch.Tensor) -> torch.Tensor:
@@ -214,7 +222,8 @@ def _averaged(maps: torch.Tensor) -> torch.Tensor:
 
     if maps.ndim == 4 and maps[0].numel() > HIDDEN_MOST:
         side = max(1, math.isqrt(HIDDEN_MOST // maps.shape[1]))
-        maps = functional.adaptive_avg_pool2d(maps, (min(side, maps.shape[2]), min(side, maps.shape[3])))
+        height, width = maps.shape[2:]
+        maps = functional.avg_pool2d(maps, (math.ceil(height / side), math.ceil(width / side)), ceil_mode=True)
     return maps.flatten(1)
 
 

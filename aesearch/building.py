@@ -65,7 +65,9 @@ def train_encoder(
     most = max(1, min(SAMPLE_IMAGES, SAMPLE_MEMORY // preprocessing.pixels))
     held_out = load(source, held_out_positions[:most], preprocessing)
     images = load_or_stream(source, positions, preprocessing, memory=IMAGE_MEMORY, progress=progress)
-    sample = images.array[:most] if isinstance(images, LoadedImages) else load(source, positions[:most], preprocessing)
+    drawn = np.sort(np.random.default_rng(options.seed).permutation(len(images))[:most])
+    in_memory = images.array[drawn] if isinstance(images, LoadedImages) else None
+    sample = load(source, positions[drawn], preprocessing) if in_memory is None else in_memory
     settled, ratios = _settle_invariance(options, preprocessing, sample, held_out)
     spec, recipe = settled.spec(preprocessing), settled.recipe(len(images))
     described = (f"{len(images):,}", preprocessing, spec.latent_dim, recipe.invariance)
@@ -163,7 +165,7 @@ def _settle_invariance(
     """Choose by the images what to undo, unless it is given or the network's source undoes nothing; say so."""
     if options.invariance is not None or options.recipe(len(sample)).invariance == "none":
         return options, {}
-    if options.spec(preprocessing).latent_dim < LEAST_TO_PART:
+    if not options.style_dim and options.spec(preprocessing).latent_dim < LEAST_TO_PART:
         logger.info("invariance none: of so few latent numbers none can be spared for how an image lies")
         return dataclasses.replace(options, invariance="none"), {}
     chosen, ratios = choose_invariance(sample, held_out)

@@ -428,48 +428,55 @@ class Collection:
         return anomaly_scores.learn_threshold(self._scores_of_rows(score, np.flatnonzero(normal)), rate)
 
     def _scores_of_rows(self, score: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        if score in LEARNED:
-            return self._learned(score)[1][rows]
-        errors = self.store.reconstruction_errors()[rows]
-        features = self.features()[rows] if score == "neighbours" else np.empty((0, 0), np.float32)
-        return self._scorer(score).of_features(features, errors, rows)
+        if score == "reconstruction":
+            return self.store.reconstruction_errors()[rows]
+        if score == "neighbours":
+            return self._scorer(score).far(self.features()[rows], rows)
+        return np.asarray(self._learned(score)["score"][rows], dtype=np.float32)
 
     def _scorer(self, score: str) -> Scorer:
-        return self._learned(score)[0] if score in LEARNED else Scorer(score, self.autoencoder, self._nearest)
+        blank = Scorer(score, self.autoencoder, self._nearest)
+        if score not in LEARNED:
+            return blank
+        learned = self._learned(score)
+        count = self.manifest.artifacts[score]["figures"]["learned_from"]
+        normality = anomaly_scores.Normality(learned["mean"], learned["directions"], count)
+        return dataclasses.replace(blank, normality=normality, scales=learned.get("scales"))
 
     def _nearest(self, features: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rows and distances of the nearest to each; at most as many as there are."""
         return self.index.search(features, min(k, self.store.rows))
 
-    def _learned(self, score: str) -> tuple[Scorer, NDArray[np.float32]]:
-        """A score that has to be learned from the images, and that of each row; learned when first asked for."""
+    def _learned(self, score: str) -> dict[str, NDArray[np.float32]]:
+        """What a score has learned from the images, and that of each row; learned when first asked for."""
         import h5py
 
-        blank = Scorer(score, self.autoencoder, self._nearest)
-        if not self._fresh(score):
-            self._learn_score(blank)
+        compared = {"metric": self.metric} if score == "combined" else {}
+        if not self._fresh(score) or self.manifest.artifacts[score]["parameters"] != compared:
+            self._learn_score(score, compared)
         with h5py.File(self.folder / f"{score}.h5") as file:
-            learned_from = self.manifest.artifacts[score]["figures"]["learned_from"]
-            normality = anomaly_scores.Normality(file["mean"][:], file["directions"][:], learned_from)
-            scales = file["scales"][:] if "scales" in file else None
-            return dataclasses.replace(blank, normality=normality, scales=scales), file["score"][:]
+            return {name: file[name][:] for name in file}
 
-    def _learn_score(self, blank: Scorer) -> None:
-        positions = np.array(self._positions(self.ids))
+    def _learn_score(self, score: str, parameters: dict[str, Any]) -> None:
+        try:
+            positions = np.array(self._positions(self.ids))
+        except AesearchError:
+            positions = np.full(self.store.rows, -1)
         if (positions < 0).any():
             raise StaleArtifactError(
-                f"--score {blank.score} needs the images, and some are gone: "
+                f"--score {score} needs the images, and some are gone: "
                 "run aesearch extract, or take --score reconstruction or neighbours"
             )
-        trained = ~self.store.held_out()
-        scorer, scores = learn_scorer(blank, self.source, positions, trained, progress=self.progress)
+        held_out = self.store.held_out()
+        usual = held_out & (np.array(self.splits()) != "test")
+        blank = Scorer(score, self.autoencoder, self._nearest)
+        scorer, scores = learn_scorer(blank, self.source, positions, ~held_out, usual, progress=self.progress)
         assert scorer.normality is not None
         columns = {"mean": scorer.normality.mean, "directions": scorer.normality.directions, "score": scores}
         if scorer.scales is not None:
             columns["scales"] = scorer.scales
-        self._write_rows(f"{blank.score}.h5", columns, {})
-        figures = {"learned_from": scorer.normality.learned_from}
-        self._record(blank.score, f"{blank.score}.h5", {}, figures)
+        self._write_rows(f"{score}.h5", columns, {})
+        self._record(score, f"{score}.h5", parameters, {"learned_from": scorer.normality.learned_from})
 
     def error_maps(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.float32]]:
         """Where the reconstruction errors of anomalies lie: (height, width) float32 each, as the encoder sees them.

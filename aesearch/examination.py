@@ -41,7 +41,9 @@ def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.
     latents = []
     with torch.inference_mode():
         encoder, decoder = training.model["encoder"], training.model["decoder"]
-        for inputs, targets in held_out_batches(held_out, training.recipe.invariance, 512, device):
+        for inputs, targets in held_out_batches(
+            held_out, training.recipe.invariance, training.recipe.batch_size, device
+        ):
             latents.append(encoder(targets))
             squared["reconstruction"] += float((decoder(latents[-1]) - targets).square().sum())
             upright = encoder(inputs)

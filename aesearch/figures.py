@@ -146,7 +146,7 @@ def draw_history(epochs: Sequence[int], train: Sequence[float], held_out: Sequen
     axes.plot(epochs, held_out, label="held out", color=ACCENT)
     best = int(np.argmin(held_out))
     axes.plot(epochs[best], held_out[best], "o", color=ACCENT, label=f"kept: epoch {epochs[best]}")
-    axes.set(xlabel="epoch", ylabel=f"loss per pixel ({loss})", title="How the autoencoder learned")
+    axes.set(xlabel="epoch", ylabel=f"loss ({loss})", title="How the autoencoder learned")
     axes.set_yscale("log")
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)

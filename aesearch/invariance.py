@@ -143,7 +143,8 @@ def choose_invariance(sample: NDArray[np.uint8], held_out: NDArray[np.uint8]) ->
     import torch
     from sklearn.decomposition import PCA
 
-    sample, held_out = sample[: max(COMPONENTS, JUDGED_NUMBERS // sample[0].size)], held_out[:JUDGED_ON]
+    most = max(COMPONENTS, JUDGED_NUMBERS // sample[0].size)
+    sample, held_out = sample[:most], held_out[: min(most, JUDGED_ON)]
     if min(len(sample), len(held_out)) < FEWEST_JUDGED or (sample == sample[0]).all():
         return "strong", {}
     flat = to_float(torch.from_numpy(sample)).flatten(1).numpy()

@@ -52,7 +52,7 @@ StyleOption = Annotated[
         min=0,
         help="So many of the latent numbers keep how an image lies and are left out of its features: sharper "
         "reconstructions beside features that ignore it.",
-        show_default="a quarter, where changes are undone",
+        show_default="a quarter of 16 or more, where conv undoes changes",
     ),
 ]
 SizeOption = Annotated[
@@ -66,7 +66,7 @@ WidthsOption = Annotated[
     str | None,
     typer.Option(
         help="Channels (mlp: units) of the encoder's stages, like 16,32,96.",
-        show_default="16,32,64,64,… down to about 4x4",
+        show_default="32,64,128,128,… down to about 4x4",
     ),
 ]
 ChannelsOption = Annotated[int | None, typer.Option(help="1 grey, 3 colour.", show_default="from the images")]

@@ -63,17 +63,20 @@ class Scorer:
         """
         if self.normality is None:
             latents, errors = self.autoencoder.encode_and_score(images)
-            return self.of_features(self._features(latents), errors, own)[:, None]
+            return (errors if self.score == "reconstruction" else self.far(self._features(latents), own))[:, None]
         if self.score == "nap":
             return self.normality.distance(self.autoencoder.hidden_differences(images), learned)[:, None]
         latents, around = self.autoencoder.activations(images)
-        return np.stack([self._far(self._features(latents), own), self.normality.distance(around, learned)], axis=1)
+        return np.stack([self.far(self._features(latents), own), self.normality.distance(around, learned)], axis=1)
 
-    def of_features(
-        self, features: NDArray[np.float32], errors: NDArray[np.float32], own: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float32]:
-        """Scores (n,) float32 by ``reconstruction`` or ``neighbours``, which need no more than the store holds."""
-        return errors if self.score == "reconstruction" else self._far(features, own)
+    def far(self, features: NDArray[np.float32], own: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Mean distance to the nearest features of the collection, (n,) float32; ``own`` are the rows they are of."""
+        parts = [np.empty(0, np.float32)]
+        for start in range(0, len(features), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            rows, distances = self.search(features[part], NEIGHBOURS + 1)
+            parts.append(neighbour_distance(rows, distances, None if own is None else own[part]))
+        return np.concatenate(parts)
 
     def of_source(self, source: Source, *, progress: bool = False) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Scores of a source's readable images, and their positions.
@@ -97,18 +100,15 @@ class Scorer:
     def _features(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         return latents[:, : self.autoencoder.spec.feature_dim]
 
-    def _far(self, features: NDArray[np.float32], own: NDArray[np.int64] | None) -> NDArray[np.float32]:
-        """Mean distance to the nearest features of the collection."""
-        parts = [np.empty(0, np.float32)]
-        for start in range(0, len(features), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
-            rows, distances = self.search(features[part], NEIGHBOURS + 1)
-            parts.append(neighbour_distance(rows, distances, None if own is None else own[part]))
-        return np.concatenate(parts)
-
 
 def learn_scorer(
-    blank: Scorer, source: Source, positions: NDArray[np.int64], trained: NDArray[np.bool_], *, progress: bool = False
+    blank: Scorer,
+    source: Source,
+    positions: NDArray[np.int64],
+    trained: NDArray[np.bool_],
+    usual: NDArray[np.bool_],
+    *,
+    progress: bool = False,
 ) -> tuple[Scorer, NDArray[np.float32]]:
     """Learn from a collection's own images what ``nap`` or ``combined`` needs, and score them.
 
@@ -118,8 +118,8 @@ def learn_scorer(
         Of nothing learned.
     positions : (n,) int64
         Where in the source the images of each row are.
-    trained : (n,) bool
-        Which rows the encoder was trained on. They count as normal; the others tell what is usual of new images.
+    trained, usual : (n,) bool
+        Which rows the encoder was trained on, which count as normal; and which others tell what is usual of new images.
 
     Returns
     -------
@@ -132,6 +132,8 @@ def learn_scorer(
     StaleArtifactError
         An image could not be read.
     """
+    if blank.score == "combined":
+        blank.search(np.zeros((1, blank.autoencoder.spec.feature_dim), np.float32), 1)  # no index: say so first
     learned = trained if trained.any() else np.ones(len(trained), dtype=bool)
     numbers = blank.autoencoder.hidden_differences if blank.score == "nap" else _around(blank.autoencoder)
     batches = read_in_order(source, positions[learned], blank.autoencoder, "learn", progress)
@@ -146,8 +148,7 @@ def learn_scorer(
     if np.isnan(measures).any():
         raise StaleArtifactError("some images can no longer be read: run aesearch extract")
     if blank.score == "combined":
-        new = measures[~learned]
-        scorer = replace(scorer, scales=learn_scales(new if len(new) >= FEWEST_NEW else measures))
+        scorer = replace(scorer, scales=learn_scales(measures[usual] if usual.sum() >= FEWEST_NEW else measures))
     return scorer, scorer.of_measures(measures)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.answers import Run, Sweep
+from aesearch.architectures import LEAST_TO_PART
 from aesearch.atomic import replacing
 from aesearch.building import HISTORY
 from aesearch.collection import Collection
@@ -60,6 +61,8 @@ def sweep(
     sizes = sorted(set(latent_dims))
     if not sizes:
         raise AesearchError("a sweep needs latent sizes: --latent-dims 2,5,10,20,50")
+    if sizes[0] < LEAST_TO_PART and training.get("invariance") is None:
+        training = {**training, "invariance": "none"}  # or the smaller ones alone would learn so: no comparison
     collections = [
         Collection.build(
             source,

@@ -26,6 +26,7 @@ from aesearch.architectures import (
 )
 from aesearch.atomic import replacing
 from aesearch.autoencoders import (
+    FORMAT_VERSION,
     on_device,
     pick_device,
     to_float,
@@ -48,6 +49,7 @@ WEIGHT_DECAY = 1e-5  # of adamw
 TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
 FEWEST_EPOCHS, MOST_EPOCHS = 22, 100
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
+FEWEST_HELD_OUT = 50  # images that tell the loss of the mean image
 WARM_UP_SHARE = 0.1
 JUDGED_AFTER = 300  # steps, or the warm-up: a network that is no better than the mean image then never will be
 STARTED, MOST_RESTARTS = 0.98, 3
@@ -146,7 +148,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of ``history.csv``; losses are means over pixels."""
+    """One line of ``history.csv``; errors are means over pixels, with a style weighted and with the contrast added."""
 
     epoch: int
     train_loss: float
@@ -218,7 +220,8 @@ def train_autoencoder(
     identity = _identity(spec, recipe, options.seed)
     if resume:
         state.load(checkpoint, identity)
-    scale = _loss_of_the_mean(held_out, recipe.loss)
+    few = len(held_out) < FEWEST_HELD_OUT
+    scale = _loss_of_the_mean(images.array if few and isinstance(images, LoadedImages) else held_out, recipe.loss)
     learned_nothing = scale * (1 + RECONSTRUCTION_WEIGHT) if spec.style_dim else scale
     resident = _resident(images, chosen)
     steps = math.ceil(len(images) / recipe.batch_size)
@@ -236,9 +239,10 @@ def train_autoencoder(
             seed = options.seed * 1_000_003 + epoch  # by epoch alone: a resumed run sees what an undisturbed one would
             batches = _batches(images, resident, spec, recipe, seed, chosen)
             train_loss, rate, speed = _run_epoch(state, spec, recipe, scale, batches, (epoch - 1) * steps, steps, bar)
-            held_out_loss = _evaluate(state.model, spec, held_out, recipe, scale, chosen)
+            error, contrast = _evaluate(state.model, spec, held_out, recipe, scale, chosen)
+            held_out_loss = error + contrast
             judged = (epoch - 1) * steps < judged_after <= epoch * steps
-            if judged and held_out_loss > STARTED * learned_nothing:
+            if judged and error > STARTED * learned_nothing:
                 if state.attempt < MOST_RESTARTS:
                     logger.warning("the loss stays at that of the mean image: training starts again with other weights")
                     state = _begin(spec, recipe, options.seed, state.attempt + 1, chosen)
@@ -293,7 +297,8 @@ def _run_epoch(
         rate = _rate(recipe, step / (recipe.epochs * steps))
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        loss = _loss(state.model, spec, inputs, targets, recipe.loss, scale)
+        error, contrast = _losses(state.model, spec, inputs, targets, recipe.loss, scale)
+        loss = error + contrast
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()
@@ -395,28 +400,29 @@ def _read(
                 yield torch.from_numpy(batch).to(device)
 
 
-def _loss(
+def _losses(
     model: nn.ModuleDict, spec: AutoencoderSpec, inputs: torch.Tensor, targets: torch.Tensor, loss: str, scale: float
-) -> torch.Tensor:
-    """Error of giving back the untouched images.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Error of giving back the untouched images, and a contrast.
 
-    With a style: from the features alone; and of rebuilding half of them, untouched, from both; and of telling by
-    the features which changed image is which untouched one.
+    With a style the error is that from the features alone, and that of rebuilding half of the images, untouched, from
+    both; the contrast is that of telling by the features which changed image is which untouched one, else 0.
     """
     import torch
     from torch.nn import functional
 
     criterion = functional.binary_cross_entropy if loss == "bce" else functional.mse_loss
     if not spec.style_dim:
-        return criterion(model["decoder"](model["encoder"](inputs)), targets)
+        error = criterion(model["decoder"](model["encoder"](inputs)), targets)
+        return error, torch.zeros_like(error)
     n, untouched = len(inputs), targets[: max(1, len(targets) // 2)]
     latents = model["encoder"](torch.cat([inputs, untouched]))
     features, style = latents[:, : spec.feature_dim], latents[:, spec.feature_dim :]
     upright = torch.cat([features[:n], torch.zeros_like(style[:n])], dim=1)
     rebuilt = model["decoder"](torch.cat([upright, latents[n:]]))
-    errors = criterion(rebuilt[:n], targets) + RECONSTRUCTION_WEIGHT * criterion(rebuilt[n:], untouched)
+    error = criterion(rebuilt[:n], targets) + RECONSTRUCTION_WEIGHT * criterion(rebuilt[n:], untouched)
     projected = model["projection"](torch.cat([features[: len(untouched)], features[n:]]))
-    return errors + CONTRAST_WEIGHT * scale * _contrast(*projected.chunk(2))
+    return error, CONTRAST_WEIGHT * scale * _contrast(*projected.chunk(2))
 
 
 def _contrast(changed: torch.Tensor, untouched: torch.Tensor) -> torch.Tensor:
@@ -436,15 +442,18 @@ def _evaluate(
     recipe: Recipe,
     scale: float,
     device: torch.device,
-) -> float:
+) -> tuple[float, float]:
+    """`_losses` of the held-out images."""
     import torch
 
     model.eval()
-    total = 0.0
+    totals = np.zeros(2)
     with torch.inference_mode():
         for inputs, targets in held_out_batches(held_out, recipe.invariance, recipe.batch_size, device):
-            total += float(_loss(model, spec, inputs, targets, recipe.loss, scale)) * len(targets)
-    return total / len(held_out)
+            losses = _losses(model, spec, inputs, targets, recipe.loss, scale)
+            totals += [float(loss) * len(targets) for loss in losses]
+    error, contrast = totals / len(held_out)
+    return float(error), float(contrast)
 
 
 class _State:
@@ -526,7 +535,7 @@ def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tens
 
 def _identity(spec: AutoencoderSpec, recipe: Recipe, seed: int) -> dict[str, Any]:
     """What must be the same for a training to go on; the number of epochs may grow."""
-    document = dataclasses.asdict(recipe) | spec.to_json() | {"seed": seed}
+    document = dataclasses.asdict(recipe) | spec.to_json() | {"seed": seed, "format_version": FORMAT_VERSION}
     del document["epochs"]
     identity: dict[str, Any] = json.loads(json.dumps(document))
     return identity

@@ -324,7 +324,7 @@ def doubts(bench: Bench) -> None:
 
 def lives(bench: Bench) -> None:
     """Does training ever die: ten seeds, and each digit alone."""
-    head("MNIST, does it live", "restarts", "dead latents", "held-out loss", "of the mean image's")
+    head("MNIST, does it live", "restarts", "dead latents", "held-out MSE", "of the mean image's")
     runs = [(f"seed {seed}", bench.train[:6000], seed) for seed in range(bench.lives)]
     runs += [(f"digit {digit}", bench.train[bench.labels == digit], 0) for digit in bench.digits]
     for name, images, seed in runs:

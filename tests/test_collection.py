@@ -108,6 +108,16 @@ def test_a_score_is_learned_once_from_the_images_trained_on(digits, score):
     assert np.median(own[digits.store.held_out()]) == pytest.approx(np.median(own), rel=0.3, abs=0.3)
 
 
+def test_another_metric_makes_the_combined_score_anew(tmp_path, digit_images):
+    np.save(tmp_path / "some.npy", digit_images[:300])
+    built = Collection.build(str(tmp_path / "some.npy"), tmp_path / "c", progress=False, **QUICK)
+    before = built.anomalies(top=300)
+    built.build_index(IndexOptions(metric="l2"))
+    after = built.anomalies(top=300)
+    assert built.manifest.artifacts["combined"]["parameters"] == {"metric": "l2"}
+    assert not np.allclose(np.sort(before.scores), np.sort(after.scores), rtol=1e-2)
+
+
 def test_a_score_says_when_the_images_it_needs_are_gone(tmp_path, digit_images):
     for number, image in enumerate(digit_images[:12]):
         Image.fromarray(image).save(tmp_path / f"{number}.png")
@@ -318,7 +328,7 @@ def test_very_small_collections_work(tmp_path, count):
     built = Collection.build(str(tmp_path / "p"), tmp_path / "c", progress=False, epochs=1)
     assert len(built.query(tmp_path / "p/0.png").rows) == count
     assert len(built.query(row=0).rows) == count - 1
-    assert len(built.anomalies().rows) == count
+    assert len(built.anomalies().rows) == count and np.isfinite(built.anomalies().scores).all()
 
 
 @pytest.mark.parametrize(

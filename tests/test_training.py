@@ -27,8 +27,8 @@ def data(digit_images):
     return LoadedImages(images[train]), images[held_out]
 
 
-def spec(latent_dim=8):
-    return AutoencoderSpec("conv", latent_dim, (8, 16), EIGHT)
+def spec(latent_dim=8, style_dim=0):
+    return AutoencoderSpec("conv", latent_dim, (8, 16), EIGHT, style_dim=style_dim)
 
 
 def same_weights(one, two):
@@ -58,36 +58,39 @@ def test_plain_reconstruction_beats_pca_of_its_size(data):
     assert figures["dead_latents"] == 0
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_does_not(data):
-    options = TrainingOptions(epochs=2)
-    first, second = (train_autoencoder(*data, spec(), options, device="cpu").model for _ in range(2))
-    other = train_autoencoder(*data, spec(), TrainingOptions(epochs=2, seed=1), device="cpu").model
+@pytest.mark.parametrize("style", [0, 2])
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(data, style):
+    parted, options = spec(style_dim=style), TrainingOptions(epochs=2)
+    first, second = (train_autoencoder(*data, parted, options, device="cpu").model for _ in range(2))
+    other = train_autoencoder(*data, parted, TrainingOptions(epochs=2, seed=1), device="cpu").model
     assert same_weights(first, second) and not same_weights(first, other)
 
 
-def test_streamed_images_train_the_same_weights(data, digit_images):
+@pytest.mark.parametrize("style", [0, 2])
+def test_streamed_images_train_the_same_weights(data, digit_images, style):
     source = open_source("digits")
     train, _ = split_held_out(len(source), 0)
     streamed = StreamedImages(source, train, EIGHT)
     options = TrainingOptions(epochs=2)
     assert same_weights(
-        train_autoencoder(streamed, data[1], spec(), options, device="cpu").model,
-        train_autoencoder(*data, spec(), options, device="cpu").model,
+        train_autoencoder(streamed, data[1], spec(style_dim=style), options, device="cpu").model,
+        train_autoencoder(*data, spec(style_dim=style), options, device="cpu").model,
     )
 
 
-def test_a_resumed_training_ends_with_the_undisturbed_weights(data, tmp_path):
+@pytest.mark.parametrize("style", [0, 2])
+def test_a_resumed_training_ends_with_the_undisturbed_weights(data, tmp_path, style):
     checkpoint = tmp_path / "training.safetensors"
     options = TrainingOptions(epochs=4)
-    whole = train_autoencoder(*data, spec(), options, device="cpu")
+    whole = train_autoencoder(*data, spec(style_dim=style), options, device="cpu")
 
     def stop(history):
         if len(history) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_autoencoder(*data, spec(), options, checkpoint=checkpoint, device="cpu", on_epoch=stop)
-    resumed = train_autoencoder(*data, spec(), options, checkpoint=checkpoint, resume=True, device="cpu")
+        train_autoencoder(*data, spec(style_dim=style), options, checkpoint=checkpoint, device="cpu", on_epoch=stop)
+    resumed = train_autoencoder(*data, spec(style_dim=style), options, checkpoint=checkpoint, resume=True, device="cpu")
     assert same_weights(whole.model, resumed.model)
     assert [e.held_out_loss for e in resumed.history] == [e.held_out_loss for e in whole.history]
 
@@ -146,6 +149,31 @@ def test_very_few_images_train(count, digit_images):
 def test_held_out_images_are_never_trained_on():
     train, held_out = split_held_out(1000, 3)
     assert len(held_out) == 100 and sorted([*train, *held_out]) == list(range(1000))
+
+
+def test_what_is_bright_grows_and_shrinks(monkeypatch):
+    """A square of 8 by 8 pixels: by one pixel on every side, drawn so, and by none where nothing swells."""
+    from aesearch import invariance
+
+    monkeypatch.setitem(invariance.INVARIANCES, "swell", invariance.Changes(0.0, 0.0, 0.0, 0.0, 0.0, 1 / 24))
+    images = torch.zeros(400, 1, 24, 24)
+    images[:, :, 8:16, 8:16] = 1
+    sizes = invariance.transform(images, "swell", torch.Generator().manual_seed(0), untouched=0).sum(dim=(1, 2, 3))
+    assert sizes.min() < 40 and sizes.max() > 96 and 36 <= sizes.min() and sizes.max() <= 100
+    assert (sizes > 64).float().mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_what_bends_keeps_its_brightness_and_moves(monkeypatch):
+    from aesearch import invariance
+
+    monkeypatch.setitem(invariance.INVARIANCES, "bend", invariance.Changes(0.0, 0.0, 0.0, 0.0, 0.05, 0.0))
+    images = torch.zeros(200, 1, 32, 32)
+    images[:, :, 12:20, 12:20] = 1
+    bent = invariance.transform(images, "bend", torch.Generator().manual_seed(0), untouched=0)[:, 0]
+    assert bent.sum(dim=(1, 2)).median() == pytest.approx(64, rel=0.1)
+    places = (bent.sum(dim=1) * torch.arange(32)).sum(dim=1) / bent.sum(dim=(1, 2)) - 15.5
+    assert 0.5 < places.std() < 2  # about .05 of 32 pixels for each point, less between them
+    assert (bent[0] - bent[1]).abs().max() > 0.5
 
 
 def test_transforms_move_the_image_and_leave_some_alone():
