@@ -46,14 +46,14 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         mnist = load_mnist()
-        rows, held = (3000, 1000) if options.quick else (60_000, 10_000)
+        rows, held = (2500, 500) if options.quick else (60_000, 10_000)
         self.train, self.labels = mnist["train"][:rows], mnist["train_labels"][:rows].astype(np.int64)
         self.test, self.truth = mnist["test"][:held], mnist["test_labels"][:held].astype(np.int64)
         self.seeds: list[int] = options.seeds
         self.digits: list[int] = options.digits
         self.cifar: Path | None = options.cifar
         self.lives = 2 if options.quick else 10
-        self.training: dict[str, Any] = {"epochs": 2} if options.quick else {}
+        self.training: dict[str, Any] = {"epochs": 1} if options.quick else {}
 
     def build(self, images: Images, seed: int, folder: str, **training: Any) -> Collection:
         """A collection of those images, all of them trained on but those held out to choose the epoch."""

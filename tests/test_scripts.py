@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parent.parent / "scripts" / "quality.py"
 @pytest.mark.slow
 def test_every_table_of_quality_is_printed():
     data_dir()
-    arguments = ["--quick", "--digits", "1", "8"]
+    arguments = ["--quick", "--digits", "8"]
     printed = subprocess.run([sys.executable, SCRIPT, *arguments], check=True, capture_output=True, text=True).stdout
     assert "seeds: [0]" in printed and "torch 2" in printed and "machine: " in printed
     for row in ("aesearch, mean", "2 numbers", "50 numbers", "combined", "nap", "10% odd", "seed 1", "digit 8"):
