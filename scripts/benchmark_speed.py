@@ -4,9 +4,10 @@
 
 The tutorial loop is the one of most introductions: torchvision's MNIST gives a PIL image, ToTensor makes it a float
 tensor, a DataLoader stacks them; then the textbook steps. Both sides run the same network over the same images: first
-the tutorials' own network (conv-pool), then aesearch's default; training with the same loss, then ours with its own. Extraction is compared twice:
-features alone, and all that aesearch keeps (features, reconstruction errors, and on its side content hashes and the
-store on disk besides). Medians over the rounds; the ratio is taken round by round.
+the tutorials' own network (conv-pool), then aesearch's default. Training is compared with the same loss, then with
+aesearch's own on its side; extraction for features alone, and for all that aesearch keeps (features, reconstruction
+errors, and on its side content hashes and the store on disk besides). Medians over the rounds; the ratio is taken round
+by round.
 """
 
 from __future__ import annotations
