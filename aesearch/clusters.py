@@ -24,7 +24,7 @@ CLEAR_STABILITY = 0.6  # between shapeless clouds and groups: scripts/check_stab
 VOTERS = 15
 FINER, LEAST_ROWS = 3, 50  # components for each cluster, at first, and rows for each component
 SMALL_FIRST = 1.5  # power of the sizes that links are weighed by: 1 is average linkage
-LINKS, LINKED = 15, 20_000  # nearest neighbours, of as many rows at most, along which components are joined
+LINKS, LINKED = 15, 100_000  # nearest neighbours, of as many rows at most, along which components are joined
 
 
 @dataclass(frozen=True, eq=False)
