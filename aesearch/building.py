@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.architectures import LEAST_TO_PART
 from aesearch.atomic import replacing
 from aesearch.autoencoders import Autoencoder, save_autoencoder
 from aesearch.batches import LoadedImages, load, load_or_stream
@@ -87,7 +86,8 @@ def train_encoder(
             folder / HISTORY, [f.name for f in dataclasses.fields(Epoch)], map(dataclasses.astuple, history)
         ),
     )
-    _draw_curve(folder / CURVE, training.history, recipe.loss)
+    weighted = f"{recipe.loss}, weighted, and contrast" if spec.style_dim else recipe.loss
+    _draw_curve(folder / CURVE, training.history, weighted)
     figures = training.figures | examine(training, sample, held_out) | {"invariance_ratios": ratios}
     save_autoencoder(folder / ENCODER, training.model, spec)
     manifest.training = None
@@ -165,7 +165,7 @@ def _settle_invariance(
     """Choose by the images what to undo, unless it is given or the network's source undoes nothing; say so."""
     if options.invariance is not None or options.recipe(len(sample)).invariance == "none":
         return options, {}
-    if not options.style_dim and options.spec(preprocessing).latent_dim < LEAST_TO_PART:
+    if options.style_dim is None and not options.spec(preprocessing).style_dim:
         logger.info("invariance none: of so few latent numbers none can be spared for how an image lies")
         return dataclasses.replace(options, invariance="none"), {}
     chosen, ratios = choose_invariance(sample, held_out)

@@ -369,6 +369,8 @@ def _batches(
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(images), generator=generator).numpy()
     groups = [order[s : s + recipe.batch_size] for s in range(0, len(order), recipe.batch_size)]
+    if len(groups[-1]) == 1:
+        groups[-1] = groups[-1].repeat(2)  # one image alone has no spread for batch norm, if its maps are of one pixel
     for batch in _read(images, resident, groups, device):
         targets = to_float(batch)
         untouched = 0.0 if spec.style_dim else UNTOUCHED_SHARE

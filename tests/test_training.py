@@ -284,6 +284,16 @@ def test_features_find_an_image_again_that_was_changed(data):
     assert found(autoencoder.encode(data[1]), autoencoder.encode(changed)) > 1.5 * found(data[1], changed)
 
 
+@pytest.mark.parametrize("rows", [1, 17])
+@pytest.mark.parametrize("style_dim", [0, 6])
+def test_one_tiny_image_left_over_for_the_last_batch_is_learned_from(rows, style_dim):
+    images = np.random.default_rng(0).integers(0, 255, (rows, 1, 3, 3), dtype=np.uint8)
+    parted = AutoencoderSpec("conv", 16, (8, 16), Preprocessing(3, 3, 1), style_dim=style_dim)
+    options = TrainingOptions(epochs=2, batch_size=16, invariance="light")
+    training = train_autoencoder(LoadedImages(images), images, parted, options, device="cpu")
+    assert len(training.history) == 2
+
+
 def test_a_style_needs_something_to_undo(data):
     parted = AutoencoderSpec.choose("conv", EIGHT, 16, style_dim=6)
     with pytest.raises(AesearchError, match="needs something to undo"):
