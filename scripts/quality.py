@@ -6,7 +6,8 @@
 
 MNIST: trained on the 60,000 training images alone, measured on the 10,000 test images, which nothing was chosen on;
 clusters over all 70,000. ``cifar`` needs --cifar, the tar of CIFAR-10's test images as JPEG: half of each class is
-trained on, unlabelled, the other half tested. All at default settings. --quick takes a few images and epochs, to see
+trained on, unlabelled, the other half tested. All at default settings. What is built serves every table of the run;
+with --keep it stays in that folder, and a later run goes on from there. --quick takes a few images and epochs, to see
 that everything runs.
 """
 
@@ -16,7 +17,6 @@ import argparse
 import io
 import tarfile
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ Numbers = NDArray[np.float32]
 
 REPORTED = {2: 0.0388, 5: 0.0247, 10: 0.0170, 20: 0.0144, 50: 0.0120}  # training losses of mlp
 NEAREST = 5
-CONTAMINATIONS = (0.0, 0.01, 0.05, 0.10)
+CONTAMINATIONS = (0.01, 0.05, 0.10)
 WRONG = 0.01
 
 
@@ -54,19 +54,26 @@ class Bench:
         self.cifar: Path | None = options.cifar
         self.lives = 2 if options.quick else 10
         self.training: dict[str, Any] = {"epochs": 1} if options.quick else {}
+        self.folder = options.keep / ("quick" if options.quick else "full")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.test_file = str(self.folder / "test.npy")
+        np.save(self.test_file, self.test)
 
-    def build(self, images: Images, seed: int, folder: str, **training: Any) -> Collection:
-        """A collection of those images, all of them trained on but those held out to choose the epoch."""
-        source = Path(folder) / "images.npy"
-        np.save(source, images)
+    def build(self, name: str, images: Images, seed: int, **training: Any) -> Collection:
+        """The collection of that name, of those images, all trained on but those held out to choose the epoch."""
+        folder = self.folder / f"{name}-seed-{seed}"
+        folder.mkdir(exist_ok=True)
+        source = folder / "images.npy"
+        if not source.exists():
+            np.save(source, images)
         return Collection.build(
-            str(source), Path(folder) / "collection", seed=seed, progress=False, **self.training | training
+            str(source), folder / "collection", seed=seed, progress=False, **self.training | training
         )
 
 
 def flat(images: Images) -> Numbers:
     """(n, pixels) float32 in [0, 1]."""
-    return images.reshape(len(images), -1).astype(np.float32) / 255
+    return np.asarray(images.reshape(len(images), -1) / np.float32(255), dtype=np.float32)
 
 
 def show(name: str, rows: list[list[float]], digits: int = 4) -> None:
@@ -111,7 +118,7 @@ def judge(bench: Bench, train: Numbers, test: Numbers, metric: str, seed: int) -
 
 def features(bench: Bench) -> None:
     """Probe, neighbours, clusters, error and time."""
-    head("MNIST, features", "linear probe", "kNN-10", "cluster ACC", "NMI", "ARI", "test MSE", "minutes")
+    head("MNIST, features", "linear probe", "kNN-10", "cluster ACC", "NMI", "ARI", "test MSE", "train minutes")
     train, test = flat(bench.train), flat(bench.test)
     pca = fit_pca(train, 64)
     seed = bench.seeds[0]
@@ -120,15 +127,13 @@ def features(bench: Bench) -> None:
     show("PCA, 64", [[*judge(bench, shrunk[0], shrunk[1], "l2", seed), float(pca_errors(pca, test).mean()), 0]])
     rows = []
     for seed in bench.seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            started = time.perf_counter()
-            collection = bench.build(bench.train, seed, folder)
-            minutes = (time.perf_counter() - started) / 60
-            autoencoder = collection.autoencoder
-            latents, errors = autoencoder.encode_and_score(bench.test[:, None])
-            own = np.ascontiguousarray(latents[:, : autoencoder.spec.feature_dim])
-            judged = judge(bench, collection.features(), own, collection.metric, seed)
-            rows.append([*judged, float(errors.mean()), minutes])
+        collection = bench.build("all", bench.train, seed)
+        minutes = collection.manifest.artifacts["encoder"]["figures"]["seconds"] / 60
+        autoencoder = collection.autoencoder
+        latents, errors = autoencoder.encode_and_score(bench.test[:, None])
+        own = np.ascontiguousarray(latents[:, : autoencoder.spec.feature_dim])
+        judged = judge(bench, collection.features(), own, collection.metric, seed)
+        rows.append([*judged, float(errors.mean()), minutes])
         show(f"aesearch, seed {seed}", rows[-1:])
     show("aesearch, mean", rows)
 
@@ -137,9 +142,8 @@ def sizes(bench: Bench) -> None:
     """Test error by latent size, all numbers told, beside the training losses reported for mlp."""
     head("MNIST, test MSE by latent size", "mlp, reported", "PCA", "aesearch")
     for size, reported in REPORTED.items():
-        with tempfile.TemporaryDirectory() as folder:
-            collection = bench.build(bench.train, bench.seeds[0], folder, latent_dim=size)
-            error = float(collection.autoencoder.encode_and_score(bench.test[:, None])[1].mean())
+        collection = bench.build(f"latent-{size}", bench.train, bench.seeds[0], latent_dim=size)
+        error = float(collection.autoencoder.encode_and_score(bench.test[:, None])[1].mean())
         pca = fit_pca(flat(bench.train), size)
         show(f"{size} numbers", [[reported, float(pca_errors(pca, flat(bench.test)).mean()), error]])
 
@@ -180,10 +184,9 @@ def cifar(bench: Bench) -> None:
             vectors = flat(images)
             nearest = knn_accuracy(vectors[train], labels[train], vectors[test], labels[test], metric)
             found.append([float("nan"), nearest])
-        with tempfile.TemporaryDirectory() as folder:
-            collection = bench.build(images[train], seed, folder)
-            vectors = collection.autoencoder.encode(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-            ours.append(measure(vectors, train, test, collection.metric))
+        collection = bench.build("cifar", images[train], seed)
+        vectors = collection.autoencoder.encode(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        ours.append(measure(vectors, train, test, collection.metric))
     for metric, found in raw.items():
         show(f"raw pixels, {metric}", found)
     show("aesearch", ours)
@@ -199,19 +202,16 @@ def auroc(odd: NDArray[np.bool_], scores: Numbers) -> float:
     return float(roc_auc_score(odd, scores))
 
 
-def by_all_scores(bench: Bench, images: Images, seed: int, size: int) -> dict[str, Numbers]:
+def by_all_scores(bench: Bench, name: str, images: Images, seed: int, size: int) -> dict[str, Numbers]:
     """Scores of the test images by an encoder trained on those, and by what costs nothing."""
     train, test = flat(images), flat(bench.test)
     scores = {
         f"PCA error, {size}": pca_errors(fit_pca(train, size), test),
         "raw nearest neighbours": exact_neighbours(train, test, NEAREST, "l2")[1].mean(axis=1),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        collection = bench.build(images, seed, folder)
-        np.save(Path(folder) / "test.npy", bench.test)
-        for score in SCORES:
-            found = collection.anomalies(str(Path(folder) / "test.npy"), score=score, top=len(bench.test))
-            scores[score] = in_order(found)
+    collection = bench.build(name, images, seed)
+    for score in SCORES:
+        scores[score] = in_order(collection.anomalies(bench.test_file, score=score, top=len(bench.test)))
     return scores
 
 
@@ -222,7 +222,7 @@ def in_order(found: Anomalies) -> Numbers:
     return scores
 
 
-def by_digit(bench: Bench, title: str, normal: Callable[[Any, int], Any], size: int) -> None:
+def by_digit(bench: Bench, title: str, kind: str, normal: Callable[[Any, int], Any], size: int) -> None:
     """AUROC of each score for each digit, its mean and its worst."""
     head(title, *map(str, bench.digits), "mean", "worst")
     table: dict[str, list[list[float]]] = {}
@@ -230,24 +230,24 @@ def by_digit(bench: Bench, title: str, normal: Callable[[Any, int], Any], size: 
         found: dict[str, list[float]] = {}
         for seed in bench.seeds:
             images = bench.train[normal(bench.labels, digit)]
-            for name, scores in by_all_scores(bench, images, seed, size).items():
+            for name, scores in by_all_scores(bench, f"{kind}-{digit}", images, seed, size).items():
                 found.setdefault(name, []).append(auroc(~normal(bench.truth, digit), scores))
         for name, values in found.items():
             table.setdefault(name, []).append([float(np.mean(values))])
         print(f"digit {digit}: " + ", ".join(f"{n} {np.mean(v):.4f}" for n, v in found.items()), flush=True)
     for name, column in table.items():
-        values = np.ravel(column)
-        show(name, [[*values, float(values.mean()), float(values.min())]])
+        values = [float(v) for v in np.ravel(column)]
+        show(name, [[*values, float(np.mean(values)), min(values)]])
 
 
 def one_normal(bench: Bench) -> None:
     """One digit is normal, nine are odd."""
-    by_digit(bench, "MNIST, one digit normal: AUROC", lambda labels, digit: labels == digit, 32)
+    by_digit(bench, "MNIST, one digit normal: AUROC", "only", lambda labels, digit: labels == digit, 32)
 
 
 def one_novel(bench: Bench) -> None:
     """Nine digits are normal, one is odd."""
-    by_digit(bench, "MNIST, one digit novel among nine: AUROC", lambda labels, digit: labels != digit, 64)
+    by_digit(bench, "MNIST, one digit novel among nine: AUROC", "without", lambda labels, digit: labels != digit, 64)
 
 
 def contamination(bench: Bench) -> None:
@@ -268,15 +268,11 @@ def contamination(bench: Bench) -> None:
                 chosen = generator.permutation(np.concatenate([normal, planted]))
                 odd, odd_new = bench.labels[chosen] != digit, bench.truth != digit
                 row = []
-                with tempfile.TemporaryDirectory() as folder:
-                    collection = bench.build(bench.train[chosen], seed, folder)
-                    np.save(Path(folder) / "test.npy", bench.test)
-                    for score in SCORES:
-                        inside = in_order(collection.anomalies(score=score, top=len(chosen)))
-                        new = in_order(
-                            collection.anomalies(str(Path(folder) / "test.npy"), score=score, top=len(bench.test))
-                        )
-                        row += [auroc(odd, inside) if odd.any() else float("nan"), auroc(odd_new, new)]
+                collection = bench.build(f"only-{digit}-odd-{round(100 * share)}", bench.train[chosen], seed)
+                for score in SCORES:
+                    inside = in_order(collection.anomalies(score=score, top=len(chosen)))
+                    new = in_order(collection.anomalies(bench.test_file, score=score, top=len(bench.test)))
+                    row += [auroc(odd, inside), auroc(odd_new, new)]
                 rows.append(row)
         show(f"{share:.0%} odd", [list(np.mean(rows, axis=0))])
 
@@ -287,17 +283,10 @@ def false_alarms(bench: Bench) -> None:
     head("MNIST, false alarms on the test images, all normal", *(f"asked {rate:.0%}" for rate in rates))
     table: dict[str, list[list[float]]] = {score: [] for score in SCORES}
     for seed in bench.seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            collection = bench.build(bench.train, seed, folder)
-            np.save(Path(folder) / "test.npy", bench.test)
-            for score, rows in table.items():
-                rows.append(
-                    [
-                        collection.anomalies(str(Path(folder) / "test.npy"), score=score, false_alarms=rate).flagged
-                        / len(bench.test)
-                        for rate in rates
-                    ]
-                )
+        collection = bench.build("all", bench.train, seed)
+        for score, rows in table.items():
+            found = [collection.anomalies(bench.test_file, score=score, false_alarms=rate) for rate in rates]
+            rows.append([f.flagged / len(bench.test) for f in found])
     for score, rows in table.items():
         show(score, rows)
 
@@ -311,11 +300,8 @@ def doubts(bench: Bench) -> None:
         labels = bench.labels.copy()
         wrong = generator.choice(len(labels), round(WRONG * len(labels)), replace=False)
         labels[wrong] = (labels[wrong] + generator.integers(1, 10, len(wrong))) % 10
-        with tempfile.TemporaryDirectory() as folder:
-            collection = bench.build(bench.train, seed, folder)
-            found = probe(
-                collection.features(), [str(v) for v in labels], metric=collection.metric, seed=seed
-            ).suspicious
+        collection = bench.build("all", bench.train, seed)
+        found = probe(collection.features(), [str(v) for v in labels], metric=collection.metric, seed=seed).suspicious
         doubted = np.array([row for row, _, _ in found])
         hits = np.isin(doubted, wrong)
         rows.append([len(doubted), hits.mean(), hits.sum() / len(wrong), hits[: len(wrong)].mean()])
@@ -325,14 +311,13 @@ def doubts(bench: Bench) -> None:
 def lives(bench: Bench) -> None:
     """Does training ever die: ten seeds, and each digit alone."""
     head("MNIST, does it live", "restarts", "dead latents", "held-out MSE", "of the mean image's")
-    runs = [(f"seed {seed}", bench.train[:6000], seed) for seed in range(bench.lives)]
-    runs += [(f"digit {digit}", bench.train[bench.labels == digit], 0) for digit in bench.digits]
+    runs = [("first-6000", bench.train[:6000], seed) for seed in range(bench.lives)]
+    runs += [(f"only-{digit}", bench.train[bench.labels == digit], bench.seeds[0]) for digit in bench.digits]
     for name, images, seed in runs:
-        with tempfile.TemporaryDirectory() as folder:
-            figures = bench.build(images, seed, folder).manifest.artifacts["encoder"]["figures"]
+        figures = bench.build(name, images, seed).manifest.artifacts["encoder"]["figures"]
         mean_image = float(np.square(flat(images) - flat(images).mean(axis=0)).mean())
         error = figures["reconstruction_mse"]
-        show(name, [[figures["restarts"], figures["dead_latents"], error, error / mean_image]])
+        show(f"{name}, seed {seed}", [[figures["restarts"], figures["dead_latents"], error, error / mean_image]])
 
 
 TABLES: dict[str, Callable[[Bench], None]] = {
@@ -355,12 +340,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--digits", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--cifar", type=Path)
+    parser.add_argument("--keep", type=Path)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    bench = Bench(options)
-    print_circumstances(seeds=bench.seeds, train=len(bench.train), test=len(bench.test))
-    for table in options.tables:
-        TABLES[table](bench)
+    with tempfile.TemporaryDirectory() as folder:
+        options.keep = options.keep or Path(folder)
+        bench = Bench(options)
+        print_circumstances(seeds=bench.seeds, train=len(bench.train), test=len(bench.test))
+        for table in options.tables:
+            TABLES[table](bench)
 
 
 if __name__ == "__main__":
