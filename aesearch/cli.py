@@ -1,54 +1,35 @@
-"""The command line: parse, one library call, show. The only place that prints or sets exit codes."""
+"""The command line: parse, one library call, show."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-import json
 import logging
 import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 import aesearch
+from aesearch.console import Notes, fail, note, print_json, print_table, printable, short
 from aesearch.errors import AesearchError
 from aesearch.options import (
-    ArchOption,
-    BatchOption,
-    ChannelsOption,
     CollectionOption,
     DataDirOption,
     DeviceOption,
-    EpochsOption,
-    InvarianceOption,
     JsonOption,
     LabelsOption,
-    LatentOption,
-    LossOption,
-    OptimizerOption,
-    OutputOption,
     PictureOption,
-    RateOption,
     SaveOption,
     SeedOption,
-    SizeOption,
     SourceArgument,
-    StyleOption,
-    TrainSeedOption,
-    WidthsOption,
+    Training,
+    with_training_options,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
-
     from aesearch.collection import Collection
 
 HOME = Path("indexes")
@@ -73,12 +54,6 @@ class Group(TyperGroup):
             fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
 
 
-def fail(message: str) -> NoReturn:
-    """One line, exit 1."""
-    print(f"error: {printable(message)}", file=sys.stderr)
-    raise typer.Exit(1)
-
-
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
@@ -97,71 +72,11 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
         print(f"aesearch {aesearch.__version__}")
         raise typer.Exit
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Notes())
+    handler.setFormatter(Notes())
     logger = logging.getLogger("aesearch")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
-
-
-class _Notes(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        return prefix + printable(record.getMessage())
-
-
-Training = dict[str, Any] | None
-TRAINING_OPTIONS = {
-    "arch": ArchOption,
-    "latent_dim": LatentOption,
-    "style_dim": StyleOption,
-    "widths": WidthsOption,
-    "image_size": SizeOption,
-    "channels": ChannelsOption,
-    "invariance": InvarianceOption,
-    "output": OutputOption,
-    "loss": LossOption,
-    "optimizer": OptimizerOption,
-    "epochs": EpochsOption,
-    "batch_size": BatchOption,
-    "learning_rate": RateOption,
-    "seed": TrainSeedOption,
-}
-
-
-def with_training_options(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of training, but those; what was said reaches it as ``training``."""
-    options = {name: option for name, option in TRAINING_OPTIONS.items() if name not in left_out}
-    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    added = [inspect.Parameter(name, keyword, default=None, annotation=option) for name, option in options.items()]
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(command, eval_str=True)
-        parameters: list[inspect.Parameter] = []
-        for parameter in signature.parameters.values():
-            parameters += added if parameter.name == "training" else [parameter]
-
-        @functools.wraps(command)
-        def run(**given: Any) -> None:
-            command(training=_training(**{name: given.pop(name) for name in options}), **given)
-
-        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        return run
-
-    return decorate
-
-
-def _training(*, image_size: str | None, widths: str | None, **given: Any) -> dict[str, Any]:
-    """Only what was said."""
-    from aesearch.decoding import parse_image_size
-
-    if image_size is not None:
-        given["image_size"] = parse_image_size(image_size)
-    if widths is not None:
-        if not all(w.strip().isdecimal() for w in widths.split(",")):
-            raise typer.BadParameter(f"{widths!r} is not like 16,32,96", param_hint="--widths")
-        given["widths"] = tuple(int(w) for w in widths.split(","))
-    return {name: value for name, value in given.items() if value is not None}
 
 
 @app.command()
@@ -195,7 +110,7 @@ def train(
     opened.train(images, options, resume=resume)
     figures = opened.manifest.artifacts["encoder"]["figures"]
     if as_json:
-        return _print_json({"collection": str(opened.folder), **figures})
+        return print_json({"collection": str(opened.folder), **figures})
     print(
         f"trained in {figures['seconds']:.0f} s; held-out loss {figures['held_out_loss']:.5f} "
         f"(epoch {figures['best_epoch']}), reconstruction error {figures['reconstruction_mse']:.5f}; "
@@ -235,7 +150,7 @@ def sweep(
         source, folder, sizes, labels=labels, data_dir=data_dir, device=device, overwrite=overwrite, **training or {}
     )
     if as_json:
-        return _print_json(found.to_json())
+        return print_json(found.to_json())
     rows = [
         [
             str(run.latent_dim),
@@ -248,7 +163,7 @@ def sweep(
         ]
         for run in found.runs
     ]
-    _print_table(["size", "parameters", "train loss", "held-out loss", "test mse", "knn", "probe"], rows)
+    print_table(["size", "parameters", "train loss", "held-out loss", "test mse", "knn", "probe"], rows)
     print(f"recommended latent size: {found.recommended}, {found.reason}")
     print(f"pictures: {folder / CURVES}, {folder / RECONSTRUCTIONS}")
 
@@ -271,7 +186,7 @@ def extract(
     images = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir)
     done = opened.extract(images, batch_size=batch_size)
     if as_json:
-        return _print_json(
+        return print_json(
             {
                 "collection": str(opened.folder),
                 "rows": done.rows,
@@ -325,7 +240,7 @@ def build_index(
     opened.complete(images, training or {}, IndexOptions(**asked) if asked else None, overwrite=overwrite)
     info = opened.info()
     if as_json:
-        return _print_json(info)
+        return print_json(info)
     from aesearch.index import describe_figures
 
     print(f"{info['rows']:,} images of {printable(info['source'])} in {opened.folder}, {info['dim']} numbers each")
@@ -360,7 +275,7 @@ def query(
 
         _save(draw_query(opened, hits, [*opened.look_at(list(images or [])), *opened.pictures(rows)]), save)
     if as_json:
-        return _print_json(
+        return print_json(
             {
                 "collection": str(opened.folder),
                 "metric": opened.metric,
@@ -370,7 +285,7 @@ def query(
         )
     for found in hits:
         print(f"{printable(found.query)}")
-        _print_table(
+        print_table(
             ["rank", opened.metric, "row", "label", "id"],
             [
                 [str(n), f"{d:.4f}", str(r), label, i]
@@ -424,18 +339,19 @@ def anomalies(
     new = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir)
     found = opened.anomalies(new, score=score, top=top, normal_label=normal_label, false_alarms=false_alarms)
     listed = found.to_json()
-    if csv or heatmaps:
-        maps = opened.error_maps(found, new)
-        if csv:
-            _write_csv(csv, listed, maps)
-        if heatmaps:
-            _write_heatmaps(heatmaps, found.ids, maps)
-    if save:
-        from aesearch.report import draw_anomalies
+    if csv or heatmaps or save:
+        from aesearch import report
 
-        _save(draw_anomalies(opened, found, new), save)
+        maps = opened.error_maps(found, new) if csv or heatmaps else []
+        if csv:
+            report.write_anomalies(csv, listed, maps)
+        if heatmaps:
+            brightest = report.write_heatmaps(heatmaps, found.ids, maps)
+            note(f"heat-maps: {len(maps)} pictures in {heatmaps}, bright is a squared error of {brightest:.3f}")
+        if save:
+            _save(report.draw_anomalies(opened, found, new), save)
     if as_json:
-        return _print_json(
+        return print_json(
             {
                 "collection": str(opened.folder),
                 "score": score,
@@ -455,7 +371,7 @@ def anomalies(
             f"on {alarms.measured_on:,} other normal images; {found.flagged:,} of {found.scored:,} lie above"
         )
     table = [[str(a["rank"]), f"{a['score']:.5f}", str(a["row"]), a["label"], a["id"]] for a in listed]
-    _print_table(["rank", "error" if score == "reconstruction" else "score", "row", "label", "id"], table)
+    print_table(["rank", "error" if score == "reconstruction" else "score", "row", "label", "id"], table)
 
 
 @app.command()
@@ -486,8 +402,8 @@ def reconstruct(
     errors = [float(((o / 255 - r) ** 2).mean()) for o, r in zip(originals, rebuilt, strict=True)]
     if as_json:
         listed = [{"image": name, "error": error} for name, error in zip(names, errors, strict=True)]
-        return _print_json({"collection": str(opened.folder), "picture": str(save), "reconstructions": listed})
-    _print_table(["error", "image"], [[f"{error:.5f}", name] for name, error in zip(names, errors, strict=True)])
+        return print_json({"collection": str(opened.folder), "picture": str(save), "reconstructions": listed})
+    print_table(["error", "image"], [[f"{error:.5f}", name] for name, error in zip(names, errors, strict=True)])
 
 
 @app.command()
@@ -534,7 +450,7 @@ def generate(
         latents, title, columns = generation.plane(opened.latents(), plane), "the latent plane", plane
     _save(draw_decoded(opened.decode(latents), columns, f"{title}, {opened.folder.name}"), save)
     if as_json:
-        return _print_json({"collection": str(opened.folder), "picture": str(save), "latents": latents.tolist()})
+        return print_json({"collection": str(opened.folder), "picture": str(save), "latents": latents.tolist()})
     print(f"{len(latents)} images decoded")
 
 
@@ -571,7 +487,7 @@ def cluster(
 
         _save(draw_clusters(opened), save)
     if as_json:
-        return _print_json(
+        return print_json(
             {
                 "method": method,
                 "space": space,
@@ -600,9 +516,9 @@ def _assign(images: list[Path], opened: Collection, as_json: bool) -> None:
     found = opened.assign(images)
     if as_json:
         listed = [{"image": str(i), "cluster": c, "share": s} for i, (c, s) in zip(images, found, strict=True)]
-        return _print_json({"collection": str(opened.folder), "assignments": listed})
+        return print_json({"collection": str(opened.folder), "assignments": listed})
     rows = [[str(c) if c >= 0 else "none", f"{s:.2f}", str(i)] for i, (c, s) in zip(images, found, strict=True)]
-    _print_table(["cluster", "share", "image"], rows)
+    print_table(["cluster", "share", "image"], rows)
 
 
 @app.command("map")
@@ -626,7 +542,7 @@ def draw_map(
         for kind, ending in (("coordinates", "h5"), ("picture", "png"), ("page", "html"))
     }
     if as_json:
-        return _print_json({"method": method, "dims": dims, **files})
+        return print_json({"method": method, "dims": dims, **files})
     for kind, file in files.items():
         print(f"{kind}: {file}")
 
@@ -652,7 +568,7 @@ def probe(
         for row, predicted, confidence in result.suspicious[:top]
     ]
     if as_json:
-        return _print_json(
+        return print_json(
             {
                 "dim": opened.store.dim,
                 "train_rows": result.train_rows,
@@ -667,7 +583,7 @@ def probe(
         f"linear probe {result.linear_accuracy:.4f}, 10 nearest neighbours {result.knn_accuracy:.4f} "
         f"({result.train_rows:,} training rows, {result.test_rows:,} test rows)"
     )
-    _print_table(
+    print_table(
         ["label", "precision", "recall", "test rows"],
         [
             [name, f"{f['precision']:.3f}", f"{f['recall']:.3f}", f"{f['test_rows']:.0f}"]
@@ -676,7 +592,7 @@ def probe(
     )
     if suspicious:
         print(f"\nlabels to check, {len(result.suspicious)} in doubt:")
-        _print_table(
+        print_table(
             ["label", "rather", "surety", "row", "id"],
             [[s["label"], s["predicted"], f"{s['confidence']:.3f}", str(s["row"]), s["id"]] for s in suspicious],
         )
@@ -697,9 +613,9 @@ def classify(
     answers = opened.classify(list(images))
     if as_json:
         listed = [{"image": str(i), "label": a, "probability": c} for i, (a, c) in zip(images, answers, strict=True)]
-        return _print_json({"collection": str(opened.folder), "images": listed})
+        return print_json({"collection": str(opened.folder), "images": listed})
     table = [[label, f"{chance:.3f}", str(image)] for image, (label, chance) in zip(images, answers, strict=True)]
-    _print_table(["label", "probability", "image"], table)
+    print_table(["label", "probability", "image"], table)
 
 
 @app.command()
@@ -711,7 +627,7 @@ def info(collection: CollectionOption = "default", as_json: JsonOption = False) 
     opened = _open(collection, must_exist=True)
     document = opened.info()
     if as_json:
-        return _print_json(document)
+        return print_json(document)
     print(f"collection  {opened.folder}")
     print(f"source      {printable(document['source'] or '-')}")
     print(
@@ -721,7 +637,7 @@ def info(collection: CollectionOption = "default", as_json: JsonOption = False) 
     for name, artifact in document["artifacts"].items():
         print(f"\n{name}  ({artifact['file']}, {artifact['time']})")
         for key, value in artifact["figures"].items():
-            print(f"  {key:20} {_short(value)}")
+            print(f"  {key:20} {short(value)}")
 
 
 @app.command()
@@ -763,62 +679,8 @@ def _folder(name: str) -> Path:
     return folder
 
 
-def printable(text: str) -> str:
-    """Replace control characters, which could drive the terminal, by their escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def _note(text: str) -> None:
-    print(printable(text), file=sys.stderr)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    print(json.dumps(document, ensure_ascii=False))
-
-
-def _print_table(head: list[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as their longest cell; the last one runs free."""
-    cells = [head, *([printable(c) for c in row] for row in rows)]
-    widths = [max(len(row[c]) for row in cells) for c in range(len(head) - 1)]
-    for row in cells:
-        print("  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]).rstrip())
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
-    return printable(text if len(text) <= 100 else text[:99] + "…")
-
-
 def _save(picture: Any, path: Path) -> None:
     from aesearch.figures import save_picture
 
     save_picture(picture, path)
-    _note(f"picture: {path}")
-
-
-def _write_csv(path: Path, listed: list[dict[str, Any]], maps: Sequence[NDArray[np.float32]]) -> None:
-    """Boxes as left top right bottom, in shares of width and height, separated by semicolons."""
-    import csv
-
-    from aesearch.anomalies import worst_regions
-    from aesearch.atomic import replacing
-
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["rank", "row", "id", "label", "score", "boxes"])
-        writer.writeheader()
-        for one, error_map in zip(listed, maps, strict=True):
-            boxes = [" ".join(f"{side:.3f}" for side in box) for box in worst_regions(error_map)]
-            writer.writerow(one | {"boxes": "; ".join(boxes)})
-
-
-def _write_heatmaps(folder: Path, ids: Sequence[str], maps: Sequence[NDArray[np.float32]]) -> None:
-    from aesearch.figures import heat_picture, save_picture
-
-    folder.mkdir(parents=True, exist_ok=True)
-    scale = max((float(error_map.max()) for error_map in maps), default=1.0)
-    for rank, (id, error_map) in enumerate(zip(ids, maps, strict=True), 1):
-        name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in id)[-80:]
-        save_picture(heat_picture(error_map, scale), folder / f"{rank:04d}-{name}.png")
-    _note(f"heat-maps: {len(maps)} pictures in {folder}, bright is a squared error of {scale:.3f}")
+    note(f"picture: {path}")

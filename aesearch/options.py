@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -95,3 +98,56 @@ BatchOption = Annotated[
 ]
 RateOption = Annotated[float | None, typer.Option(help="Peak learning rate.", show_default="0.003")]
 TrainSeedOption = Annotated[int | None, typer.Option(help="Same seed, same machine: same weights.", show_default="0")]
+
+Training = dict[str, Any] | None
+TRAINING_OPTIONS = {
+    "arch": ArchOption,
+    "latent_dim": LatentOption,
+    "style_dim": StyleOption,
+    "widths": WidthsOption,
+    "image_size": SizeOption,
+    "channels": ChannelsOption,
+    "invariance": InvarianceOption,
+    "output": OutputOption,
+    "loss": LossOption,
+    "optimizer": OptimizerOption,
+    "epochs": EpochsOption,
+    "batch_size": BatchOption,
+    "learning_rate": RateOption,
+    "seed": TrainSeedOption,
+}
+
+
+def with_training_options(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of training, but those; what was said reaches it as ``training``."""
+    options = {name: option for name, option in TRAINING_OPTIONS.items() if name not in left_out}
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    added = [inspect.Parameter(name, keyword, default=None, annotation=option) for name, option in options.items()]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        parameters: list[inspect.Parameter] = []
+        for parameter in signature.parameters.values():
+            parameters += added if parameter.name == "training" else [parameter]
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            command(training=_training(**{name: given.pop(name) for name in options}), **given)
+
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _training(*, image_size: str | None, widths: str | None, **given: Any) -> dict[str, Any]:
+    """Only what was said."""
+    from aesearch.decoding import parse_image_size
+
+    if image_size is not None:
+        given["image_size"] = parse_image_size(image_size)
+    if widths is not None:
+        if not all(w.strip().isdecimal() for w in widths.split(",")):
+            raise typer.BadParameter(f"{widths!r} is not like 16,32,96", param_hint="--widths")
+        given["widths"] = tuple(int(w) for w in widths.split(","))
+    return {name: value for name, value in given.items() if value is not None}

@@ -1,14 +1,27 @@
-"""Pictures of a collection's answers, made of figures."""
+"""A collection's answers as pictures and tables."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.figures import ACCENT, Tile, difference_picture, draw_sheet, in_rows, to_picture
+from aesearch.anomalies import worst_regions
+from aesearch.atomic import replacing
+from aesearch.figures import (
+    ACCENT,
+    Tile,
+    difference_picture,
+    draw_sheet,
+    heat_picture,
+    in_rows,
+    save_picture,
+    to_picture,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,3 +137,23 @@ def draw_sweep_reconstructions(collections: Sequence[Collection], sizes: Sequenc
         caption = (f"latent size {size}",)
         lines.append([Tile(to_picture(r), caption if n == 0 else ()) for n, r in enumerate(rebuilt)])
     return draw_sheet(lines, "the same images at each latent size")
+
+
+def write_anomalies(path: Path, listed: list[dict[str, Any]], maps: Sequence[NDArray[np.float32]]) -> None:
+    """A table with boxes around the worst regions: left top right bottom, in shares of width and height."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["rank", "row", "id", "label", "score", "boxes"])
+        writer.writeheader()
+        for one, error_map in zip(listed, maps, strict=True):
+            boxes = [" ".join(f"{side:.3f}" for side in box) for box in worst_regions(error_map)]
+            writer.writerow(one | {"boxes": "; ".join(boxes)})
+
+
+def write_heatmaps(folder: Path, ids: Sequence[str], maps: Sequence[NDArray[np.float32]]) -> float:
+    """Write one picture of each (height, width) map; return the squared error that is drawn brightest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scale = max((float(error_map.max()) for error_map in maps), default=1.0)
+    for rank, (id, error_map) in enumerate(zip(ids, maps, strict=True), 1):
+        name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in id)[-80:]
+        save_picture(heat_picture(error_map, scale), folder / f"{rank:04d}-{name}.png")
+    return scale

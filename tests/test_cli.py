@@ -11,7 +11,8 @@ import pytest
 from conftest import BAD, GOOD, gradient
 from PIL import Image
 
-from aesearch.cli import app, printable
+from aesearch.cli import app
+from aesearch.console import printable
 from aesearch.opening import DATASETS
 
 COMMANDS = sorted(c.name or c.callback.__name__ for c in app.registered_commands)

@@ -12,8 +12,8 @@ import aesearch
 PACKAGE = Path(aesearch.__file__).parent
 # High to low; a module imports only what stands below it.
 ORDER = (
-    "__main__", "cli", "options", "sweep", "report", "collection", "answers", "building", "examination", "training",
-    "extraction", "scoring", "invariance", "batches", "opening", "pictures", "sources",
+    "__main__", "cli", "options", "console", "sweep", "report", "collection", "answers", "building", "examination",
+    "training", "extraction", "scoring", "invariance", "batches", "opening", "pictures", "sources",
     "clusters", "projection", "probe", "index",
     "anomalies", "generation", "export", "store", "figures", "autoencoders",
     "architectures", "decoding", "manifest", "distances", "atomic",

@@ -1,0 +1,57 @@
+"""How commands show things: notes on standard error, tables and JSON on standard output."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import typer
+
+
+def fail(message: str) -> NoReturn:
+    """One line, exit 1."""
+    print(f"error: {printable(message)}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+class Notes(logging.Formatter):
+    """Warnings say that they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One printable line."""
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        return prefix + printable(record.getMessage())
+
+
+def printable(text: str) -> str:
+    """Replace control characters, which could drive the terminal, by their escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def note(text: str) -> None:
+    """One line beside the answer."""
+    print(printable(text), file=sys.stderr)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One line, the whole answer."""
+    print(json.dumps(document, ensure_ascii=False))
+
+
+def print_table(head: list[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their longest cell; the last one runs free."""
+    cells = [head, *([printable(c) for c in row] for row in rows)]
+    widths = [max(len(row[c]) for row in cells) for c in range(len(head) - 1)]
+    for row in cells:
+        print("  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]).rstrip())
+
+
+def short(value: Any) -> str:
+    """Text of at most 100 characters."""
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+    return printable(text if len(text) <= 100 else text[:99] + "…")
