@@ -88,7 +88,7 @@ def _some(names: NDArray[np.str_]) -> str:
     return ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Alarms:
     """A threshold for a false-alarm rate, learned from normal images alone.
 
@@ -98,15 +98,32 @@ class Alarms:
         An image is odd if its score is larger.
     asked, measured : float
         The false-alarm rate asked for, and that on normal images the threshold was not learned from.
-    learned_from, measured_on : int
+    normal : (n,) float32
+        Scores it was learned from, rising.
+    measured_on : int
         Images.
     """
 
     threshold: float
     asked: float
     measured: float
-    learned_from: int
+    normal: NDArray[np.float32]
     measured_on: int
+
+    @property
+    def learned_from(self) -> int:
+        """Images."""
+        return len(self.normal)
+
+    def p_values(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Conformal p-value of each score: the share of normal images at least as odd, the image itself among them."""
+        as_odd = self.learned_from - np.searchsorted(self.normal, scores, side="left")
+        return np.asarray((as_odd + 1) / (self.learned_from + 1), dtype=np.float64)
+
+    def to_json(self) -> dict[str, float]:
+        """As ``aesearch anomalies --json`` gives it."""
+        names = ("threshold", "asked", "measured", "learned_from", "measured_on")
+        return {name: getattr(self, name) for name in names}
 
 
 def learn_threshold(normal: NDArray[np.float32], rate: float, seed: int = 0) -> Alarms:
@@ -138,7 +155,7 @@ def learn_threshold(normal: NDArray[np.float32], rate: float, seed: int = 0) -> 
             f"trained on, there are {len(normal)}: ask for a higher rate"
         )
     threshold = float(learned[place - 1])
-    return Alarms(threshold, rate, float((fresh > threshold).mean()), len(learned), len(fresh))
+    return Alarms(threshold, rate, float((fresh > threshold).mean()), learned, len(fresh))
 
 
 def neighbour_distance(
@@ -148,7 +165,7 @@ def neighbour_distance(
 
     Parameters
     ----------
-    rows, distances : (n, k + 1)
+    rows, distances : (n, k), or (n, k + 1) with ``own``
         The nearest ones, as an index gives them.
     own : (n,) int64, optional
         Rows that the images are themselves and that do not count; where not among them the farthest does not.
@@ -156,7 +173,7 @@ def neighbour_distance(
     keep = np.ones(rows.shape, dtype=bool)
     if own is not None:
         keep = rows != own[:, None]
-    keep[keep.all(axis=1), -1] = False
+        keep[keep.all(axis=1), -1] = False
     keep &= rows >= 0  # an index that finds fewer answers -1
     counted = np.where(keep, distances, 0).sum(axis=1) / np.maximum(keep.sum(axis=1), 1)
     return np.asarray(counted, dtype=np.float32)

@@ -57,7 +57,7 @@ class Anomalies:
     scored : int
     auroc : float or None
     alarms : Alarms or None
-        The threshold, where a false-alarm rate was asked for.
+        The threshold, where a false-alarm rate was asked for; it gives p-values too.
     flagged : int
         How many of those scored lie above it.
     """
@@ -73,7 +73,11 @@ class Anomalies:
 
     def to_json(self) -> list[dict[str, Any]]:
         """As ``aesearch anomalies --json`` lists them."""
-        return _ranked(self.rows, self.ids, self.labels, self.scores, "score")
+        listed = _ranked(self.rows, self.ids, self.labels, self.scores, "score")
+        if self.alarms:
+            for one, p_value in zip(listed, self.alarms.p_values(self.scores), strict=True):
+                one["p_value"] = float(p_value)
+        return listed
 
 
 def _ranked(

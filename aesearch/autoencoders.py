@@ -182,9 +182,12 @@ class Autoencoder:
 
         missing = self.spec.latent_dim - latents.shape[1]
         padded = np.pad(latents, ((0, 0), (0, missing))) if missing == self.spec.style_dim else latents
+        whole = torch.from_numpy(np.ascontiguousarray(padded, dtype=np.float32))
+        images = np.empty((len(whole), *self.spec.preprocessing.shape), dtype=np.float32)
         with torch.inference_mode():
-            latent = torch.from_numpy(np.ascontiguousarray(padded, dtype=np.float32)).to(self.device)
-            images: NDArray[np.float32] = self._model["decoder"](latent).clamp(0, 1).contiguous().cpu().numpy()
+            for start in range(0, len(whole), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                images[part] = self._model["decoder"](whole[part].to(self.device)).clamp(0, 1).cpu().numpy()
         return images
 
     def _batches(self, images: NDArray[np.uint8]) -> Iterator[torch.Tensor]:
@@ -205,11 +208,11 @@ def _hidden(layers: nn.Module, inputs: torch.Tensor) -> tuple[list[torch.Tensor]
 
     kept: list[torch.Tensor] = []
     parts = list(layers.children())
-    for layer in parts:
+    for before, layer in zip([None, *parts], parts, strict=False):
         inputs = layer(inputs)
         if isinstance(layer, nn.ReLU):
             kept.append(inputs)
-        elif isinstance(layer, nn.Unflatten) and kept:
+        elif isinstance(layer, nn.Unflatten) and isinstance(before, nn.ReLU):
             kept[-1] = inputs  # as the maps they become flat numbers can be averaged
     if isinstance(parts[-1], nn.ReLU):
         kept.pop()

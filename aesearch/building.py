@@ -24,7 +24,7 @@ from aesearch.manifest import Manifest, file_fingerprint, plain
 from aesearch.opening import open_source
 from aesearch.sources import Source
 from aesearch.store import Store
-from aesearch.training import Epoch, TrainingOptions, split_held_out, train_autoencoder
+from aesearch.training import Epoch, TrainingOptions, loss_name, split_held_out, train_autoencoder
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,8 @@ def train_encoder(
         Go on from the last finished epoch.
     """
     folder = manifest.folder
+    if resume and _begun_on(manifest) not in (None, source.fingerprint):
+        raise AesearchError("the images have changed since that training began: train without --resume")
     preprocessing, native = _choose_input(source, options)
     positions, held_out_positions = _divide(source, options.seed)
     if 0 < (in_train := len(source.positions_of(["train"]))) < len(source):
@@ -71,7 +73,11 @@ def train_encoder(
     spec, recipe = settled.spec(preprocessing), settled.recipe(len(images))
     described = (f"{len(images):,}", preprocessing, spec.latent_dim, recipe.invariance)
     logger.info("training on %s images as %s, %d latent numbers, invariance %s", *described)
-    manifest.training = {"source": source.opening, "options": plain(options.to_json())}
+    manifest.training = {
+        "source": source.opening,
+        "fingerprint": source.fingerprint,
+        "options": plain(options.to_json()),
+    }
     manifest.save()
     training = train_autoencoder(
         images,
@@ -86,8 +92,7 @@ def train_encoder(
             folder / HISTORY, [f.name for f in dataclasses.fields(Epoch)], map(dataclasses.astuple, history)
         ),
     )
-    weighted = f"{recipe.loss}, weighted, and contrast" if spec.style_dim else recipe.loss
-    _draw_curve(folder / CURVE, training.history, weighted)
+    _draw_curve(folder / CURVE, training.history, loss_name(spec, recipe))
     figures = training.figures | examine(training, sample, held_out) | {"invariance_ratios": ratios}
     save_autoencoder(folder / ENCODER, training.model, spec)
     manifest.training = None
@@ -106,6 +111,14 @@ def train_encoder(
         native_size=list(native),
         fingerprint=file_fingerprint(folder / ENCODER),
     )
+
+
+def _begun_on(manifest: Manifest) -> str | None:
+    """Fingerprint of the images that the training to resume began on."""
+    begun, encoder = manifest.training, manifest.artifacts.get("encoder")
+    if begun is not None:
+        return str(begun["fingerprint"])
+    return None if encoder is None else str(encoder["made_from"]["source"])
 
 
 def resumable(manifest: Manifest, given: dict[str, Any]) -> tuple[Source, TrainingOptions]:
@@ -198,12 +211,29 @@ def _divide(source: Source, seed: int) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 def _trained_on(manifest: Manifest, source: Source) -> NDArray[np.bool_]:
-    """Which images of a source the collection's encoder was trained on, by the way they were divided."""
+    """Which images of a source the collection's encoder was trained on, by the way they were divided.
+
+    Where the source has changed since, that cannot be told: all but those that the store knows to be held out.
+    """
     encoder = manifest.artifacts["encoder"]
     trained = np.zeros(len(source), dtype=bool)
     if encoder["made_from"]["source"] == source.fingerprint:
         trained[_divide(source, encoder["parameters"]["options"]["seed"])[0]] = True
+    elif encoder["source"]["name"] == source.name:
+        held_out = _known_held_out(manifest, source.name)
+        trained[:] = [id not in held_out for id in source.ids]
     return trained
+
+
+def _known_held_out(manifest: Manifest, name: str) -> set[str]:
+    """Ids held out of training, as the store of that source, if it is still there, has them."""
+    features = manifest.artifacts.get("features")
+    if features is None or features["source"]["name"] != name or not (manifest.folder / FEATURES).is_file():
+        return set()
+    store = Store(manifest.folder / FEATURES)
+    if store.encoder_fingerprint != manifest.artifacts["encoder"]["fingerprint"]:
+        return set()
+    return {id for id, out in zip(store.texts("id"), store.held_out(), strict=True) if out}
 
 
 def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

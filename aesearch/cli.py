@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -357,7 +356,7 @@ def anomalies(
                 "score": score,
                 "scored": found.scored,
                 "threshold": found.alarms.threshold if found.alarms else None,
-                "false_alarms": asdict(found.alarms) | {"flagged": found.flagged} if found.alarms else None,
+                "false_alarms": found.alarms.to_json() | {"flagged": found.flagged} if found.alarms else None,
                 "auroc": found.auroc,
                 "anomalies": listed,
             }
@@ -370,8 +369,13 @@ def anomalies(
             f"threshold {alarms.threshold:.5f}: false alarms asked {alarms.asked:.2%}, measured {alarms.measured:.2%} "
             f"on {alarms.measured_on:,} other normal images; {found.flagged:,} of {found.scored:,} lie above"
         )
-    table = [[str(a["rank"]), f"{a['score']:.5f}", str(a["row"]), a["label"], a["id"]] for a in listed]
-    print_table(["rank", "error" if score == "reconstruction" else "score", "row", "label", "id"], table)
+    chances = [[f"{a['p_value']:.4f}"] if found.alarms else [] for a in listed]
+    table = [
+        [str(a["rank"]), f"{a['score']:.5f}", *chance, str(a["row"]), a["label"], a["id"]]
+        for a, chance in zip(listed, chances, strict=True)
+    ]
+    named = ["error" if score == "reconstruction" else "score", *(["p-value"] if found.alarms else [])]
+    print_table(["rank", *named, "row", "label", "id"], table)
 
 
 @app.command()
@@ -474,6 +478,8 @@ def cluster(
 
     Example: aesearch cluster --clusters 10 --save groups.png
     """
+    if images and (save or clusters != "auto"):
+        raise typer.BadParameter("images are assigned to the clusters there are: run aesearch cluster without them")
     if images:
         return _assign(images, _open(collection), as_json)
     if clusters != "auto" and not clusters.isdecimal():
@@ -495,6 +501,7 @@ def cluster(
                 "sizes": found.sizes,
                 "silhouette": found.silhouette,
                 "stability": found.stability,
+                "unclear": found.unclear,
                 "against_labels": found.against_labels,
             }
         )
@@ -507,7 +514,8 @@ def cluster(
     stable = "" if found.stability is None else f"; stability over resamples {found.stability:.3f}"
     print(f"silhouette {quality}{stable}")
     if found.unclear:
-        print("no clear structure: another sample of these images would be grouped differently")
+        reason = "another sample of these images would be grouped differently"
+        print(f"no clear structure: {reason if len(found.sizes) > 1 else 'not even two groups'}")
     if found.against_labels:
         print("against labels: " + ", ".join(f"{name} {v:.3f}" for name, v in found.against_labels.items()))
 

@@ -56,8 +56,8 @@ class Clustering:
 
     @property
     def unclear(self) -> bool:
-        """Whether the groups may well be an accident of the sample: there is no clear structure."""
-        return self.stability is not None and self.stability < CLEAR_STABILITY
+        """Whether there is no clear structure: groups that may be an accident of the sample, or not even two."""
+        return self.stability is not None and (self.stability < CLEAR_STABILITY or len(self.sizes) < 2)
 
     @property
     def sizes(self) -> list[int]:
@@ -81,9 +81,9 @@ def cluster(
     ----------
     features : (n, d) float32
     method : {"gmm", "kmeans", "hdbscan"}
-        Full-covariance Gaussian mixture, of three times as many components first, joined (compare Baudry et al. 2010)
-        by the modularity of their nearest-neighbour links (Clauset et al. 2004); k-means; or HDBSCAN (Campello et
-        al. 2013), which finds its own number of clusters and leaves noise out.
+        Full-covariance Gaussian mixture, of three times as many components first where there are 50 rows for each,
+        joined (compare Baudry et al. 2010) by the modularity of their nearest-neighbour links (Clauset et al. 2004);
+        k-means; or HDBSCAN (Campello et al. 2013), which finds its own number of clusters and leaves noise out.
     clusters : int, optional
         By default the number of best silhouette among 2 to 30.
     space : {"umap", "features"}
@@ -124,7 +124,7 @@ def assign(neighbours: NDArray[np.int64], assignments: NDArray[np.int32]) -> tup
     Parameters
     ----------
     neighbours : (n, k) int64
-        Rows nearest to each new image.
+        Rows nearest to each new image; -1 where an index found no more.
     assignments : (rows,) int32
         As `Clustering.assignments`.
 
@@ -133,9 +133,9 @@ def assign(neighbours: NDArray[np.int64], assignments: NDArray[np.int32]) -> tup
     (n,) int32 and (n,) float
         The cluster most of them are in (-1: noise), and the share of them that are.
     """
-    votes = assignments[neighbours] + 1
+    votes = np.where(neighbours < 0, -2, assignments[neighbours]) + 1
     counts = np.stack([(votes == group).sum(axis=1) for group in range(int(assignments.max(initial=-1)) + 2)], axis=1)
-    return (counts.argmax(axis=1) - 1).astype(np.int32), counts.max(axis=1) / neighbours.shape[1]
+    return (counts.argmax(axis=1) - 1).astype(np.int32), counts.max(axis=1) / np.maximum(counts.sum(axis=1), 1)
 
 
 def _place(features: NDArray[np.float32], space: str, metric: str, seed: int) -> NDArray[np.float32]:
@@ -171,7 +171,9 @@ def _stability(
             for i, d in enumerate(drawn)
         ]
         _, first, second = np.intersect1d(drawn[0], drawn[1], return_indices=True)
-        agreements.append(adjusted_rand_score(groups[0][first], groups[1][second]))
+        one, other = groups[0][first], groups[1][second]
+        grouped = (one >= 0) | (other >= 0)  # to leave the same rows out says nothing of groups
+        agreements.append(adjusted_rand_score(one[grouped], other[grouped]) if grouped.any() else 0.0)
     return float(np.mean(agreements))
 
 
@@ -186,6 +188,8 @@ def _group(
     """Cluster of each point; a mixture of more components, joined, where there are links."""
     if method == "hdbscan":
         return _hdbscan(points)
+    if len(points) < 2:
+        return np.zeros(len(points), dtype=np.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer distinct points than clusters; the result says so itself
         if method == "kmeans":

@@ -26,7 +26,7 @@ from aesearch.extraction import Extraction
 from aesearch.index import IndexOptions, SearchIndex, build_index, describe_figures, load_index
 from aesearch.manifest import Manifest, plain
 from aesearch.opening import open_source
-from aesearch.pictures import ImageLike, read_image, read_pictures
+from aesearch.pictures import ImageLike, blank, read_image, read_pictures
 from aesearch.probe import LinearProbe, ProbeResult
 from aesearch.probe import probe as probe_features
 from aesearch.projection import Projection, project
@@ -146,7 +146,7 @@ class Collection:
         return (
             pending is not None
             and (self.folder / CHECKPOINT).is_file()
-            and pending["source"] == source.opening
+            and pending.get("fingerprint") == source.fingerprint
             and pending["options"] == plain(TrainingOptions(**training).to_json())
         )
 
@@ -408,6 +408,9 @@ class Collection:
         alarms = None if false_alarms is None else self._learn_threshold(score, false_alarms, normal_label)
         flagged = int((scores > alarms.threshold).sum()) if alarms else 0
         top = min(top, flagged) if alarms else top
+        kinds = set(labels) - {""}
+        if alarms and not (normal_label in kinds and len(kinds) > 1):
+            normal_label = None  # it said what to learn from; here there is nothing to tell it from
         ranking = anomaly_scores.rank(scores, top=top, labels=labels, normal_label=normal_label)
         return Anomalies(
             places[ranking.rows],
@@ -421,11 +424,17 @@ class Collection:
         )
 
     def _learn_threshold(self, score: str, rate: float, normal_label: str | None) -> anomaly_scores.Alarms:
-        """From the rows the encoder was not trained on; all of them are normal unless a label says which are."""
-        normal = self.store.held_out()
+        """From `_usual_rows`; all of them are normal unless a label says which are."""
+        normal = self._usual_rows()
         if normal_label is not None:
             normal &= np.array(self.labels()) == normal_label
         return anomaly_scores.learn_threshold(self._scores_of_rows(score, np.flatnonzero(normal)), rate)
+
+    def _usual_rows(self) -> NDArray[np.bool_]:
+        """Rows not trained on that tell what is usual; those of a split test, which may hold odd ones, do not."""
+        held_out = self.store.held_out()
+        usual = held_out & (np.array(self.splits()) != "test")
+        return usual if usual.any() else held_out
 
     def _scores_of_rows(self, score: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         if score == "reconstruction":
@@ -467,10 +476,10 @@ class Collection:
                 f"--score {score} needs the images, and some are gone: "
                 "run aesearch extract, or take --score reconstruction or neighbours"
             )
-        held_out = self.store.held_out()
-        usual = held_out & (np.array(self.splits()) != "test")
-        blank = Scorer(score, self.autoencoder, self._nearest)
-        scorer, scores = learn_scorer(blank, self.source, positions, ~held_out, usual, progress=self.progress)
+        blank, trained = Scorer(score, self.autoencoder, self._nearest), ~self.store.held_out()
+        scorer, scores = learn_scorer(
+            blank, self.source, positions, trained, self._usual_rows(), progress=self.progress
+        )
         assert scorer.normality is not None
         columns = {"mean": scorer.normality.mean, "directions": scorer.normality.directions, "score": scores}
         if scorer.scales is not None:
@@ -484,8 +493,7 @@ class Collection:
         Squared differences on the [0, 1] scale, over the channels their mean; ``source`` is what was scored, if
         not the collection.
         """
-        places = found.rows.tolist()
-        originals, rebuilt = self.reconstruct_from(source, places) if source else self.reconstruct(rows=places)
+        originals, rebuilt = self.reconstruct_anomalies(found, source)
         return [np.square(o / np.float32(255) - r).mean(axis=0) for o, r in zip(originals, rebuilt, strict=True)]
 
     def classify(self, images: Sequence[ImageLike]) -> list[tuple[str, float]]:
@@ -638,7 +646,8 @@ class Collection:
         """Images of those rows to look at, (channels, height, width) uint8, a blank where the file is gone."""
         preprocessing = self.display_preprocessing()
         positions = self._positions([self.ids[r] for r in rows])
-        return read_pictures(self.source, positions, preprocessing)
+        found = read_pictures(self.source, positions, preprocessing)
+        return [blank(preprocessing) if picture is None else picture for picture in found]
 
     def look_at(self, images: Sequence[ImageLike]) -> list[NDArray[np.uint8]]:
         """Images from anywhere, as `pictures` gives those of rows."""
@@ -671,15 +680,30 @@ class Collection:
         self._check_rows(rows)
         preprocessing = self.autoencoder.spec.preprocessing
         originals = [read_image(image, preprocessing) for image in images]
-        originals += read_pictures(self.source, self._positions([self.ids[r] for r in rows]), preprocessing)
+        found = read_pictures(self.source, self._positions([self.ids[r] for r in rows]), preprocessing)
+        for row, picture in zip(rows, found, strict=True):
+            if picture is None:
+                raise StaleArtifactError(f"the image of row {row}, {self.ids[row]}, cannot be read any more")
+            originals.append(picture)
         return originals, self._rebuild(originals)
 
-    def reconstruct_from(
-        self, source: Source, positions: Sequence[int]
+    def reconstruct_anomalies(
+        self, found: Anomalies, source: Source | None = None
     ) -> tuple[list[NDArray[np.uint8]], NDArray[np.float32]]:
-        """As `reconstruct`, of images of another source."""
-        originals = read_pictures(source, positions, self.autoencoder.spec.preprocessing)
-        return originals, self._rebuild(originals)
+        """As `reconstruct`, of anomalies; what can no longer be read is a blank, and rebuilt as one.
+
+        ``source`` is what was scored, if not the collection.
+        """
+        preprocessing = self.autoencoder.spec.preprocessing
+        places = self._positions(found.ids) if source is None else found.rows.tolist()
+        pictures = read_pictures(source or self.source, places, preprocessing)
+        originals = [blank(preprocessing) if picture is None else picture for picture in pictures]
+        rebuilt = self._rebuild(originals)
+        gone = [n for n, picture in enumerate(pictures) if picture is None]
+        rebuilt[gone] = blank(preprocessing) / np.float32(255)
+        if gone:
+            logger.warning("%d images cannot be read any more, the first: %s", len(gone), found.ids[gone[0]])
+        return originals, rebuilt
 
     def _rebuild(self, originals: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         if not originals:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aesearch.autoencoders import to_float
 from aesearch.invariance import held_out_batches
 from aesearch.training import Training
 
 logger = logging.getLogger(__name__)
 
 DEAD_SPREAD = 1e-3  # a latent number that varies less than this share of the median one carries nothing
+FEWEST_TO_VARY = 20  # held-out images that show what varies; of fewer, training images help
 
 
 def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.uint8]) -> dict[str, Any]:
@@ -28,8 +30,8 @@ def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.
     Returns
     -------
     dict
-        ``reconstruction_mse`` of untouched images; ``task_mse`` and ``pca_task_mse``: error against the
-        untouched image from the transformed one, for the network and for PCA of the same size
+        ``reconstruction_mse`` and ``pca_mse`` of untouched images, ``task_mse`` and ``pca_task_mse``: error against
+        the untouched image from the transformed one, each for the network and for PCA of the same size
         (None where there are too few images for that PCA); ``dead_latents``.
     """
     import torch
@@ -37,7 +39,7 @@ def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.
     device = next(training.model.parameters()).device
     size = training.spec.latent_dim
     pca = _fit_pca(sample, size)
-    squared = {"reconstruction": 0.0, "task": 0.0, "pca": 0.0}
+    squared = {"reconstruction": 0.0, "task": 0.0, "pca": 0.0, "pca_task": 0.0}
     latents = []
     with torch.inference_mode():
         encoder, decoder = training.model["encoder"], training.model["decoder"]
@@ -50,35 +52,52 @@ def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.
             upright[:, training.spec.feature_dim :] = 0
             squared["task"] += float((decoder(upright) - targets).square().sum())
             if pca is not None:
-                flat = inputs.flatten(1).cpu().numpy()
-                squared["pca"] += float(np.square(pca(flat) - targets.flatten(1).cpu().numpy()).sum())
-    spread = torch.cat(latents).std(dim=0, correction=0).cpu().numpy()
-    typical = float(np.median(spread))
-    dead = int((spread <= max(DEAD_SPREAD * typical, 1e-7)).sum())
-    pixels = held_out.size
-    task, pca_task = squared["task"] / pixels, squared["pca"] / pixels if pca is not None else None
-    _warn(training, dead, task, pca_task)
+                flat, wanted = inputs.flatten(1).cpu().numpy(), targets.flatten(1).cpu().numpy()
+                squared["pca"] += float(np.square(pca(wanted) - wanted).sum())
+                squared["pca_task"] += float(np.square(pca(flat) - wanted).sum())
+        if len(held_out) < FEWEST_TO_VARY:
+            latents.append(encoder(to_float(torch.from_numpy(sample[:FEWEST_TO_VARY]).to(device))))
+    error: dict[str, float | None] = {name: total / held_out.size for name, total in squared.items()}
+    if pca is None:
+        error |= {"pca": None, "pca_task": None}
+    dead = _count_dead(torch.cat(latents).cpu().numpy())
+    _warn(training, dead, error)
     return {
-        "reconstruction_mse": squared["reconstruction"] / pixels,
-        "task_mse": task,
-        "pca_task_mse": pca_task,
+        "reconstruction_mse": error["reconstruction"],
+        "pca_mse": error["pca"],
+        "task_mse": error["task"],
+        "pca_task_mse": error["pca_task"],
         "dead_latents": dead,
     }
 
 
-def _warn(training: Training, dead: int, task: float, pca_task: float | None) -> None:
+def _count_dead(latents: NDArray[np.float32]) -> int:
+    """How many of the numbers of (n, d) latents never vary; of two images of one kind none is said to."""
+    if len(latents) <= 2:
+        return 0
+    spread = latents.std(axis=0)
+    return int((spread <= max(DEAD_SPREAD * float(np.median(spread)), 1e-7)).sum())
+
+
+def _warn(training: Training, dead: int, error: dict[str, float | None]) -> None:
     size = training.spec.latent_dim
     if dead == size:
         logger.warning("the latent is dead, all images get the same features: lower --learning-rate or change --seed")
     elif dead:
         logger.warning("%d of %d latent numbers never vary: try --latent-dim %d", dead, size, size - dead)
-    if pca_task is not None and task > pca_task:
-        logger.warning(
-            "it reconstructs worse (%.5f) than PCA of its own size (%.5f): train longer, --epochs %d or more",
-            task,
-            pca_task,
-            2 * training.recipe.epochs,
-        )
+    judged = [("task", "pca_task")]
+    if training.spec.style_dim:  # without one it never learned to rebuild untouched images
+        judged.append(("reconstruction", "pca"))
+    for own, baseline in judged:
+        ours, free = error[own], error[baseline]
+        if ours is not None and free is not None and ours > free:
+            logger.warning(
+                "it reconstructs worse (%.5f) than PCA of its own size (%.5f): train longer, --epochs %d or more",
+                ours,
+                free,
+                2 * training.recipe.epochs,
+            )
+            return
 
 
 def _fit_pca(sample: NDArray[np.uint8], size: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]] | None:

@@ -33,7 +33,8 @@ DataDirOption = Annotated[
         envvar="AESEARCH_DATA", help="Where torchvision's datasets lie, or are downloaded to.", show_default="data"
     ),
 ]
-SeedOption = Annotated[int, typer.Option(help="Same seed, same machine: same result.")]
+LARGEST_SEED = 2**32 - 1
+SeedOption = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Same seed, same machine: same result.")]
 SaveOption = Annotated[Path | None, typer.Option(help="Also draw the answer as a picture: sheet.png.")]
 PictureOption = Annotated[Path, typer.Option("--save", help="The picture to write.")]
 
@@ -76,8 +77,8 @@ ChannelsOption = Annotated[int | None, typer.Option(help="1 grey, 3 colour.", sh
 InvarianceOption = Annotated[
     str | None,
     typer.Option(
-        help="none, light, strong: which random rotation, shift, scale, shear and bending the encoder learns to "
-        "undo. none: plain reconstruction.",
+        help="none, light, strong: which random rotation, shift, scale, shear, bending and swelling the encoder learns "
+        "to undo. none: plain reconstruction.",
         show_default="chosen by the images",
     ),
 ]
@@ -97,7 +98,10 @@ BatchOption = Annotated[
     int | None, typer.Option(min=1, help="Images a training step.", show_default="128, less for few images")
 ]
 RateOption = Annotated[float | None, typer.Option(help="Peak learning rate.", show_default="0.003")]
-TrainSeedOption = Annotated[int | None, typer.Option(help="Same seed, same machine: same weights.", show_default="0")]
+TrainSeedOption = Annotated[
+    int | None,
+    typer.Option(min=0, max=LARGEST_SEED, help="Same seed, same machine: same weights.", show_default="0"),
+]
 
 Training = dict[str, Any] | None
 TRAINING_OPTIONS = {

@@ -38,10 +38,16 @@ def read_image(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uin
         raise AesearchError(f"{image}: {error}") from None
 
 
-def read_pictures(source: Source, positions: Sequence[int], preprocessing: Preprocessing) -> list[NDArray[np.uint8]]:
-    """Images at those positions, a blank for -1 and for what cannot be read any more."""
-    blank = np.full(preprocessing.shape, 230, dtype=np.uint8)
+def blank(preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """A light grey picture in place of one that is gone."""
+    return np.full(preprocessing.shape, 230, dtype=np.uint8)
+
+
+def read_pictures(
+    source: Source, positions: Sequence[int], preprocessing: Preprocessing
+) -> list[NDArray[np.uint8] | None]:
+    """Images at those positions, ``None`` for -1 and for what cannot be read any more."""
     wanted = np.array(sorted({p for p in positions if p >= 0}), dtype=np.int64)
     batch = source.read(wanted, preprocessing) if len(wanted) else None
     found = dict(zip(batch.positions.tolist(), batch.images, strict=True)) if batch else {}
-    return [found.get(p, blank) for p in positions]
+    return [found.get(p) for p in positions]

@@ -75,7 +75,8 @@ class ProbeResult:
     per_class : dict
         ``precision``, ``recall``, ``test_rows`` of the linear probe by label.
     suspicious : list of (row, predicted label, confidence)
-        Rows of all splits whose label a probe that never saw them contradicts, surest first.
+        Rows of all splits whose label a probe that never saw them contradicts, surest first; none where fewer than
+        two labels have two rows.
     model : LinearProbe
         Trained on the training rows.
     """
@@ -211,7 +212,10 @@ def _doubts(vectors: NDArray[np.float32], targets: NDArray[np.int64], seed: int)
     """(row, predicted class, its probability) where an out-of-fold probe disagrees, surest first."""
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-    folds = min(FOLDS, int(np.bincount(targets).max()))
+    # Of each fold's rows the other folds must know two labels, or there is nothing to predict.
+    folds = min(FOLDS, int(np.sort(np.bincount(targets))[-2:].min()))
+    if folds < 2:
+        return []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes rarer than the folds
         splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)

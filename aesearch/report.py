@@ -50,8 +50,7 @@ def draw_query(collection: Collection, hits: Sequence[Hits], queries: Sequence[N
 
 def draw_anomalies(collection: Collection, found: Anomalies, source: Source | None = None) -> Image.Image:
     """Original, reconstruction and difference of each; ``source`` is what was scored, if not the collection."""
-    places = found.rows.tolist()
-    originals, rebuilt = collection.reconstruct_from(source, places) if source else collection.reconstruct(rows=places)
+    originals, rebuilt = collection.reconstruct_anomalies(found, source)
     differences = [np.abs(o / 255 - r).mean(axis=0) for o, r in zip(originals, rebuilt, strict=True)]
     scale = max((float(d.max()) for d in differences), default=1.0)
     groups: list[list[Tile]] = []
@@ -142,7 +141,8 @@ def draw_sweep_reconstructions(collections: Sequence[Collection], sizes: Sequenc
 def write_anomalies(path: Path, listed: list[dict[str, Any]], maps: Sequence[NDArray[np.float32]]) -> None:
     """A table with boxes around the worst regions: left top right bottom, in shares of width and height."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["rank", "row", "id", "label", "score", "boxes"])
+        columns = list(listed[0]) if listed else ["rank", "row", "id", "label", "score"]
+        writer = csv.DictWriter(file, [*columns, "boxes"])
         writer.writeheader()
         for one, error_map in zip(listed, maps, strict=True):
             boxes = [" ".join(f"{side:.3f}" for side in box) for box in worst_regions(error_map)]

@@ -74,7 +74,7 @@ class Scorer:
         parts = [np.empty(0, np.float32)]
         for start in range(0, len(features), AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            rows, distances = self.search(features[part], NEIGHBOURS + 1)
+            rows, distances = self.search(features[part], NEIGHBOURS + (own is not None))
             parts.append(neighbour_distance(rows, distances, None if own is None else own[part]))
         return np.concatenate(parts)
 

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import itertools
 import json
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.answers import Run, Sweep
-from aesearch.architectures import LEAST_TO_PART
+from aesearch.architectures import LEAST_TO_PART, AutoencoderSpec, Recipe
 from aesearch.atomic import replacing
 from aesearch.building import HISTORY
 from aesearch.collection import Collection
 from aesearch.errors import AesearchError
+from aesearch.training import loss_name
+
+logger = logging.getLogger(__name__)
 
 SWEEP, CURVES, RECONSTRUCTIONS = "sweep.json", "sweep.png", "sweep-reconstructions.png"
 SHOWN = 10  # images in the picture
@@ -63,6 +67,7 @@ def sweep(
         raise AesearchError("a sweep needs latent sizes: --latent-dims 2,5,10,20,50")
     if sizes[0] < LEAST_TO_PART and training.get("invariance") is None:
         training = {**training, "invariance": "none"}  # or the smaller ones alone would learn so: no comparison
+        logger.info("invariance none for all: latents of fewer than %d numbers can spare none for it", LEAST_TO_PART)
     collections = [
         Collection.build(
             source,
@@ -77,9 +82,9 @@ def sweep(
         for size in sizes
     ]
     runs = [_measure(collection) for collection in collections]
-    recipe = collections[0].manifest.artifacts["encoder"]["parameters"]["recipe"]
-    arch = collections[0].manifest.artifacts["encoder"]["parameters"]["spec"]["arch"]
-    found = Sweep(arch, recipe["loss"], recipe["epochs"], runs, *recommend(runs))
+    made = collections[0].manifest.artifacts["encoder"]["parameters"]
+    spec, recipe = AutoencoderSpec.from_json(made["spec"]), Recipe(**made["recipe"])
+    found = Sweep(spec.arch, loss_name(spec, recipe), recipe.epochs, runs, *recommend(runs))
     with replacing(Path(folder) / SWEEP) as temporary:
         temporary.write_text(json.dumps(found.to_json(), indent=1), encoding="utf-8")
     save_picture(draw_sweep(found), Path(folder) / CURVES)
@@ -130,7 +135,8 @@ def _measure(collection: Collection) -> Run:
 
 
 def _unseen_rows(collection: Collection) -> NDArray[np.int64]:
-    """Rows of the split ``test``, else those held out of training; all of them where a handful trained on all."""
-    test = np.array(collection.splits()) == "test"
-    unseen = np.flatnonzero(test if test.any() else collection.store.held_out())
+    """Rows held out of training, of the split ``test`` if there are any; all of them where a handful trained on all."""
+    held_out = collection.store.held_out()
+    test = held_out & (np.array(collection.splits()) == "test")
+    unseen = np.flatnonzero(test if test.any() else held_out)
     return unseen if len(unseen) else np.arange(collection.store.rows)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+LARGEST_SEED = 2**32 - 1
 LOSSES, OPTIMIZERS = ("mse", "bce"), ("adam", "adamw")
 WEIGHT_DECAY = 1e-5  # of adamw
 
@@ -53,6 +54,7 @@ FEWEST_HELD_OUT = 50  # images that tell the loss of the mean image
 WARM_UP_SHARE = 0.1
 JUDGED_AFTER = 300  # steps, or the warm-up: a network that is no better than the mean image then never will be
 STARTED, MOST_RESTARTS = 0.98, 3
+ALL_ALIKE = 1e-8  # of images whose mean one is this near to each there is nothing to learn
 # With a style: weight of rebuilding untouched images, and of telling images apart, as a share of the mean image's loss.
 RECONSTRUCTION_WEIGHT, CONTRAST_WEIGHT = 3.5, 0.6
 TEMPERATURE, PROJECTION = 0.2, (256, 64)
@@ -75,7 +77,7 @@ class TrainingOptions:
     image_size, channels : tuple of int, int
         (longer side,) or (height, width) in pixels; 1 or 3.
     invariance : {"none", "light", "strong"}
-        Which random rotation, shift, scale, shear and bending the network learns to undo. ``none`` trains it
+        Which random rotation, shift, scale, shear, bending and swelling the network learns to undo. ``none`` trains it
         to reconstruct what it is given.
     output : {"sigmoid", "tanh", "identity"}
         What the decoder ends with; with ``tanh`` the network works on [-1, 1].
@@ -117,6 +119,8 @@ class TrainingOptions:
         for name in ("latent_dim", "epochs", "batch_size"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise AesearchError(f"{name.replace('_', '-')} must be 1 or more, not {value}")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise AesearchError(f"seed must be 0 to {LARGEST_SEED}, not {self.seed}")
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise AesearchError(f"learning rate must be above 0, not {self.learning_rate}")
 
@@ -144,6 +148,11 @@ class TrainingOptions:
         enough = math.ceil(TARGET_STEPS / math.ceil(rows / batch))
         epochs = recipe.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, enough))
         return dataclasses.replace(recipe, batch_size=batch, epochs=epochs)
+
+
+def loss_name(spec: AutoencoderSpec, recipe: Recipe) -> str:
+    """What the losses in a history add up."""
+    return f"{recipe.loss}, weighted, and contrast" if spec.style_dim else recipe.loss
 
 
 @dataclass(frozen=True)
@@ -221,8 +230,10 @@ def train_autoencoder(
     if resume:
         state.load(checkpoint, identity)
     few = len(held_out) < FEWEST_HELD_OUT
-    scale = _loss_of_the_mean(images.array if few and isinstance(images, LoadedImages) else held_out, recipe.loss)
-    learned_nothing = scale * (1 + RECONSTRUCTION_WEIGHT) if spec.style_dim else scale
+    judged_on = images.array if few and isinstance(images, LoadedImages) else held_out
+    scale, least = _loss_of_the_mean(judged_on, recipe.loss), _loss_at_best(judged_on, recipe.loss)
+    weight = 1 + RECONSTRUCTION_WEIGHT if spec.style_dim else 1
+    learned_nothing = weight * (least + STARTED * (scale - least))
     resident = _resident(images, chosen)
     steps = math.ceil(len(images) / recipe.batch_size)
     judged_after = max(JUDGED_AFTER, WARM_UP_SHARE * steps * recipe.epochs)
@@ -242,10 +253,11 @@ def train_autoencoder(
             error, contrast = _evaluate(state.model, spec, held_out, recipe, scale, chosen)
             held_out_loss = error + contrast
             judged = (epoch - 1) * steps < judged_after <= epoch * steps
-            if judged and error > STARTED * learned_nothing:
+            if judged and error > learned_nothing and scale - least > ALL_ALIKE:
                 if state.attempt < MOST_RESTARTS:
                     logger.warning("the loss stays at that of the mean image: training starts again with other weights")
-                    state = _begin(spec, recipe, options.seed, state.attempt + 1, chosen)
+                    spent, state = state.seconds, _begin(spec, recipe, options.seed, state.attempt + 1, chosen)
+                    state.seconds = spent
                     bar.reset()
                     continue
                 logger.warning(
@@ -254,6 +266,7 @@ def train_autoencoder(
                     recipe.learning_rate,
                 )
             state.add(Epoch(epoch, train_loss, held_out_loss, rate, speed))
+            state.seconds, started = state.seconds + time.perf_counter() - started, time.perf_counter()
             bar.set_postfix(epoch=f"{epoch}/{recipe.epochs}", loss=f"{train_loss:.5f}", held_out=f"{held_out_loss:.5f}")
             if checkpoint is not None:
                 state.save(checkpoint, identity)
@@ -269,7 +282,7 @@ def train_autoencoder(
         "best_epoch": state.best_epoch,
         "held_out_images": len(held_out),
         "held_out_loss": state.best_loss,
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds": round(state.seconds, 1),
         "images_per_second": round(float(np.median([e.images_per_second for e in state.history])), 1),
         "device": chosen.type,
     }
@@ -337,6 +350,15 @@ def _loss_of_the_mean(images: NDArray[np.uint8], loss: str) -> float:
     return mean_square - float(np.square(mean).mean())
 
 
+def _loss_at_best(images: NDArray[np.uint8], loss: str) -> float:
+    """Loss of rebuilding every image exactly: cross-entropy has what is grey left of it."""
+    if loss != "bce":
+        return 0.0
+    grey = np.arange(256) / 255
+    of_each = -(grey * np.log(grey + 1e-12) + (1 - grey) * np.log(1 - grey + 1e-12))
+    return float(np.bincount(images.ravel(), minlength=256) @ of_each / images.size)
+
+
 def _optimizer(model: nn.ModuleDict, name: str, device: torch.device) -> torch.optim.Adam:
     import torch
 
@@ -369,8 +391,8 @@ def _batches(
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(images), generator=generator).numpy()
     groups = [order[s : s + recipe.batch_size] for s in range(0, len(order), recipe.batch_size)]
-    if len(groups[-1]) == 1:
-        groups[-1] = groups[-1].repeat(2)  # one image alone has no spread for batch norm, if its maps are of one pixel
+    # One image alone has no spread for batch norm, if its maps are of one pixel.
+    groups = [group if len(group) > 1 else group.repeat(2) for group in groups]
     for batch in _read(images, resident, groups, device):
         targets = to_float(batch)
         untouched = 0.0 if spec.style_dim else UNTOUCHED_SHARE
@@ -465,7 +487,7 @@ class _State:
         self.model, self.optimizer, self.attempt = model, optimizer, attempt
         self.history: list[Epoch] = []
         self.best = copy.deepcopy(model.state_dict())
-        self.best_loss, self.best_epoch = math.inf, 0
+        self.best_loss, self.best_epoch, self.seconds = math.inf, 0, 0.0
 
     def add(self, epoch: Epoch) -> None:
         self.history.append(epoch)
@@ -489,6 +511,7 @@ class _State:
             "history": [dataclasses.asdict(e) for e in self.history],
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
+            "seconds": self.seconds,
         }
         with replacing(path) as temporary:
             save_file(
@@ -528,7 +551,7 @@ class _State:
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.history = [Epoch(**e) for e in document["history"]]
         self.best_loss, self.best_epoch = document["best_loss"], document["best_epoch"]
-        self.attempt = document["attempt"]
+        self.attempt, self.seconds = document["attempt"], document.get("seconds", 0.0)
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/check_stability.py
 
-1,500 points each (the digits: 1,797 images), mixture on UMAP as by default, number of clusters chosen, seed 0.
+1,500 points each (the digits: 1,797 images), Euclidean distances, mixture on UMAP, number of clusters chosen, seed 0.
 """
 
 from __future__ import annotations

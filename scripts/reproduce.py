@@ -37,7 +37,7 @@ MAPPED = 3000  # test images in a picture of the latent space
 
 
 def train(arch: str, latent_dim: int | None, images: NDArray[np.uint8], test: NDArray[np.uint8], seed: int) -> Training:
-    """Train as the source does; the test images are only looked at."""
+    """Train as the source does; the test images choose the epoch that is kept."""
     spec = AutoencoderSpec.choose(arch, Preprocessing(28, 28, 1), latent_dim)
     return train_autoencoder(LoadedImages(images), test, spec, TrainingOptions(arch, seed=seed))
 
@@ -97,7 +97,7 @@ def main() -> None:
             print(f"{arch:14}{size:7}{count_parameters(training.model):12,}{reported:>10}{last.train_loss:12.4f}"
                   f"{last.held_out_loss:11.4f}{error:10.4f}{training.figures['seconds']:9.0f}", flush=True)  # fmt: skip
             if arch == "linear":
-                print(f"{'PCA':14}{size:7}{'':56}{pca_error(images, test, size):.4f}")
+                print(f"{'PCA':14}{size:7}{'':45}{pca_error(images, test, size):10.4f}")
     print(f"pictures: {options.folder}")
 
 

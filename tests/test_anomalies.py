@@ -47,7 +47,7 @@ def test_the_distance_to_neighbours_leaves_the_image_itself_out():
     distances = np.array([[0, 2, 4], [1, 1, 2], [1, 2, 9]], np.float32)
     # Row 2 is not among its own neighbours: the farthest of three does not count.
     assert neighbour_distance(rows, distances, np.array([0, 1, 2])).tolist() == [3, 1.5, 1.5]
-    assert neighbour_distance(rows, distances).tolist() == [1, 1, 1.5]
+    assert neighbour_distance(rows, distances).tolist() == [2, pytest.approx(4 / 3), 4]
     assert neighbour_distance(np.array([[3, -1, -1]]), np.array([[2, 9e9, 9e9]], np.float32)).tolist() == [2]
 
 
@@ -115,6 +115,10 @@ def test_a_threshold_by_hand():
     alarms = learn_threshold(np.arange(1, 21, dtype=np.float32), 0.1)
     learned = np.sort(np.random.default_rng(0).permutation(np.arange(1, 21))[::2])
     assert alarms.threshold == learned[9]  # ceil(11 * 0.9) = 10th of 10
+    assert alarms.normal.tolist() == learned.tolist() and alarms.to_json()["learned_from"] == 10
+    # Of 10 normal images 10, 1 and none are at least as odd; the image itself counts.
+    odd = np.array([learned[0], learned[9], 99], np.float32)
+    assert alarms.p_values(odd).tolist() == [pytest.approx(p / 11) for p in (11, 2, 1)]
     assert alarms.measured == np.mean(np.setdiff1d(np.arange(1, 21), learned) > learned[9])
 
 

@@ -51,6 +51,12 @@ def test_groups_that_are_there_are_stable_and_a_shapeless_cloud_is_not(blobs, me
     assert cluster(blobs[0], method=method, space=space, clusters=5).stability is None
 
 
+def test_a_cloud_of_which_all_is_left_out_as_noise_has_no_clear_structure():
+    cloud = np.random.default_rng(0).normal(size=(600, 64)).astype(np.float32)
+    found = cluster(cloud, method="hdbscan", space="features")
+    assert found.sizes == [] and found.unclear
+
+
 def test_a_bent_group_stays_one():
     """Two half-moons, one inside the other: a mixture of two components cuts them, one of more, joined, does not."""
     points, names = make_moons(1200, noise=0.06, random_state=0)
@@ -76,6 +82,8 @@ def test_new_images_go_where_most_of_their_neighbours_are():
     assignments = np.array([0, 0, 1, 1, -1, 2], np.int32)
     clusters, shares = assign(np.array([[0, 1, 2], [2, 3, 5], [4, 4, 0]]), assignments)
     assert clusters.tolist() == [0, 1, -1] and np.allclose(shares, 2 / 3)
+    clusters, shares = assign(np.array([[0, -1, -1]]), assignments)  # an index that found no more
+    assert clusters.tolist() == [0] and shares.tolist() == [1]
 
 
 def test_agreement_with_labels_by_hand():
@@ -98,9 +106,10 @@ def test_equal_points_are_finite(method):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
-def test_very_few_points(rows):
+@pytest.mark.parametrize("method", ["kmeans", "gmm"])
+def test_very_few_points(rows, method):
     points = np.arange(rows * 4, dtype=np.float32).reshape(rows, 4)
-    assert sum(cluster(points, method="kmeans", space="features").sizes) == rows
+    assert sum(cluster(points, method=method, space="features").sizes) == rows
 
 
 @pytest.mark.parametrize(

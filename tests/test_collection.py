@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import BAD, GOOD, QUICK, gradient
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from aesearch import AesearchError, Collection
 from aesearch.anomalies import SCORES, measure_auroc
@@ -127,6 +128,31 @@ def test_a_score_says_when_the_images_it_needs_are_gone(tmp_path, digit_images):
         Collection.open(tmp_path / "c", progress=False).anomalies()
 
 
+def test_an_image_that_is_gone_is_not_judged_by_what_stands_in_for_it(tmp_path, digit_images, caplog):
+    for number, image in enumerate(digit_images[:12]):
+        Image.fromarray(image).save(tmp_path / f"{number:02}.png")
+    Collection.build(str(tmp_path), tmp_path / "c", progress=False, epochs=1)
+    (tmp_path / "03.png").unlink()
+    opened = Collection.open(tmp_path / "c", progress=False)
+    with pytest.raises(AesearchError, match=r"the image of row 3, 03\.png, cannot be read any more"):
+        opened.reconstruct(rows=[3])
+    found = opened.anomalies(score="reconstruction", top=12)
+    maps = opened.error_maps(found)
+    assert [m.max() == 0 for m in maps] == [id == "03.png" for id in found.ids]
+    assert "1 images cannot be read any more, the first: 03.png" in caplog.text
+
+
+def test_a_threshold_is_not_learned_from_the_split_test(tmp_path, digit_images):
+    for split, images in (("train", digit_images[:200]), ("test", 255 - digit_images[200:260])):
+        (tmp_path / "p" / split).mkdir(parents=True)
+        for number, image in enumerate(images):
+            Image.fromarray(image).save(tmp_path / "p" / split / f"{number}.png")
+    built = Collection.build(str(tmp_path / "p"), tmp_path / "c", progress=False, epochs=1)
+    found = built.anomalies(score="reconstruction", false_alarms=0.2)
+    assert found.alarms.learned_from + found.alarms.measured_on == 20
+    assert found.flagged > 50
+
+
 def test_error_maps_add_up_to_the_error(digits):
     found = digits.anomalies(score="reconstruction", top=4)
     assert np.allclose([m.mean() for m in digits.error_maps(found)], found.scores, atol=1e-5)
@@ -152,8 +178,18 @@ def test_noise_exceeds_the_threshold_that_few_digits_exceed(digits, digit_images
 
 
 def test_the_auroc_of_a_normal_label(digits):
-    found = digits.anomalies(normal_label="1")
-    assert 0 < found.auroc < 1
+    found = digits.anomalies(normal_label="0", score="reconstruction", top=1797)
+    odd = np.array(found.labels) != "0"
+    assert found.auroc == pytest.approx(roc_auc_score(odd, found.scores), abs=1e-6)
+
+
+def test_a_normal_label_may_only_say_what_to_learn_from(digits, digit_images, tmp_path):
+    np.save(tmp_path / "new.npy", digit_images[:30])
+    found = digits.anomalies(str(tmp_path / "new.npy"), normal_label="1", false_alarms=0.2, score="neighbours")
+    assert found.auroc is None and found.alarms.learned_from + found.alarms.measured_on < 40
+    assert all(p <= 0.2 for p in found.alarms.p_values(found.scores))
+    with pytest.raises(AesearchError, match="needs labels"):
+        digits.anomalies(str(tmp_path / "new.npy"), normal_label="1")
 
 
 def test_building_again_uses_what_is_there(tmp_path, caplog):
@@ -207,10 +243,15 @@ def test_a_changed_folder_is_extracted_again_with_the_same_encoder(tmp_path):
         gradient(20 + i, 30).save(photos / f"{i:02}.png")
     built = Collection.build(str(photos), tmp_path / "c", progress=False, epochs=1)
     encoder = (built.folder / "encoder.safetensors").read_bytes()
+    held_out = {id for id, out in zip(built.ids, built.store.held_out(), strict=True) if out}
     gradient(11, 11).save(photos / "new.png")
     (photos / "03.png").unlink()
-    again = Collection.build(str(photos), tmp_path / "c", progress=False)
-    assert again.ids == sorted(p.name for p in photos.iterdir())
+    for _ in range(2):
+        again = Collection.build(str(photos), tmp_path / "c", progress=False)
+        assert again.ids == sorted(p.name for p in photos.iterdir())
+        known = {id for id, out in zip(again.ids, again.store.held_out(), strict=True) if out}
+        assert known == held_out - {"03.png"} and len(held_out) == 2
+        (photos / "new.png").touch()
     assert (built.folder / "encoder.safetensors").read_bytes() == encoder
     assert again.query(photos / "new.png", k=1).ids == ["new.png"]
 
@@ -304,6 +345,12 @@ def test_an_interrupted_build_goes_on_and_ends_with_the_same_weights(tmp_path, m
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(building, "_write_csv", interrupt)
         Collection.build("digits", tmp_path / "cut", progress=False, epochs=4)
+    document = json.loads((tmp_path / "cut/collection.json").read_text())
+    other = document | {"training": document["training"] | {"fingerprint": "of other images"}}
+    (tmp_path / "cut/collection.json").write_text(json.dumps(other))
+    with pytest.raises(AesearchError, match="the images have changed since that training began"):
+        Collection(tmp_path / "cut", progress=False).train(open_source("digits"), built_options(), resume=True)
+    (tmp_path / "cut/collection.json").write_text(json.dumps(document))
     again = Collection.build("digits", tmp_path / "cut", progress=False, epochs=4)
     one, two = (load_autoencoder(c.folder / "encoder.safetensors")[0].state_dict() for c in (whole, again))
     assert all((one[name] == two[name]).all() for name in one)
@@ -320,8 +367,8 @@ def test_few_latent_numbers_keep_what_is_seen(tmp_path):
     assert [r["spec"]["style_dim"] for r in recorded] == [0, 4, 0]
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_very_small_collections_work(tmp_path, count):
+@pytest.mark.parametrize("count", [1, 2, 3, 10])
+def test_very_small_collections_work(tmp_path, count, caplog):
     (tmp_path / "p").mkdir()
     for i in range(count):
         gradient(16, 10 + i).save(tmp_path / f"p/{i}.png")
@@ -329,6 +376,8 @@ def test_very_small_collections_work(tmp_path, count):
     assert len(built.query(tmp_path / "p/0.png").rows) == count
     assert len(built.query(row=0).rows) == count - 1
     assert len(built.anomalies().rows) == count and np.isfinite(built.anomalies().scores).all()
+    assert built.cluster(clusters=1, space="features").sizes == [count]
+    assert "the latent is dead" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,12 @@ def test_points_are_read_from_text_and_files(tmp_path):
         assert read_points(text, 2).tolist() == [[1, 0], [0, 1]]
 
 
+def test_an_empty_file_of_points_is_refused(tmp_path):
+    (tmp_path / "p.npy").touch()
+    with pytest.raises(AesearchError, match="cannot read points"):
+        read_points(str(tmp_path / "p.npy"), 2)
+
+
 @pytest.mark.parametrize("text", ["1;2", "a,b", "nan,0", "", "no.npy", "1,2;3", "1,2,3"])
 def test_points_that_do_not_fit_are_refused(text):
     with pytest.raises(AesearchError, match="points"):

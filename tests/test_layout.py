@@ -26,6 +26,8 @@ def imported(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("aesearch."):
             names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.ImportFrom) and node.module == "aesearch":
+            names |= {name for name in (alias.name for alias in node.names) if name in ORDER}
     return names
 
 

@@ -66,6 +66,12 @@ def test_a_class_of_one_image_does_not_stop_it(points, digit_labels):
     assert probe(points, labels).per_class["rare"]["test_rows"] == 0
 
 
+def test_labels_with_nothing_to_compare_give_no_doubts(points):
+    assert probe(points, ["defect", *["ok"] * (len(points) - 1)]).suspicious == []
+    splits = ["train", "train", "test"]
+    assert probe(np.eye(3, dtype=np.float32), ["a", "b", "c"], splits).suspicious == []
+
+
 def test_the_vote_is_by_majority():
     train = np.array([[0.0], [0.1], [0.2], [9.0]], np.float32)
     assert knn_accuracy(train, np.array([0, 1, 1, 0]), np.array([[0.0]], np.float32), np.array([1]), "l2", k=3) == 1.0

@@ -19,7 +19,7 @@ LINES = [line.strip() for line in README.splitlines() if line.startswith("    ae
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_is_named(command):
-    assert re.search(rf"\b{command}\b", README)
+    assert re.search(rf"aesearch {command}\b|`{command}\b", README)
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -191,7 +191,6 @@ def test_a_rotation_turns_wide_images_without_squeezing_them(monkeypatch):
     from aesearch import invariance
 
     monkeypatch.setitem(invariance.INVARIANCES, "turn", invariance.Changes(90.0, 0.0, 0.0, 0.0, 0.0, 0.0))
-    monkeypatch.setattr(invariance, "UNTOUCHED_SHARE", 0.0)
     monkeypatch.setattr(torch, "rand", lambda *a, **k: torch.ones(*a))  # every draw its largest: 90 degrees
     images = torch.zeros(1, 1, 41, 81)
     images[..., 20, 30:51] = 1
@@ -203,7 +202,7 @@ def test_a_rotation_turns_wide_images_without_squeezing_them(monkeypatch):
     "options",
     [
         {"loss": "l1"}, {"invariance": "weak"}, {"channels": 2}, {"epochs": 0}, {"latent_dim": 0},
-        {"learning_rate": 0.0}, {"learning_rate": math.nan}, {"batch_size": -1},
+        {"learning_rate": 0.0}, {"learning_rate": math.nan}, {"batch_size": -1}, {"seed": -1}, {"seed": 2**32},
     ],
 )  # fmt: skip
 def test_wrong_options_are_one_line(options):
@@ -284,12 +283,12 @@ def test_features_find_an_image_again_that_was_changed(data):
     assert found(autoencoder.encode(data[1]), autoencoder.encode(changed)) > 1.5 * found(data[1], changed)
 
 
-@pytest.mark.parametrize("rows", [1, 17])
+@pytest.mark.parametrize(("rows", "batch_size"), [(1, 16), (17, 16), (3, 1)])
 @pytest.mark.parametrize("style_dim", [0, 6])
-def test_one_tiny_image_left_over_for_the_last_batch_is_learned_from(rows, style_dim):
+def test_one_tiny_image_left_for_a_batch_is_learned_from(rows, batch_size, style_dim):
     images = np.random.default_rng(0).integers(0, 255, (rows, 1, 3, 3), dtype=np.uint8)
     parted = AutoencoderSpec("conv", 16, (8, 16), Preprocessing(3, 3, 1), style_dim=style_dim)
-    options = TrainingOptions(epochs=2, batch_size=16, invariance="light")
+    options = TrainingOptions(epochs=2, batch_size=batch_size, invariance="light")
     training = train_autoencoder(LoadedImages(images), images, parted, options, device="cpu")
     assert len(training.history) == 2
 
@@ -320,3 +319,15 @@ def test_a_training_that_never_learns_is_reported(data, caplog):
     training = train_autoencoder(*data, AutoencoderSpec.choose("mlp", EIGHT, 2), options, device="cpu")
     assert training.figures["restarts"] == 3
     assert "3 restarts did not help, nothing is learned: lower --learning-rate (now 0.3)" in caplog.text
+
+
+@pytest.mark.parametrize("loss", ["mse", "bce"])
+def test_images_all_alike_or_hardly_different_are_not_taken_for_a_network_that_learns_nothing(loss, caplog):
+    """Grey images leave a cross-entropy that no network can go below: near the mean image's it is no bad sign."""
+    alike = np.full((330, 1, 8, 8), 128, np.uint8)
+    varied = np.random.default_rng(0).integers(119, 137, (330, 1, 1, 1), dtype=np.uint8).repeat(8, 2).repeat(8, 3)
+    for images in (alike, varied):
+        options = TrainingOptions("mlp", epochs=15, loss=loss, batch_size=16)
+        spec = AutoencoderSpec.choose("mlp", EIGHT, 2)
+        training = train_autoencoder(LoadedImages(images[60:]), images[:60], spec, options, device="cpu")
+        assert training.figures["restarts"] == 0 and not caplog.text
