@@ -75,7 +75,7 @@ def _count_dead(latents: NDArray[np.float32]) -> int:
     """How many of the numbers of (n, d) latents never vary; of two images of one kind none is said to."""
     if len(latents) <= 2:
         return 0
-    spread = latents.std(axis=0)
+    spread = latents.std(axis=0, dtype=np.float64)
     return int((spread <= max(DEAD_SPREAD * float(np.median(spread)), 1e-7)).sum())
 
 

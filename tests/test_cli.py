@@ -68,7 +68,9 @@ def test_from_a_folder_to_every_answer(run, photos):
     assert Image.open("odd.png").width > 300
 
     groups = json.loads(run("cluster", "-c", "mine", "--clusters", 3, "--save", "groups.png", "--json").stdout)
-    assert {"method", "space", "clusters", "sizes", "silhouette", "stability", "against_labels"} == set(groups)
+    assert {"method", "space", "clusters", "sizes", "silhouette", "stability", "unclear", "against_labels"} == set(
+        groups
+    )
     assert groups["clusters"] == 3 and sum(groups["sizes"]) == 2 * len(GOOD)
     assert set(groups["against_labels"]) == {"accuracy", "nmi", "ari"}
 

@@ -35,7 +35,7 @@ def same_weights(one, two):
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
 
 
-@pytest.mark.parametrize(("loss", "share"), [("mse", 0.8), ("bce", 0.9)])  # cross-entropy cannot fall to 0
+@pytest.mark.parametrize(("loss", "share"), [("mse", 0.85), ("bce", 0.9)])  # cross-entropy cannot fall to 0
 @pytest.mark.parametrize("invariance", ["none", "strong"])
 def test_the_held_out_loss_falls(data, loss, share, invariance):
     options = TrainingOptions(epochs=6, loss=loss, invariance=invariance)
