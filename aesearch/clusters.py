@@ -106,8 +106,7 @@ def cluster(
         raise AesearchError(f"{clusters} clusters of {n} images: --clusters must be 1 to {n}")
     points = _place(features, space, metric, seed)
     number = None if method == "hdbscan" else clusters or _choose_number(points, method, seed)
-    links = _links(features, metric, seed) if method == "gmm" else None
-    assignments = _by_size(_group(points, method, number, seed, RESTARTS, links))
+    assignments = _by_size(_group(points, method, number, seed, RESTARTS, features, metric))
     return Clustering(
         assignments,
         method,
@@ -160,14 +159,7 @@ def _stability(
     for _ in range(RESAMPLES):
         drawn = [np.sort(generator.permutation(rows)[:size]) for _ in range(2)]
         groups = [
-            _group(
-                _place(features[d], space, metric, seed + i),
-                method,
-                number,
-                seed + i,
-                1,
-                _links(features[d], metric, seed + i) if method == "gmm" else None,
-            )
+            _group(_place(features[d], space, metric, seed + i), method, number, seed + i, 1, features[d], metric)
             for i, d in enumerate(drawn)
         ]
         _, first, second = np.intersect1d(drawn[0], drawn[1], return_indices=True)
@@ -183,28 +175,35 @@ def _group(
     clusters: int | None,
     seed: int,
     restarts: int,
-    links: NDArray[np.int64] | None = None,
+    features: NDArray[np.float32] | None = None,
+    metric: str = "l2",
 ) -> NDArray[np.int64]:
-    """Cluster of each point; a mixture of more components, joined, where there are links."""
+    """Cluster of each point; with the features of enough, a mixture of more components, joined."""
     if method == "hdbscan":
         return _hdbscan(points)
     if len(points) < 2:
         return np.zeros(len(points), dtype=np.int64)
+    count = clusters or 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer distinct points than clusters; the result says so itself
         if method == "kmeans":
             from sklearn.cluster import KMeans
 
-            return np.asarray(KMeans(clusters, n_init=restarts, random_state=seed).fit_predict(points))
-        from sklearn.mixture import GaussianMixture
+            return np.asarray(KMeans(count, n_init=restarts, random_state=seed).fit_predict(points))
+        finer = min(FINER * count, len(points) // LEAST_ROWS)
+        if features is None or finer <= count:
+            return _mixture(points, count, restarts, seed)
+        return _join(_mixture(points, finer, 1, seed), _links(features, metric, seed), count)
 
-        # Double precision and a floor relative to the spread keep covariances of tight groups invertible.
-        floor = 1e-6 + 1e-4 * float(points.var())
-        finer = min(FINER * (clusters or 1), len(points) // LEAST_ROWS) if links is not None else 0
-        count, restarts = (finer, 1) if finer > (clusters or 1) else (clusters, restarts)
-        mixture = GaussianMixture(count, n_init=restarts, reg_covar=floor, random_state=seed)
-        found = np.asarray(mixture.fit_predict(points.astype(np.float64)))
-        return found if links is None or count == clusters else _join(found, links, clusters or 1)
+
+def _mixture(points: NDArray[np.float32], components: int, restarts: int, seed: int) -> NDArray[np.int64]:
+    """Component of each point."""
+    from sklearn.mixture import GaussianMixture
+
+    # Double precision and a floor relative to the spread keep covariances of tight groups invertible.
+    floor = 1e-6 + 1e-4 * float(points.var())
+    mixture = GaussianMixture(components, n_init=restarts, reg_covar=floor, random_state=seed)
+    return np.asarray(mixture.fit_predict(points.astype(np.float64)))
 
 
 def _links(features: NDArray[np.float32], metric: str, seed: int) -> NDArray[np.int64]:

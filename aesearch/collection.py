@@ -610,9 +610,14 @@ class Collection:
         ]
         return means, [m[o] for m, o in zip(members, order, strict=True)]
 
-    def probe(self, *, seed: int = 0) -> ProbeResult:
-        """Train and measure a linear probe on the labels; `classify` uses it from then on."""
-        result = probe_features(self.features(), self.labels(), self.splits(), metric=self.metric, seed=seed)
+    def probe(self, *, doubts: bool = True, seed: int = 0) -> ProbeResult:
+        """Train and measure a linear probe on the labels; `classify` uses it from then on.
+
+        With ``doubts`` it also looks for labels that are suspicious, which takes five times as long.
+        """
+        result = probe_features(
+            self.features(), self.labels(), self.splits(), metric=self.metric, doubts=doubts, seed=seed
+        )
         result.model.save(self.folder / PROBE, self.store.fingerprint)
         figures = {k: getattr(result, k) for k in ("train_rows", "test_rows", "linear_accuracy", "knn_accuracy")}
         self._record("probe", PROBE, {"seed": seed}, figures)

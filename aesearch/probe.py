@@ -96,6 +96,7 @@ def probe(
     splits: list[str] | None = None,
     *,
     metric: str = "l2",
+    doubts: bool = True,
     seed: int = 0,
 ) -> ProbeResult:
     """Train a linear probe and measure it.
@@ -109,6 +110,8 @@ def probe(
         If both ``train`` and ``test`` occur they are used; otherwise a fifth of each class is held out.
     metric : {"cosine", "l2"}
         For the nearest-neighbour vote.
+    doubts : bool
+        Whether to look for suspicious labels too, which takes five more probes.
 
     Raises
     ------
@@ -139,7 +142,9 @@ def probe(
         linear_accuracy=float((predicted == truth).mean()),
         knn_accuracy=knn_accuracy(vectors[train], targets[train], vectors[test], targets[test], metric),
         per_class={str(c): _class_figures(predicted, truth, c) for c in classes},
-        suspicious=[(int(known[r]), str(classes[p]), c) for r, p, c in _doubts(vectors, targets, seed)],
+        suspicious=[
+            (int(known[r]), str(classes[p]), c) for r, p, c in (_doubts(vectors, targets, seed) if doubts else [])
+        ],
         model=model,
     )
 

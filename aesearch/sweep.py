@@ -122,7 +122,7 @@ def _measure(collection: Collection) -> Run:
         history = list(csv.DictReader(file))
     result = None
     with contextlib.suppress(AesearchError):  # too few labels to measure with
-        result = collection.probe()
+        result = collection.probe(doubts=False)
     return Run(
         latent_dim=encoder["parameters"]["spec"]["latent_dim"],
         parameters=encoder["figures"]["parameters"],
