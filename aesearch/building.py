@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import logging
@@ -228,12 +229,13 @@ def _trained_on(manifest: Manifest, source: Source) -> NDArray[np.bool_]:
 def _known_held_out(manifest: Manifest, name: str) -> set[str]:
     """Ids held out of training, as the store of that source, if it is still there, has them."""
     features = manifest.artifacts.get("features")
-    if features is None or features["source"]["name"] != name or not (manifest.folder / FEATURES).is_file():
+    if features is None or features["source"]["name"] != name:
         return set()
-    store = Store(manifest.folder / FEATURES)
-    if store.encoder_fingerprint != manifest.artifacts["encoder"]["fingerprint"]:
-        return set()
-    return {id for id, out in zip(store.texts("id"), store.held_out(), strict=True) if out}
+    with contextlib.suppress(AesearchError):  # gone, damaged, of an older version: it is about to be made anew
+        store = Store(manifest.folder / FEATURES)
+        if store.encoder_fingerprint == manifest.artifacts["encoder"]["fingerprint"]:
+            return {id for id, out in zip(store.texts("id"), store.held_out(), strict=True) if out}
+    return set()
 
 
 def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -252,6 +252,9 @@ def test_a_changed_folder_is_extracted_again_with_the_same_encoder(tmp_path):
         known = {id for id, out in zip(again.ids, again.store.held_out(), strict=True) if out}
         assert known == held_out - {"03.png"} and len(held_out) == 2
         (photos / "new.png").touch()
+    (built.folder / "features.h5").write_bytes(b"no store")
+    again = Collection.build(str(photos), tmp_path / "c", progress=False)
+    assert not again.store.held_out().any()
     assert (built.folder / "encoder.safetensors").read_bytes() == encoder
     assert again.query(photos / "new.png", k=1).ids == ["new.png"]
 
