@@ -46,7 +46,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         mnist = load_mnist()
-        rows, held = (2500, 500) if options.quick else (60_000, 10_000)
+        rows, held = (2100, 300) if options.quick else (60_000, 10_000)
         self.train, self.labels = mnist["train"][:rows], mnist["train_labels"][:rows].astype(np.int64)
         self.test, self.truth = mnist["test"][:held], mnist["test_labels"][:held].astype(np.int64)
         self.seeds: list[int] = options.seeds
