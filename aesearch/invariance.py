@@ -48,6 +48,7 @@ INVARIANCES: dict[str, Changes | None] = {
 }
 BENT_AT = 4  # points a side that move on their own
 FARTHEST = 2.0  # times the usual distance from the collection that changed images may have
+COPY = 1e-4  # of the largest distance: nearer images are the same
 COMPONENTS, JUDGED_ON, FEWEST_JUDGED = 32, 1000, 20
 JUDGED_NUMBERS = 25_000_000  # pixels of the sample at most
 UNTOUCHED_SHARE = 0.15  # resampling blurs: without sharp images among its inputs the network rebuilds those badly
@@ -136,7 +137,7 @@ def choose_invariance(sample: NDArray[np.uint8], held_out: NDArray[np.uint8]) ->
     Returns
     -------
     str
-        A key of ``INVARIANCES``; ``strong`` where fewer than 20 images, or all alike, tell nothing.
+        A key of ``INVARIANCES``; ``strong`` where fewer than 20 images that are no copies tell nothing.
     dict
         For each kind of change the median distance of changed images to their nearest one, over that of unchanged ones.
     """
@@ -151,15 +152,19 @@ def choose_invariance(sample: NDArray[np.uint8], held_out: NDArray[np.uint8]) ->
     pca = PCA(min(COMPONENTS, *flat.shape), svd_solver="randomized", random_state=0).fit(flat)
     base = pca.transform(flat).astype(np.float32)
 
-    def distance(invariance: str) -> float:
+    def distances(invariance: str) -> NDArray[np.float32]:
         changed = transform(
             to_float(torch.from_numpy(held_out)), invariance, torch.Generator().manual_seed(0), untouched=0
         )
         placed = pca.transform(changed.flatten(1).numpy()).astype(np.float32)
-        return float(np.median(exact_neighbours(base, placed, 1, "l2")[1]))
+        return exact_neighbours(base, placed, 1, "l2")[1][:, 0]
 
-    usual = distance("none")
-    ratios = {name: distance(name) / max(usual, 1e-6) for name in INVARIANCES if name != "none"}
+    unchanged = distances("none")
+    single = unchanged > COPY * unchanged.max()  # a copy of another image does not tell how far others usually are
+    if single.sum() < FEWEST_JUDGED:
+        return "strong", {}
+    usual = float(np.median(unchanged[single]))
+    ratios = {name: float(np.median(distances(name)[single])) / usual for name in INVARIANCES if name != "none"}
     chosen = "none"
     for name, ratio in ratios.items():
         if ratio <= FARTHEST:

@@ -43,3 +43,11 @@ def test_too_few_images_to_judge_are_changed_strongly(count):
 def test_images_all_alike_cannot_be_judged():
     images = np.full((60, 3, 8, 8), 7, np.uint8)
     assert choose_invariance(images[30:], images[:30]) == ("strong", {})
+
+
+def test_copies_do_not_make_the_usual_distance_nothing():
+    images = parts(600)
+    single, ratios = choose_invariance(images[100:], images[:100])
+    copied, again = choose_invariance(np.concatenate([images[100:], images[30:100]]), images[:100])
+    assert copied == single == "none"
+    assert again == pytest.approx(ratios, rel=0.3)
