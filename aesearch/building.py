@@ -118,7 +118,7 @@ def _begun_on(manifest: Manifest) -> str | None:
     """Fingerprint of the images that the training to resume began on."""
     begun, encoder = manifest.training, manifest.artifacts.get("encoder")
     if begun is not None:
-        return str(begun["fingerprint"])
+        return str(begun.get("fingerprint"))
     return None if encoder is None else str(encoder["made_from"]["source"])
 
 

@@ -613,7 +613,7 @@ class Collection:
     def probe(self, *, doubts: bool = True, seed: int = 0) -> ProbeResult:
         """Train and measure a linear probe on the labels; `classify` uses it from then on.
 
-        With ``doubts`` it also looks for labels that are suspicious, which takes five times as long.
+        With ``doubts`` it also looks for labels that are suspicious, which takes five more probes.
         """
         result = probe_features(
             self.features(), self.labels(), self.splits(), metric=self.metric, doubts=doubts, seed=seed
