@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     Parts = tuple[list[nn.Module], list[nn.Module]]  # layers of the encoder, and of the decoder up to its output
 
-FIRST_WIDTH, LAST_WIDTH = 32, 128
+FIRST_WIDTH, LEAST_LAST, WIDEST = 16, 64, 128  # channels of conv's encoder
+WIDER_BACK = 3  # conv's decoder, which search never runs, has so many times its channels, up to the widest
 HIDDEN = 512  # units of conv's decoder between latent and maps
 LEAST_TO_PART = 16  # latent numbers; of fewer none can be spared for a style
 SPATIAL_LEAST = 16  # pixels a side that conv-spatial's strides and pools leave something of
@@ -171,9 +172,10 @@ def _latent_for(preprocessing: Preprocessing) -> int:
 
 
 def _widths_for(preprocessing: Preprocessing) -> tuple[int, ...]:
-    """32, 64, 128, 128, … channels, one for each halving down to about 4×4."""
+    """16, 32, 64, 128, 128, … channels, one for each halving down to about 4×4."""
     stages = halvings(preprocessing.height, preprocessing.width)
-    return (*(min(FIRST_WIDTH * 2**i, LAST_WIDTH) for i in range(stages - 1)), LAST_WIDTH)
+    widths = [min(FIRST_WIDTH * 2**stage, WIDEST) for stage in range(stages)]
+    return (*widths[:-1], max(LEAST_LAST, widths[-1]))
 
 
 def build_autoencoder(spec: AutoencoderSpec) -> nn.ModuleDict:
@@ -232,7 +234,7 @@ def _doubling(before: int, after: int, small: tuple[int, int], large: tuple[int,
 
 
 def _conv(spec: AutoencoderSpec) -> Parts:
-    """Stride-2 3×3 convolutions with batch norm, one linear layer to the latent; two back.
+    """Stride-2 3×3 convolutions with batch norm, one linear layer to the latent; two back, and wider.
 
     The last two halvings are undone at once, as sub-pixels (Shi et al. 2016): on a CPU transposed
     convolutions to few channels and batch norm of the largest maps would take most of the time.
@@ -241,21 +243,22 @@ def _conv(spec: AutoencoderSpec) -> Parts:
 
     channels, height, width = spec.preprocessing.shape
     sizes = _halved(spec)
-    bottom = (spec.widths[-1], *sizes[-1])
 
     down: list[nn.Module] = [nn.Conv2d(channels, spec.widths[0], 3, 2, 1), nn.ReLU(inplace=True)]
     for before, after in itertools.pairwise(spec.widths):
         down += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-    down += [nn.Flatten(), nn.Linear(math.prod(bottom), spec.latent_dim)]
+    down += [nn.Flatten(), nn.Linear(spec.widths[-1] * math.prod(sizes[-1]), spec.latent_dim)]
 
-    up: list[nn.Module] = [nn.Linear(spec.latent_dim, HIDDEN), nn.ReLU(inplace=True), *_to_maps(HIDDEN, bottom)]
+    *wider, last = (max(width, min(WIDER_BACK * width, WIDEST)) for width in spec.widths)
+    up: list[nn.Module] = [nn.Linear(spec.latent_dim, HIDDEN), nn.ReLU(inplace=True)]
+    up += _to_maps(HIDDEN, (last, *sizes[-1]))
     at_once = min(2, len(spec.widths))
-    hidden = spec.widths[-2 : at_once - 2 : -1]
-    for stage, (before, after) in enumerate(itertools.pairwise((spec.widths[-1], *hidden))):
+    back = (last, *wider[: at_once - 2 : -1])
+    for stage, (before, after) in enumerate(itertools.pairwise(back)):
         up.append(_doubling(before, after, sizes[-1 - stage], sizes[-2 - stage], bias=False))
         up += [nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
     share, (rows, columns) = 2**at_once, sizes[at_once]
-    up += [nn.Conv2d((spec.widths[-1], *hidden)[-1], channels * share**2, 3, padding=1), nn.PixelShuffle(share)]
+    up += [nn.Conv2d(back[-1], channels * share**2, 3, padding=1), nn.PixelShuffle(share)]
     up.append(_crop(share * rows, share * columns, height, width))
     return down, up
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 READ_BYTES = 2**24
 HIDDEN_MOST = 512  # numbers of one hidden layer's maps, at most: larger ones are averaged
 

@@ -48,7 +48,7 @@ LOSSES, OPTIMIZERS = ("mse", "bce"), ("adam", "adamw")
 WEIGHT_DECAY = 1e-5  # of adamw
 
 TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
-FEWEST_EPOCHS, MOST_EPOCHS = 22, 100
+FEWEST_EPOCHS, MOST_EPOCHS = 32, 100
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
 FEWEST_HELD_OUT = 50  # images that tell the loss of the mean image
 WARM_UP_SHARE = 0.1
@@ -429,8 +429,9 @@ def _losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Error of giving back the untouched images, and a contrast.
 
-    With a style the error is that from the features alone, and that of rebuilding half of the images, untouched, from
-    both; the contrast is that of telling by the features which changed image is which untouched one, else 0.
+    With a style the error is that of half of the images from the features of their changed selves alone, and that of
+    the others, untouched, from both; the contrast is that of telling by the features which changed image is which
+    untouched one, else 0.
     """
     import torch
     from torch.nn import functional
@@ -439,14 +440,14 @@ def _losses(
     if not spec.style_dim:
         error = criterion(model["decoder"](model["encoder"](inputs)), targets)
         return error, torch.zeros_like(error)
-    n, untouched = len(inputs), targets[: max(1, len(targets) // 2)]
-    latents = model["encoder"](torch.cat([inputs, untouched]))
+    half = max(1, len(targets) // 2)
+    latents = model["encoder"](torch.cat([inputs, targets]))
     features, style = latents[:, : spec.feature_dim], latents[:, spec.feature_dim :]
-    upright = torch.cat([features[:n], torch.zeros_like(style[:n])], dim=1)
-    rebuilt = model["decoder"](torch.cat([upright, latents[n:]]))
-    error = criterion(rebuilt[:n], targets) + RECONSTRUCTION_WEIGHT * criterion(rebuilt[n:], untouched)
-    projected = model["projection"](torch.cat([features[: len(untouched)], features[n:]]))
-    return error, CONTRAST_WEIGHT * scale * _contrast(*projected.chunk(2))
+    upright = torch.cat([features[:half], torch.zeros_like(style[:half])], dim=1)
+    rebuilt = model["decoder"](torch.cat([upright, latents[-half:]]))
+    error = criterion(rebuilt[:half], targets[:half])
+    error = error + RECONSTRUCTION_WEIGHT * criterion(rebuilt[half:], targets[-half:])
+    return error, CONTRAST_WEIGHT * scale * _contrast(*model["projection"](features).chunk(2))
 
 
 def _contrast(changed: torch.Tensor, untouched: torch.Tensor) -> torch.Tensor:

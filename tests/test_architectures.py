@@ -91,7 +91,9 @@ def test_tanh_works_on_minus_one_to_one_inside_only():
 
 def test_what_is_not_said_is_chosen_by_the_images():
     assert AutoencoderSpec.choose("conv", MNIST).latent_dim == 64
-    assert AutoencoderSpec.choose("conv", MNIST).widths == (32, 64, 128)
+    assert AutoencoderSpec.choose("conv", MNIST).widths == (16, 32, 64)
+    assert AutoencoderSpec.choose("conv", Preprocessing(8, 8, 1)).widths == (16, 64)
+    assert AutoencoderSpec.choose("conv", Preprocessing(128, 96, 3)).widths == (16, 32, 64, 128, 128)
     assert AutoencoderSpec.choose("conv", MNIST).style_dim == 16
     assert AutoencoderSpec.choose("conv", MNIST, 15).style_dim == 0
     assert AutoencoderSpec.choose("conv-stride", MNIST).style_dim == 0

@@ -218,7 +218,7 @@ def test_options_survive_json():
 def test_small_collections_get_more_epochs_and_smaller_batches():
     few, many = TrainingOptions().recipe(100), TrainingOptions().recipe(60_000)
     assert (few.batch_size, few.epochs) == (16, 100)
-    assert (many.batch_size, many.epochs) == (128, 22)
+    assert (many.batch_size, many.epochs) == (128, 32)
     assert np.isscalar(TrainingOptions(epochs=3).recipe(100).epochs)
 
 
