@@ -60,8 +60,8 @@ def test_the_sources_networks_layer_for_layer(arch):
     assert shapes(model["decoder"], torch.rand(2, spec.latent_dim)) == DECODERS[arch]
 
 
-CONV_DOWN = 320 + 18432 + 128 + 73728 + 256 + 64 * 2049
-CONV_UP = 512 * 65 + 2048 * 513 + 73728 + 128 + 16 * 577
+CONV_DOWN = 160 + 4608 + 64 + 18432 + 128 + 64 * 1025
+CONV_UP = 512 * 65 + 2048 * 513 + 110592 + 192 + 16 * 865
 
 
 @pytest.mark.parametrize(
