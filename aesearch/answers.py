@@ -1,4 +1,4 @@
-"""What a collection answers: neighbours and anomalies, with their ids."""
+"""What a collection answers: neighbours, anomalies and duplicates, with their ids."""
 
 from __future__ import annotations
 
@@ -78,6 +78,37 @@ class Anomalies:
             for one, p_value in zip(listed, self.alarms.p_values(self.scores), strict=True):
                 one["p_value"] = float(p_value)
         return listed
+
+
+@dataclass(frozen=True, eq=False)
+class Duplicates:
+    """Images that are there more than once, or nearly; the largest group first.
+
+    Attributes
+    ----------
+    threshold : float
+        Largest distance of two images that are put together, in the collection's metric.
+    rows : list of (m,) int64
+    ids : list of list of m str
+    exact : list of bool
+        Whether all images of a group are the same, byte for byte.
+    found : float or None
+        Share of the pairs within the threshold that exact search finds for a sample, and this has in one group.
+    """
+
+    threshold: float
+    rows: list[NDArray[np.int64]]
+    ids: list[list[str]]
+    exact: list[bool]
+    found: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``aesearch duplicates --json`` gives it."""
+        groups = [
+            [{"row": int(row), "id": id} for row, id in zip(rows, ids, strict=True)]
+            for rows, ids in zip(self.rows, self.ids, strict=True)
+        ]
+        return {"threshold": self.threshold, "groups": groups, "exact": self.exact, "found": self.found}
 
 
 def _ranked(

@@ -206,8 +206,12 @@ def _scale(factor: float, shift: float) -> nn.Module:
     from torch import nn
 
     class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor, self.shift = factor, shift
+
         def forward(self, images: Any) -> Any:
-            return images * factor + shift
+            return images * self.factor + self.shift
 
     return Scale()
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from aesearch.architectures import AutoencoderSpec, build_autoencoder
 from aesearch.atomic import replacing
 from aesearch.errors import AesearchError, CollectionNotFoundError
+from aesearch.portable import save_portable
 
 if TYPE_CHECKING:
     import torch
@@ -108,6 +109,10 @@ class Autoencoder:
     def load(cls, path: Path, device: str = "auto") -> Autoencoder:
         """Read an ``encoder.safetensors``; raises as `load_autoencoder`."""
         return cls(*load_autoencoder(path), device=device)
+
+    def save_portable(self, path: Path) -> None:
+        """Write the encoder as ONNX: (n, channels, height, width) uint8 to (n, latent_dim) float32."""
+        save_portable(path, self._model["encoder"], self.spec.preprocessing, self.spec.latent_dim)
 
     @property
     def reading_size(self) -> int:

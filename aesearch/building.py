@@ -26,10 +26,12 @@ from aesearch.opening import open_source
 from aesearch.sources import Source
 from aesearch.store import Store
 from aesearch.training import Epoch, TrainingOptions, loss_name, split_held_out, train_autoencoder
+from aesearch.updating import Update, update_features
 
 logger = logging.getLogger(__name__)
 
-ENCODER, CHECKPOINT, FEATURES = "encoder.safetensors", "training.safetensors", "features.h5"
+ENCODER, PORTABLE, CHECKPOINT = "encoder.safetensors", "encoder.onnx", "training.safetensors"
+FEATURES = "features.h5"
 HISTORY, CURVE, SKIPPED = "history.csv", "history.png", "skipped.csv"
 IMAGE_MEMORY = 2 * 2**30  # bytes of uint8 training images kept in memory; more are streamed
 SAMPLE_MEMORY = 256 * 2**20  # bytes of held-out images, and of the sample that PCA learns from
@@ -96,6 +98,7 @@ def train_encoder(
     _draw_curve(folder / CURVE, training.history, loss_name(spec, recipe))
     figures = training.figures | examine(training, sample, held_out) | {"invariance_ratios": ratios}
     save_autoencoder(folder / ENCODER, training.model, spec)
+    Autoencoder.load(folder / ENCODER, device="cpu").save_portable(folder / PORTABLE)
     manifest.training = None
     manifest.source = source.opening
     manifest.record(
@@ -111,6 +114,7 @@ def train_encoder(
         source=source.opening,
         native_size=list(native),
         fingerprint=file_fingerprint(folder / ENCODER),
+        portable=file_fingerprint(folder / PORTABLE),
     )
 
 
@@ -155,22 +159,37 @@ def fill_store(
         trained_on=_trained_on(manifest, source),
         progress=progress,
     )
-    store = Store(folder / FEATURES)
-    _write_csv(folder / SKIPPED, ["path", "reason"], store.skipped())
+    _record_features(manifest, source, encoder_fingerprint, dataclasses.asdict(extraction))
+    if extraction.skipped:
+        counts = (f"{extraction.skipped:,}", f"{extraction.skipped + extraction.rows:,}", folder / SKIPPED)
+        logger.warning("%s of %s files gave no image; the reasons are in %s", *counts)
+    return extraction
+
+
+def update_store(
+    manifest: Manifest, source: Source, autoencoder: Autoencoder, *, encoder_fingerprint: str, progress: bool = False
+) -> Update:
+    """Bring the collection's store up to date with its source, and list what gave no image."""
+    path = manifest.folder / FEATURES
+    update = update_features(source, autoencoder, path, encoder_fingerprint=encoder_fingerprint, progress=progress)
+    _record_features(manifest, source, encoder_fingerprint, {"rows": len(update.came_from), **update.to_json()})
+    return update
+
+
+def _record_features(manifest: Manifest, source: Source, encoder_fingerprint: str, figures: dict[str, Any]) -> None:
+    """Note the store in the manifest, and write what gave no image beside it."""
+    store = Store(manifest.folder / FEATURES)
+    _write_csv(manifest.folder / SKIPPED, ["path", "reason"], store.skipped())
     manifest.source = source.opening
     manifest.record(
         "features",
         FEATURES,
         made_from={"encoder": encoder_fingerprint, "source": source.fingerprint},
         parameters={},
-        figures=dataclasses.asdict(extraction),
+        figures=figures,
         source=source.opening,
         fingerprint=store.fingerprint,
     )
-    if extraction.skipped:
-        counts = (f"{extraction.skipped:,}", f"{extraction.skipped + extraction.rows:,}", folder / SKIPPED)
-        logger.warning("%s of %s files gave no image; the reasons are in %s", *counts)
-    return extraction
 
 
 def _settle_invariance(

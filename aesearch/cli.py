@@ -20,11 +20,13 @@ from aesearch.options import (
     DeviceOption,
     JsonOption,
     LabelsOption,
+    MemoryOption,
     PictureOption,
     SaveOption,
     SeedOption,
     SourceArgument,
     Training,
+    parse_bytes,
     with_training_options,
 )
 
@@ -212,9 +214,10 @@ def build_index(
     min_recall: Annotated[
         float | None,
         typer.Option(
-            help="Below this recall@10 the search effort is raised, then exact search used.", show_default="0.95"
+            help="Below this recall@10 the search effort is raised, then another index taken.", show_default="0.95"
         ),
     ] = None,
+    max_memory: MemoryOption = None,
     training: Training = None,
     labels: LabelsOption = None,
     data_dir: DataDirOption = None,
@@ -234,6 +237,8 @@ def build_index(
 
     opened = _open(collection, device)
     asked: dict[str, Any] = {"kind": index, "metric": metric, "min_recall": min_recall}
+    if max_memory is not None:
+        asked["max_memory"] = parse_bytes(max_memory, "--max-memory")
     asked = {name: value for name, value in asked.items() if value is not None}
     images = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir)
     opened.complete(images, training or {}, IndexOptions(**asked) if asked else None, overwrite=overwrite)
@@ -247,6 +252,29 @@ def build_index(
 
 
 @app.command()
+def update(
+    source: SourceArgument = None,
+    collection: CollectionOption = "default",
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Bring a collection up to date with its folder, at the cost of what has changed there.
+
+    New and changed images are encoded, those gone dropped, renamed ones known by their content; index, clusters and
+    maps come along. The encoder stays as it is: train again where the images have become others.
+
+    Example: aesearch update -c photos
+    """
+    opened = _open(collection, device)
+    done = opened.update(None if source is None else opened.open_images(source, data_dir=data_dir))
+    if as_json:
+        return print_json({"collection": str(opened.folder), **done.to_json()})
+    print(f"{done.added:,} added, {done.changed:,} changed, {done.removed:,} removed, {done.renamed:,} renamed, "
+          f"{done.unchanged:,} unchanged, {done.skipped:,} skipped; {done.encoded:,} encoded")  # fmt: skip
+
+
+@app.command()
 def query(
     images: Annotated[
         list[Path] | None, typer.Argument(help="Image files of any size and mode.", show_default=False)
@@ -255,6 +283,10 @@ def query(
     k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
     row: Annotated[list[int] | None, typer.Option(help="A row of the collection instead; repeatable.")] = None,
     id: Annotated[list[str] | None, typer.Option(help="An id of the collection instead; repeatable.")] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Only among images with label=3, split=test or id=cats/*, or != instead; repeatable."),
+    ] = None,
     save: SaveOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -266,9 +298,9 @@ def query(
     if not (images or row or id):
         raise typer.BadParameter("give an image file, --row or --id", param_hint="IMAGE")
     opened = _open(collection, device)
-    hits = opened.query_images(list(images), k=k) if images else []
+    hits = opened.query_images(list(images), k=k, where=where or ()) if images else []
     rows = [*(row or []), *(opened.row_of(i) for i in id or [])]
-    hits += opened.query_rows(rows, k=k) if rows else []
+    hits += opened.query_rows(rows, k=k, where=where or ()) if rows else []
     if save:
         from aesearch.report import draw_query
 
@@ -376,6 +408,45 @@ def anomalies(
     ]
     named = ["error" if score == "reconstruction" else "score", *(["p-value"] if found.alarms else [])]
     print_table(["rank", *named, "row", "label", "id"], table)
+
+
+@app.command()
+def duplicates(
+    collection: CollectionOption = "default",
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Largest distance of two images that count as the same, in the index's metric.",
+            show_default="a tenth of the usual distance between nearest images",
+        ),
+    ] = None,
+    save: SaveOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List groups of images that are there more than once, or nearly.
+
+    Example: aesearch duplicates -c photos --save same.png
+    """
+    opened = _open(collection, "auto")
+    found = opened.duplicates(threshold=threshold)
+    if save:
+        from aesearch.report import draw_duplicates
+
+        _save(draw_duplicates(opened, found), save)
+    if as_json:
+        return print_json({"collection": str(opened.folder), "metric": opened.metric, **found.to_json()})
+    copies = sum(found.exact)
+    print(f"{len(found.rows):,} groups of {sum(map(len, found.rows)):,} images within {opened.metric} "
+          f"{found.threshold:.3g}; {copies:,} of the groups are exact copies")  # fmt: skip
+    if found.found is not None:
+        print(f"of the pairs that exact search finds for a sample, {found.found:.1%} are among them")
+    table = [
+        [str(number), "exact" if exact else "near", str(row), id]
+        for number, (rows, ids, exact) in enumerate(zip(found.rows, found.ids, found.exact, strict=True), 1)
+        for row, id in zip(rows, ids, strict=True)
+    ]
+    print_table(["group", "copies", "row", "id"], table)
 
 
 @app.command()

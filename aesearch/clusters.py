@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.distances import exact_neighbours, prepare
+from aesearch.distances import Rows, exact_neighbours, gather, in_blocks, prepare
 from aesearch.errors import AesearchError
-from aesearch.projection import embed_umap
+from aesearch.projection import draw, embed_umap, index_of_sample
 
 METHODS = ("gmm", "kmeans", "hdbscan")
 SPACES = ("umap", "features")
 UMAP_DIMS = 10
+FITTED = 100_000  # rows; of more a sample is grouped, and the others go with their nearest of it
 SAMPLE = 3000  # rows on which the number of clusters is chosen and silhouettes are measured
 MOST_CLUSTERS = 30
 RESTARTS = 5
@@ -66,7 +67,7 @@ class Clustering:
 
 
 def cluster(
-    features: NDArray[np.float32],
+    features: Rows,
     *,
     method: str = "gmm",
     clusters: int | None = None,
@@ -79,7 +80,8 @@ def cluster(
 
     Parameters
     ----------
-    features : (n, d) float32
+    features : (n, d) float32, or what gives such blocks when sliced
+        Of more than 100,000 rows a sample is grouped, and the others by `assign`.
     method : {"gmm", "kmeans", "hdbscan"}
         Full-covariance Gaussian mixture, of three times as many components first where there are 50 rows for each,
         joined (compare Baudry et al. 2010) by the modularity of their nearest-neighbour links (Clauset et al. 2004);
@@ -96,7 +98,7 @@ def cluster(
     AesearchError
         Unknown method or space, or more clusters than rows.
     """
-    n = len(features)
+    n = features.shape[0]
     for name, value, allowed in (("method", method, METHODS), ("space", space, SPACES)):
         if value not in allowed:
             raise AesearchError(f"cluster {name} {value!r} is not one of {', '.join(allowed)}")
@@ -104,27 +106,43 @@ def cluster(
         raise AesearchError("hdbscan finds the number of clusters itself: leave --clusters out")
     if clusters is not None and not 1 <= clusters <= n:
         raise AesearchError(f"{clusters} clusters of {n} images: --clusters must be 1 to {n}")
-    points = _place(features, space, metric, seed)
+    drawn = draw(n, FITTED, seed)
+    sample = gather(features, drawn)
+    points = _place(sample, space, metric, seed)
     number = None if method == "hdbscan" else clusters or _choose_number(points, method, seed)
-    assignments = _by_size(_group(points, method, number, seed, RESTARTS, features, metric))
+    groups = _group(points, method, number, seed, RESTARTS, sample, metric)
+    assignments = _by_size(groups if len(drawn) == n else _spread(features, sample, groups, drawn, metric))
     return Clustering(
         assignments,
         method,
         space,
-        silhouette(points, assignments, seed),
+        silhouette(points, assignments[drawn], seed),
         compare(assignments, labels),
-        None if clusters else _stability(features, method, number, space, metric, seed),
+        None if clusters else _stability(sample, method, number, space, metric, seed),
     )
 
 
-def assign(neighbours: NDArray[np.int64], assignments: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[Any]]:
+def _spread(
+    features: Rows, sample: NDArray[np.float32], groups: NDArray[np.int64], drawn: NDArray[np.int64], metric: str
+) -> NDArray[np.int64]:
+    """Clusters of all rows from those of a sample."""
+    nearest = index_of_sample(sample, metric)
+    everything = np.empty(features.shape[0], np.int64)
+    for start, block in in_blocks(features):
+        rows, _ = nearest.search(block, min(VOTERS, len(sample)))
+        everything[start : start + len(block)] = assign(rows, groups)[0]
+    everything[drawn] = groups
+    return everything
+
+
+def assign(neighbours: NDArray[np.int64], assignments: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[Any]]:
     """Clusters of new images, by a vote of their nearest rows; nothing is fitted again.
 
     Parameters
     ----------
     neighbours : (n, k) int64
         Rows nearest to each new image; -1 where an index found no more.
-    assignments : (rows,) int32
+    assignments : (rows,) int
         As `Clustering.assignments`.
 
     Returns

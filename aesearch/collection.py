@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import logging
 from collections.abc import Sequence
 from functools import cached_property
@@ -13,31 +14,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch import anomalies as anomaly_scores
-from aesearch.answers import Anomalies, Hits
+from aesearch.answers import Anomalies, Duplicates, Hits
+from aesearch.architectures import AutoencoderSpec
 from aesearch.atomic import replacing
 from aesearch.autoencoders import Autoencoder
-from aesearch.building import CHECKPOINT, ENCODER, FEATURES, fill_store, train_encoder
+from aesearch.building import CHECKPOINT, ENCODER, FEATURES, PORTABLE, fill_store, train_encoder, update_store
 from aesearch.clusters import VOTERS, Clustering, assign
 from aesearch.clusters import cluster as cluster_features
 from aesearch.decoding import Preprocessing
 from aesearch.distances import exact_neighbours
+from aesearch.duplicates import find_duplicates
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
 from aesearch.extraction import Extraction
-from aesearch.index import IndexOptions, SearchIndex, build_index, describe_figures, load_index
-from aesearch.manifest import Manifest, plain
+from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, describe_figures, load_index
+from aesearch.manifest import Manifest, file_fingerprint, plain
 from aesearch.opening import open_source
 from aesearch.pictures import ImageLike, blank, read_image, read_pictures
+from aesearch.portable import PortableEncoder
 from aesearch.probe import LinearProbe, ProbeResult
 from aesearch.probe import probe as probe_features
-from aesearch.projection import Projection, project
+from aesearch.projection import PLACED_BY, Projection, between, project
 from aesearch.scoring import Scorer, learn_scorer
 from aesearch.sources import Source
 from aesearch.store import Store
 from aesearch.training import TrainingOptions
+from aesearch.updating import Update
 
 logger = logging.getLogger(__name__)
 
 INDEX, CLUSTERS, PROBE = "index.faiss", "clusters.h5", "probe.h5"
+FIELDS = ("id", "label", "split")  # that --where can ask for
+EXACT_AMONG = 100_000  # rows that a filter leaves: they are searched without the index
 LEARNED = ("nap", "combined")  # scores that need more of the images than the store holds
 DISPLAY_SIDE = 160  # pixels of the longer side of pictures on sheets, at most
 
@@ -116,7 +123,10 @@ class Collection:
         if "encoder" not in self.manifest.artifacts:
             self.train(source, TrainingOptions(**training), resume=self._interrupted(source, training))
         if self._features_stale(source):
-            self.extract(source)
+            if self._can_update(source):
+                self.update(source)
+            else:
+                self.extract(source)
         if index is not None or self._index_stale():
             recorded = self.manifest.artifacts.get("index", {}).get("parameters")
             wanted = index or (IndexOptions(**recorded) if recorded else IndexOptions())
@@ -173,11 +183,96 @@ class Collection:
         self._forget()
         return extraction
 
+    def update(self, source: Source | None = None) -> Update:
+        """Bring the collection up to date with its folder, at the cost of what has changed there.
+
+        New and changed images are encoded, rows of those gone are dropped, renamed ones known by their content. The
+        index is brought along, or built anew where that is cheaper. Clusters and maps are brought along: new images
+        get their places by their nearest neighbours, until `cluster` or `map` fits all of them anew.
+
+        Raises
+        ------
+        AesearchError
+            There are no features of that source, or no image is left.
+        """
+        self._forget()
+        source = source or self.source
+        self._refuse_other(source, {})
+        if not self._can_update(source):
+            raise StaleArtifactError("there are no features of these images by this encoder: run aesearch extract")
+        had_index = not self._index_stale()
+        laid_out = [name for name in self.manifest.artifacts if name.startswith(("map-", CLUSTERS[:-3]))]
+        laid_out = [name for name in laid_out if had_index and self._fresh(name)]
+        encoder = self._encoder_fingerprint()
+        done = update_store(
+            self.manifest, source, self.autoencoder, encoder_fingerprint=encoder, progress=self.progress
+        )
+        self._forget()
+        if had_index:
+            self._bring_index_along(done)
+        elif "index" in self.manifest.artifacts:
+            self.build_index(IndexOptions(**self.manifest.artifacts["index"]["parameters"]))
+        for name in laid_out:
+            self._bring_along(name, done.came_from)
+        return done
+
+    def _can_update(self, source: Source) -> bool:
+        """Whether there is a store of that source by this encoder."""
+        recorded = self.manifest.artifacts.get("features")
+        if recorded is None or recorded["source"]["name"] != source.name:
+            return False
+        try:
+            return bool(self.store.fingerprint == recorded["fingerprint"])
+        except AesearchError:  # gone, damaged, or another encoder's
+            return False
+
+    def _bring_index_along(self, done: Update) -> None:
+        recorded = self.manifest.artifacts["index"]
+        options = IndexOptions(**recorded["parameters"])
+        features = self.store.rows_of_features()
+        index = bring_along(self.folder / INDEX, options.metric, done.came_from, features)
+        if index is None:
+            self.build_index(options)
+            return
+        index.save(self.folder / INDEX)
+        since = {
+            "added": recorded["figures"].get("added", 0) + int((done.came_from < 0).sum()),
+            "removed": recorded["figures"].get("removed", 0) + done.removed + done.changed,
+        }
+        self._record("index", INDEX, recorded["parameters"], recorded["figures"] | since)
+
+    def _bring_along(self, name: str, came_from: NDArray[np.int64]) -> None:
+        """Keep the places of a map, or the clusters, of rows that were there; give new ones theirs by their nearest."""
+        recorded = self.manifest.artifacts[name]
+        kept, added = np.flatnonzero(came_from >= 0), np.flatnonzero(came_from < 0)
+        if not len(kept):
+            return
+        import h5py
+
+        column = "cluster" if name == "clusters" else "coordinates"
+        with h5py.File(self.folder / recorded["file"]) as file:
+            before, attributes = file[column][:], dict(file.attrs)
+        now = np.zeros((len(came_from), *before.shape[1:]), before.dtype)
+        now[kept] = before[came_from[kept]]
+        figures = recorded["figures"] | {"placed": recorded["figures"].get("placed", 0) + len(added)}
+        if len(added):
+            voters = min(VOTERS if name == "clusters" else PLACED_BY, len(kept))
+            rows, distances = self.index.search(self.store.features(added), voters, among=kept)
+            now[added] = assign(rows, now)[0] if name == "clusters" else between(now[rows], distances)
+        if name == "clusters":
+            figures["sizes"] = [int(size) for size in np.bincount(now[now >= 0])]
+        self._write_rows(recorded["file"], {column: now}, attributes)
+        self._record(name, recorded["file"], recorded["parameters"], figures)
+        if name != "clusters":
+            groups, by = self._groups(recorded["parameters"]["colour_by"] or "none")
+            self._draw_map(name, Projection(now, recorded["parameters"]["method"]), groups, by)
+
     def build_index(self, options: IndexOptions | None = None) -> SearchIndex:
         """Index the features and measure the index's recall@10 against exact search."""
         options = options or IndexOptions()
-        built = build_index(self.features(), options)
+        built = build_index(self.store.rows_of_features(), options, progress=self.progress)
         built.save(self.folder / INDEX)
+        built.figures["bytes_per_vector"] = round((self.folder / INDEX).stat().st_size / self.store.rows, 1)
         self.manifest.record(
             "index",
             INDEX,
@@ -212,6 +307,21 @@ class Collection:
         """The trained network; `AesearchError` if it is not the one the manifest knows."""
         self._encoder_fingerprint()
         return Autoencoder.load(self.folder / ENCODER, device=self.device)
+
+    @cached_property
+    def spec(self) -> AutoencoderSpec:
+        """Which network the encoder is, and what every image goes through first."""
+        self._encoder_fingerprint()
+        return AutoencoderSpec.from_json(self.manifest.artifacts["encoder"]["parameters"]["spec"])
+
+    @cached_property
+    def _single_encoder(self) -> Autoencoder | PortableEncoder:
+        """What encodes single images: without torch where it need not be, as importing it takes seconds."""
+        dim, path = self.spec.feature_dim, self.folder / PORTABLE
+        recorded = self.manifest.artifacts["encoder"].get("portable")
+        if self.device not in ("auto", "cpu") or not path.is_file() or file_fingerprint(path) != recorded:
+            return self.autoencoder
+        return PortableEncoder(path.read_bytes(), dim)
 
     @cached_property
     def store(self) -> Store:
@@ -268,7 +378,6 @@ class Collection:
         made_from = {"encoder": self._encoder_fingerprint(), "source": source.fingerprint}
         if recorded["made_from"] == made_from:
             return False
-        logger.info("the images or the encoder have changed: extracting again")
         return True
 
     def _index_stale(self) -> bool:
@@ -281,13 +390,19 @@ class Collection:
 
     def _forget(self) -> None:
         """Drop what was opened before files changed."""
-        for name in ("source", "autoencoder", "store", "index", "ids"):
+        for name in ("source", "autoencoder", "spec", "_single_encoder", "store", "index", "ids"):
             self.__dict__.pop(name, None)
 
     # ---------------------------------------------------------------- asking
 
     def query(
-        self, image: ImageLike | None = None, *, k: int = 10, row: int | None = None, id: str | None = None
+        self,
+        image: ImageLike | None = None,
+        *,
+        k: int = 10,
+        row: int | None = None,
+        id: str | None = None,
+        where: Sequence[str] = (),
     ) -> Hits:
         """Nearest neighbours of one image.
 
@@ -299,25 +414,27 @@ class Collection:
             How many; at most as many as there are.
         row, id : int, str
             Instead of an image: one of the collection, which is then left out of its own neighbours.
+        where : sequence of str
+            Only among rows of which all of these hold; see `rows_where`.
         """
         if sum(v is not None for v in (image, row, id)) != 1:
             raise AesearchError("give one of: an image, a row, an id")
         if image is not None:
-            return self.query_images([image], k=k)[0]
-        return self.query_rows([self.row_of(id) if id is not None else row or 0], k=k)[0]
+            return self.query_images([image], k=k, where=where)[0]
+        return self.query_rows([self.row_of(id) if id is not None else row or 0], k=k, where=where)[0]
 
-    def query_images(self, images: Sequence[ImageLike], *, k: int = 10) -> list[Hits]:
+    def query_images(self, images: Sequence[ImageLike], *, k: int = 10, where: Sequence[str] = ()) -> list[Hits]:
         """Nearest neighbours of several images, encoded as one batch; see `query`."""
         _check_k(k)
         names = [str(image) if not isinstance(image, np.ndarray) else "array" for image in images]
-        return self._search(self.encode(images), names, k)
+        return self._search(self.encode(images), names, k, where)
 
-    def query_rows(self, rows: Sequence[int], *, k: int = 10) -> list[Hits]:
-        """Nearest other images of several rows."""
+    def query_rows(self, rows: Sequence[int], *, k: int = 10, where: Sequence[str] = ()) -> list[Hits]:
+        """Nearest other images of several rows; see `query`."""
         _check_k(k)
         self._check_rows(rows)
-        features = self.store.features(np.array(rows))
-        found = self._search(features, [self.ids[r] for r in rows], k + 1)
+        wanted = np.array(rows)
+        found = self._search(self.store.features(wanted), self.store.texts("id", wanted), k + 1, where)
         return [hits.without(row, k) for hits, row in zip(found, rows, strict=True)]
 
     def _check_rows(self, rows: Sequence[int]) -> None:
@@ -327,7 +444,7 @@ class Collection:
 
     def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """Features (n, dim) float32 of images from anywhere; see `query` for what an image may be."""
-        return self.autoencoder.encode(self._decode(images))
+        return self._single_encoder.encode(self._decode(images))
 
     def encode_latents(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """As `encode`, with the style beside the features: all that the decoder rebuilds an image from."""
@@ -338,18 +455,41 @@ class Collection:
         return self.store.latents()
 
     def _decode(self, images: Sequence[ImageLike]) -> NDArray[np.uint8]:
-        preprocessing = self.autoencoder.spec.preprocessing
-        return np.stack([read_image(image, preprocessing) for image in images])
+        return np.stack([read_image(image, self.spec.preprocessing) for image in images])
 
-    def _search(self, features: NDArray[np.float32], names: list[str], k: int) -> list[Hits]:
-        rows, distances = self._nearest(features, k)
-        labels = self.labels()
-        hits = []
-        for name, found, far in zip(names, rows, distances, strict=True):
-            there = found >= 0
-            found, far = found[there], far[there]
-            hits.append(Hits(name, found, [self.ids[r] for r in found], [labels[r] for r in found], far))
-        return hits
+    def rows_where(self, conditions: Sequence[str]) -> NDArray[np.int64]:
+        """Rows of which all conditions hold, rising.
+
+        A condition is ``label=VALUE``, ``split=VALUE`` or ``id=PATTERN``, or with ``!=`` the opposite; in all of them
+        ``*`` stands for anything, ``?`` for one character, ``[abc]`` for one of those.
+
+        Raises
+        ------
+        AesearchError
+            A condition is none, or no row is left.
+        """
+        found = np.ones(self.store.rows, dtype=bool)
+        for condition in conditions:
+            field, equal, pattern = condition.partition("=")
+            unequal, field = field.endswith("!"), field.removesuffix("!").strip()
+            if not equal or field not in FIELDS:
+                raise AesearchError(f"--where {condition!r} is not like label=3, split=test or id=cats/*, or with !=")
+            values = self.store.texts(field)
+            matching = {value: fnmatch.fnmatchcase(value, pattern.strip()) for value in set(values)}
+            found &= np.array([matching[value] for value in values]) != unequal
+        if not found.any():
+            raise AesearchError(f"no image has {' and '.join(conditions)}")
+        return np.flatnonzero(found)
+
+    def _search(self, features: NDArray[np.float32], names: list[str], k: int, where: Sequence[str] = ()) -> list[Hits]:
+        rows, distances = self._nearest(features, k, self.rows_where(where) if where else None)
+        there = rows >= 0
+        ids, labels = (self.store.texts(name, rows[there]) for name in ("id", "label"))
+        ends = np.cumsum(there.sum(axis=1))
+        return [
+            Hits(name, found[kept], ids[end - kept.sum() : end], labels[end - kept.sum() : end], far[kept])
+            for name, found, far, kept, end in zip(names, rows, distances, there, ends, strict=True)
+        ]
 
     def row_of(self, id: str) -> int:
         """Row of an id; `AesearchError` names the nearest one there is."""
@@ -452,9 +592,16 @@ class Collection:
         normality = anomaly_scores.Normality(learned["mean"], learned["directions"], count)
         return dataclasses.replace(blank, normality=normality, scales=learned.get("scales"))
 
-    def _nearest(self, features: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows and distances of the nearest to each; at most as many as there are."""
-        return self.index.search(features, min(k, self.store.rows))
+    def _nearest(
+        self, features: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows and distances of the nearest to each; at most as many as there are. Among few, exactly."""
+        if among is None:
+            return self.index.search(features, min(k, self.store.rows))
+        if len(among) > EXACT_AMONG:
+            return self.index.search(features, min(k, len(among)), among)
+        places, distances = exact_neighbours(self.store.features(among), features, min(k, len(among)), self.metric)
+        return among[places], distances
 
     def _learned(self, score: str) -> dict[str, NDArray[np.float32]]:
         """What a score has learned from the images, and that of each row; learned when first asked for."""
@@ -496,6 +643,20 @@ class Collection:
         originals, rebuilt = self.reconstruct_anomalies(found, source)
         return [np.square(o / np.float32(255) - r).mean(axis=0) for o, r in zip(originals, rebuilt, strict=True)]
 
+    def duplicates(self, *, threshold: float | None = None) -> Duplicates:
+        """Images that are there more than once, or nearly; see `aesearch.duplicates.find_duplicates`."""
+        found = find_duplicates(
+            self.store.rows_of_features(),
+            self.index,
+            self.store.contents(),
+            threshold=threshold,
+            progress=self.progress,
+        )
+        sizes = [len(group) for group in found.groups]
+        ids = self.store.texts("id", np.concatenate([*found.groups, np.empty(0, np.int64)]))
+        parts = [ids[end - size : end] for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
+        return Duplicates(found.threshold, found.groups, parts, found.exact, found.found)
+
     def classify(self, images: Sequence[ImageLike]) -> list[tuple[str, float]]:
         """(label, probability) of each image by the linear probe; `AesearchError` until `probe` has run."""
         recorded = self.manifest.artifacts.get("probe")
@@ -513,7 +674,7 @@ class Collection:
         """Group the images and keep the groups in ``clusters.h5``; see `aesearch.clusters.cluster`."""
         options = {"method": method, "clusters": clusters, "space": space, "seed": seed}
         found = cluster_features(
-            self.features(),
+            self.store.rows_of_features(),
             method=method,
             clusters=clusters,
             space=space,
@@ -543,7 +704,7 @@ class Collection:
             ``auto``: labels where there are any, else clusters where there are any.
         """
         groups, by = self._groups(colour_by)
-        projection = project(self.features(), method=method, dims=dims, metric=self.metric, seed=seed)
+        projection = project(self.store.rows_of_features(), method=method, dims=dims, metric=self.metric, seed=seed)
         name = self.map_name(method, dims)
         self._write_rows(f"{name}.h5", {"coordinates": projection.coordinates}, {"method": method})
         self._draw_map(name, projection, groups, by)
@@ -661,7 +822,7 @@ class Collection:
 
     def display_preprocessing(self) -> Preprocessing:
         """As the encoder's, but in the images' own median size, up to 160 pixels."""
-        own = self.autoencoder.spec.preprocessing
+        own = self.spec.preprocessing
         height, width = self.manifest.artifacts["encoder"]["native_size"]
         scale = min(1.0, DISPLAY_SIDE / max(height, width))
         size = {"height": max(1, round(height * scale)), "width": max(1, round(width * scale))}
@@ -683,7 +844,7 @@ class Collection:
         list of (channels, height, width) uint8, and (n, channels, height, width) float32 in [0, 1]
         """
         self._check_rows(rows)
-        preprocessing = self.autoencoder.spec.preprocessing
+        preprocessing = self.spec.preprocessing
         originals = [read_image(image, preprocessing) for image in images]
         found = read_pictures(self.source, self._positions([self.ids[r] for r in rows]), preprocessing)
         for row, picture in zip(rows, found, strict=True):
@@ -699,7 +860,7 @@ class Collection:
 
         ``source`` is what was scored, if not the collection.
         """
-        preprocessing = self.autoencoder.spec.preprocessing
+        preprocessing = self.spec.preprocessing
         places = self._positions(found.ids) if source is None else found.rows.tolist()
         pictures = read_pictures(source or self.source, places, preprocessing)
         originals = [blank(preprocessing) if picture is None else picture for picture in pictures]
@@ -712,7 +873,7 @@ class Collection:
 
     def _rebuild(self, originals: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         if not originals:
-            return np.empty((0, *self.autoencoder.spec.preprocessing.shape), np.float32)
+            return np.empty((0, *self.spec.preprocessing.shape), np.float32)
         return self.autoencoder.decode(self.autoencoder.encode_latents(np.stack(originals)))
 
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:

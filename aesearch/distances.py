@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Iterable, Iterator
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 Metric = Literal["cosine", "l2"]
 METRICS: tuple[str, ...] = get_args(Metric)
+
+BLOCK_ROWS = 2**16
+
+
+class Rows(Protocol):
+    """Vectors that need not be in memory: a NumPy array (n, d), or what gives its rows when sliced."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, d)."""
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]: ...
+
 
 # Search always runs on squared Euclidean distances, cosine on vectors of length 1 (there
 # |a - b|² = 2 - 2 cos), so one FAISS metric serves both and smaller is nearer throughout.
@@ -62,3 +76,65 @@ def exact_neighbours(
         raise ValueError(f"k = {k} for {len(base)} rows")
     squared, rows = faiss.knn(prepare(queries, metric), prepare(base, metric), k)
     return rows, from_squared(squared, metric)
+
+
+def in_blocks(features: Rows, doing: str = "") -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """First row and rows of one block after the other; under a progress bar of that name, if one is given."""
+    from tqdm.auto import tqdm
+
+    n = features.shape[0]
+    with tqdm(total=n, desc=doing, unit="row", unit_scale=True, disable=None if doing else True) as bar:
+        for start in range(0, n, BLOCK_ROWS):
+            block = features[start : min(start + BLOCK_ROWS, n)]
+            yield start, block
+            bar.update(len(block))
+
+
+def gather(features: Rows, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Those rows (m, d) float32, which must rise: all blocks are read, which is quicker than many scattered rows."""
+    found = np.empty((len(rows), features.shape[1]), np.float32)
+    for start, block in in_blocks(features):
+        first, last = np.searchsorted(rows, (start, start + len(block)))
+        found[first:last] = block[rows[first:last] - start]
+    return found
+
+
+def nearest_in_blocks(
+    blocks: Iterable[tuple[int, NDArray[np.float32]]],
+    queries: NDArray[np.float32],
+    k: int,
+    *,
+    without: NDArray[np.int64] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Exact k nearest of each query among rows that come in blocks, nearest first.
+
+    Parameters
+    ----------
+    blocks : iterable of (first row, (n, d) float32)
+        Of prepared vectors.
+    queries : (m, d) float32
+        Prepared too.
+    without : (p,) int64, optional
+        Rows that do not count, rising.
+
+    Returns
+    -------
+    rows (m, k) int64, squared distances (m, k) float32
+        Row -1 and an infinite distance where there are fewer than k.
+    """
+    import faiss
+
+    rows = np.full((len(queries), k), -1, np.int64)
+    squared = np.full((len(queries), k), np.inf, np.float32)
+    for start, block in blocks:
+        numbers = np.arange(start, start + len(block))
+        if without is not None:
+            counted = ~np.isin(numbers, without)
+            numbers, block = numbers[counted], block[counted]
+        if not len(block):
+            continue
+        near, places = faiss.knn(queries, block, min(k, len(block)))
+        squared, rows = np.hstack([squared, near]), np.hstack([rows, numbers[places]])
+        order = np.argsort(squared, axis=1, kind="stable")[:, :k]
+        squared, rows = np.take_along_axis(squared, order, 1), np.take_along_axis(rows, order, 1)
+    return rows, squared

@@ -106,6 +106,7 @@ def _columns(source: Source, encoded: Encoded, held_out: NDArray[np.bool_], feat
         "style": encoded.latents[:, feature_dim:],
         "reconstruction_error": encoded.errors,
         "held_out": held_out[positions],
+        "stamp": source.stamps[positions],
         "id": [source.ids[p] for p in positions],
         "label": [source.labels[p] for p in positions],
         "split": [source.splits[p] for p in positions],

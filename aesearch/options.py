@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,6 +37,12 @@ DataDirOption = Annotated[
 LARGEST_SEED = 2**32 - 1
 SeedOption = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Same seed, same machine: same result.")]
 SaveOption = Annotated[Path | None, typer.Option(help="Also draw the answer as a picture: sheet.png.")]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Memory that an index chosen by auto may take, like 500MB or 2GB.", show_default="half of the machine's"
+    ),
+]
 PictureOption = Annotated[Path, typer.Option("--save", help="The picture to write.")]
 
 # Options of training are None unless given: what is not said is chosen from the data.
@@ -70,7 +77,7 @@ WidthsOption = Annotated[
     str | None,
     typer.Option(
         help="Channels (mlp: units) of the encoder's stages, like 16,32,96.",
-        show_default="32,64,128,128,… down to about 4x4",
+        show_default="16,32,64,128,128,… down to about 4x4",
     ),
 ]
 ChannelsOption = Annotated[int | None, typer.Option(help="1 grey, 3 colour.", show_default="from the images")]
@@ -92,7 +99,7 @@ OutputOption = Annotated[
 OptimizerOption = Annotated[str | None, typer.Option(help="adam or adamw.", show_default="adam")]
 LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default="mse")]
 EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Passes over the images.", show_default="22 to 100, by number of images")
+    int | None, typer.Option(min=1, help="Passes over the images.", show_default="32 to 100, by number of images")
 ]
 BatchOption = Annotated[
     int | None, typer.Option(min=1, help="Images a training step.", show_default="128, less for few images")
@@ -102,6 +109,17 @@ TrainSeedOption = Annotated[
     int | None,
     typer.Option(min=0, max=LARGEST_SEED, help="Same seed, same machine: same weights.", show_default="0"),
 ]
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def parse_bytes(text: str, option: str) -> int:
+    """``2GB``, ``1.5 GiB``, ``500m`` to bytes."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?", text.strip().lower())
+    if not found or not float(found[1]):
+        raise typer.BadParameter(f"{text!r} is not like 500MB or 2GB", param_hint=option)
+    return int(float(found[1]) * UNITS[found[2]])
+
 
 Training = dict[str, Any] | None
 TRAINING_OPTIONS = {

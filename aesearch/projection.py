@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.distances import exact_neighbours, prepare
+from aesearch.distances import Rows, exact_neighbours, gather, in_blocks, prepare
 from aesearch.errors import AesearchError
+from aesearch.index import IndexOptions, SearchIndex, build_index
 
 METHODS = ("umap", "tsne", "pca", "latent")
-EXACT_NEIGHBOURS_MOST = 200_000  # rows; beyond this UMAP looks for approximate neighbours itself
+FITTED = {"umap": 100_000, "tsne": 20_000, "pca": 1_000_000, "latent": 1_000_000}  # rows; of more a sample is
+PLACED_BY, CLOSE = 5, 1e-6  # nearest fitted rows, and a distance that counts as none
+EXACT_SAMPLE = 20_000  # rows, beyond which an index finds the nearest of a sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +26,13 @@ class Projection:
     method: str
 
 
-def project(
-    features: NDArray[np.float32], *, method: str = "umap", dims: int = 2, metric: str = "l2", seed: int = 0
-) -> Projection:
+def project(features: Rows, *, method: str = "umap", dims: int = 2, metric: str = "l2", seed: int = 0) -> Projection:
     """Lay features out in two or three dimensions.
 
     Parameters
     ----------
-    features : (n, d) float32
+    features : (n, d) float32, or what gives such blocks when sliced
+        Of many, a sample is fitted and the others are placed beside their nearest of it, see `place`.
     method : {"umap", "tsne", "pca", "latent"}
         UMAP (McInnes, Healy & Melville 2018), t-SNE (van der Maaten & Hinton 2008), principal
         components, or the features as they are: those that vary most. t-SNE takes far longer than UMAP.
@@ -47,15 +49,63 @@ def project(
         raise AesearchError(f"map method {method!r} is not one of {', '.join(METHODS)}")
     if dims not in (2, 3):
         raise AesearchError(f"a map has 2 or 3 dimensions, not {dims}")
+    fitted = draw(features.shape[0], FITTED[method], seed)
+    sample = gather(features, fitted)
+    coordinates = _fit(sample, method, dims, metric, seed)
+    if len(fitted) < features.shape[0]:
+        everything = place(features, sample, coordinates, metric)
+        everything[fitted] = coordinates
+        coordinates = everything
+    return Projection(coordinates, method)
+
+
+def _fit(vectors: NDArray[np.float32], method: str, dims: int, metric: str, seed: int) -> NDArray[np.float32]:
     if method == "umap":
-        coordinates = embed_umap(features, dims, metric=metric, seed=seed, neighbours=15, min_dist=0.1)
+        coordinates = embed_umap(vectors, dims, metric=metric, seed=seed, neighbours=15, min_dist=0.1)
     elif method == "tsne":
-        coordinates = _embed_tsne(prepare(features, metric), dims, seed)
+        coordinates = _embed_tsne(prepare(vectors, metric), dims, seed)
     elif method == "latent":
-        coordinates = _widest(features, dims)
+        coordinates = _widest(vectors, dims)
     else:
-        coordinates = _embed_pca(prepare(features, metric), dims)
-    return Projection(np.ascontiguousarray(coordinates, dtype=np.float32), method)
+        coordinates = _embed_pca(prepare(vectors, metric), dims)
+    return np.ascontiguousarray(coordinates, dtype=np.float32)
+
+
+def draw(rows: int, most: int, seed: int) -> NDArray[np.int64]:
+    """Rows to fit, rising: all, or so many of them at random."""
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:most]) if rows > most else np.arange(rows)
+
+
+def index_of_sample(sample: NDArray[np.float32], metric: str) -> SearchIndex:
+    """What finds the nearest of a sample for many others."""
+    return build_index(sample, IndexOptions("flat" if len(sample) <= EXACT_SAMPLE else "ivf", metric))
+
+
+def place(
+    features: Rows, fitted: NDArray[np.float32], coordinates: NDArray[np.float32], metric: str
+) -> NDArray[np.float32]:
+    """Coordinates (n, dims) float32 of rows by those of their 5 nearest fitted ones, the nearer counting more.
+
+    Parameters
+    ----------
+    features : (n, d) float32, or what gives such blocks when sliced
+    fitted : (m, d) float32
+    coordinates : (m, dims) float32
+        Of the fitted rows.
+    """
+    nearest = index_of_sample(fitted, metric)
+    placed = np.empty((features.shape[0], coordinates.shape[1]), np.float32)
+    for start, block in in_blocks(features):
+        rows, distances = nearest.search(block, min(PLACED_BY, len(fitted)))
+        placed[start : start + len(block)] = between(coordinates[rows], distances)
+    return placed
+
+
+def between(coordinates: NDArray[np.float32], distances: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Places (n, dims) float32 between k others (n, k, dims), the nearer counting more; infinitely far ones do not."""
+    weights = 1 / np.maximum(distances, CLOSE)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return np.asarray(np.einsum("nk,nkd->nd", weights, coordinates), dtype=np.float32)
 
 
 def embed_umap(
@@ -85,13 +135,9 @@ def embed_umap(
         return np.asarray(reducer.fit_transform(prepare(features, metric)), dtype=np.float32)
 
 
-def _neighbours(
-    features: NDArray[np.float32], k: int, metric: str
-) -> tuple[NDArray[np.int32] | None, NDArray[np.float32] | None] | tuple[None]:
+def _neighbours(features: NDArray[np.float32], k: int, metric: str) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Exact neighbours in UMAP's form: each row its own first neighbour."""
     n = len(features)
-    if n > EXACT_NEIGHBOURS_MOST:
-        return (None,)
     rows, distances = exact_neighbours(features, features, k, metric)
     own = rows == np.arange(n)[:, None]
     own[~own.any(axis=1), -1] = True  # among many equal rows a row may not find itself

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    from aesearch.answers import Anomalies, Hits, Sweep
+    from aesearch.answers import Anomalies, Duplicates, Hits, Sweep
     from aesearch.collection import Collection
     from aesearch.sources import Source
 
 COLUMNS = 11
-MOST_CLUSTERS, MEMBERS = 30, 10
+MOST_GROUPS, MEMBERS = 30, 10
 
 
 def draw_query(collection: Collection, hits: Sequence[Hits], queries: Sequence[NDArray[np.uint8]]) -> Image.Image:
@@ -70,11 +70,22 @@ def draw_anomalies(collection: Collection, found: Anomalies, source: Source | No
     return draw_sheet(rows, f"the oddest images, {collection.folder.name}")
 
 
+def draw_duplicates(collection: Collection, found: Duplicates) -> Image.Image:
+    """The largest 30 groups of duplicates, up to eleven of each."""
+    lines = []
+    for number, (rows, ids) in enumerate(zip(found.rows[:MOST_GROUPS], found.ids, strict=False), 1):
+        head = f"group {number}: {len(rows):,}" + (", exact" if found.exact[number - 1] else "")
+        pictures = collection.pictures(rows[:COLUMNS].tolist())
+        heads = [head] + [""] * (len(pictures) - 1)
+        lines.append([Tile(to_picture(p), (h, id)) for p, h, id in zip(pictures, heads, ids, strict=False)])
+    return draw_sheet(lines, f"{len(found.rows):,} groups of duplicates in {collection.folder.name}")
+
+
 def draw_clusters(collection: Collection) -> Image.Image:
     """The largest 30 clusters: what the decoder makes of the centre, framed, and the ten members nearest to it."""
     means, members = collection.centres()
     lines = []
-    for number, mean in enumerate(means[:MOST_CLUSTERS]):
+    for number, mean in enumerate(means[:MOST_GROUPS]):
         shown = members[number][:MEMBERS].tolist()
         captions = [(f"cluster {number}", f"{len(members[number]):,} images")] + [()] * (len(shown) - 1)
         centre = Tile(to_picture(collection.decode(mean[None])[0]), ("decoded centre",), framed=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import hashlib
+import itertools
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ from aesearch.decoding import (
 )
 from aesearch.errors import SourceError
 
+FILES_AT_ONCE = 16  # that a thread decodes before it asks for more
 SAMPLE = 200  # images looked at to choose size, channels and depth
 
 
@@ -93,6 +95,11 @@ class Source(abc.ABC):
         """What changes when the images do."""
 
     @cached_property
+    def stamps(self) -> NDArray[np.int64]:
+        """Size in bytes and time of change in ns of each image's file, (n, 2) int64; -1 where there is none."""
+        return np.full((len(self), 2), -1, np.int64)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Changes when files are added, removed, resized or touched; nothing is decoded."""
         digest = hashlib.blake2b(digest_size=16)
@@ -139,7 +146,12 @@ class FileSource(Source):
             except UnreadableImageError as error:
                 return str(error)
 
-        outcomes = list(self._threads.map(one, positions, chunksize=1))
+        def some(part: NDArray[np.int64]) -> list[tuple[NDArray[np.uint8], str] | str]:
+            return [one(position) for position in part.tolist()]
+
+        count = max(len(positions) // FILES_AT_ONCE, min(len(positions), 4 * (os.cpu_count() or 1)))
+        parts = np.array_split(positions, max(1, count))
+        outcomes = list(itertools.chain.from_iterable(self._threads.map(some, parts)))
         good = [(int(p), o) for p, o in zip(positions, outcomes, strict=True) if not isinstance(o, str)]
         images = np.empty((len(good), *preprocessing.shape), dtype=np.uint8)
         for row, (_, (pixels, _hash)) in enumerate(good):
@@ -155,13 +167,19 @@ class FileSource(Source):
         """Where the file lies."""
         return self._paths[position]
 
-    def _stamps(self) -> Iterator[str]:
-        for path in self._paths:
-            try:
+    @cached_property
+    def stamps(self) -> NDArray[np.int64]:
+        """As `Source.stamps`."""
+        stamps = np.full((len(self), 2), -1, np.int64)
+        for position, path in enumerate(self._paths):
+            with contextlib.suppress(OSError):
                 status = path.stat()
-                yield f"{status.st_size} {status.st_mtime_ns}"
-            except OSError:
-                yield "gone"
+                stamps[position] = status.st_size, status.st_mtime_ns
+        return stamps
+
+    def _stamps(self) -> Iterator[str]:
+        for size, changed in self.stamps.tolist():
+            yield f"{size} {changed}" if size >= 0 else "gone"
 
 
 class ArraySource(Source):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ FORMAT_VERSION = 2
 CHUNK_ROWS = 8192
 FLUSH_SECONDS = 5.0  # at most this much work is lost to a kill
 TEXTS = ("id", "label", "split", "content_hash")
+NUMBERS = ("reconstruction_error", "held_out", "style", "stamp")  # beside the features
+LATER = ("style", "stamp")  # not in every store
 
 
 class Store:
@@ -52,7 +55,7 @@ class Store:
                         f"{path} has format {version}, this aesearch reads {FORMAT_VERSION}: run aesearch extract"
                     )
                 self.rows, self.dim = file["features"].shape
-                beside = ["reconstruction_error", "held_out", *(["style"] if "style" in file else [])]
+                beside = [name for name in NUMBERS if name in file or name not in LATER]
                 if any(len(file[name]) != self.rows for name in (*TEXTS, *beside)):
                     raise KeyError("datasets of different lengths")
                 self.encoder_fingerprint = str(file.attrs["encoder_fingerprint"])
@@ -64,6 +67,10 @@ class Store:
     def features(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Features (n, dim) float32, of all rows or of those given."""
         return np.asarray(self._read("features", rows), dtype=np.float32)
+
+    def rows_of_features(self) -> StoredRows:
+        """The features, read only where sliced."""
+        return StoredRows(self.path, (self.rows, self.dim))
 
     def latents(self) -> NDArray[np.float32]:
         """Features and style side by side, (rows, latent_dim) float32."""
@@ -80,9 +87,36 @@ class Store:
         """Whether the encoder was not trained on the image of each row, (rows,) bool."""
         return np.asarray(self._read("held_out", None), dtype=np.bool_)
 
-    def texts(self, name: str) -> list[str]:
-        """One of ``id``, ``label``, ``split``, ``content_hash`` for every row."""
-        return [v.decode() for v in self._read(name, None)]
+    def stamps(self) -> NDArray[np.int64]:
+        """Size in bytes and time of change in ns of each row's file, (rows, 2) int64; -1 where there is none."""
+        import h5py
+
+        with h5py.File(self.path) as file:
+            known = "stamp" in file
+        return np.asarray(self._read("stamp", None), np.int64) if known else np.full((self.rows, 2), -1, np.int64)
+
+    def columns(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """All numbers of those rows, as `StoreWriter.append` takes them, but for the stamps."""
+        import h5py
+
+        with h5py.File(self.path) as file:
+            names = [name for name in ("features", *NUMBERS) if name in file and name != "stamp"]
+        return {name: self._read(name, rows) for name in names}
+
+    def texts(self, name: str, rows: NDArray[np.int64] | None = None) -> list[str]:
+        """One of ``id``, ``label``, ``split``, ``content_hash``, of all rows or of those given."""
+        return [v.decode() for v in self._read(name, rows)]
+
+    def contents(self) -> NDArray[np.uint64]:
+        """The first 64 bits of each row's content hash, (rows,) uint64."""
+        import h5py
+
+        numbers = np.empty(self.rows, np.uint64)
+        with h5py.File(self.path) as file:
+            for start in range(0, self.rows, CHUNK_ROWS):
+                block = file["content_hash"][start : start + CHUNK_ROWS]
+                numbers[start : start + len(block)] = [int(value[:16], 16) for value in block]
+        return numbers
 
     def skipped(self) -> list[tuple[str, str]]:
         """(id, reason) of what gave no row."""
@@ -94,11 +128,35 @@ class Store:
     def _read(self, name: str, rows: NDArray[np.int64] | None) -> Any:
         import h5py
 
-        with h5py.File(self.path) as file:
+        with h5py.File(self.path, rdcc_nbytes=0) as file:  # of a chunk, only what is asked for
             if rows is None:
                 return file[name][:]
-            increasing, places = np.unique(rows, return_inverse=True)  # HDF5 reads rows in order, each once
-            return file[name][increasing][places]
+            return _scattered(file[name], np.asarray(rows, dtype=np.int64))
+
+
+def _scattered(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Those rows: of each chunk in one go, which is far quicker than one by one."""
+    order = np.argsort(rows, kind="stable")
+    rising = rows[order]
+    found = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
+    bounds = [*np.flatnonzero(np.diff(rising // CHUNK_ROWS, prepend=-1)), len(rows)]
+    for first, end in itertools.pairwise(bounds):
+        low = rising[first]
+        found[order[first:end]] = dataset[low : rising[end - 1] + 1][rising[first:end] - low]
+    return found
+
+
+class StoredRows:
+    """Features of a store that stay on the disk: sliced like an array (rows, dim) float32."""
+
+    def __init__(self, path: Path, shape: tuple[int, int]) -> None:
+        self._path, self.shape = path, shape
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        import h5py
+
+        with h5py.File(self._path) as file:
+            return np.asarray(file["features"][rows], dtype=np.float32)
 
 
 class StoreWriter:
@@ -124,6 +182,7 @@ class StoreWriter:
             "features": ("f4", (dim,)),
             "reconstruction_error": ("f4", ()),
             "held_out": ("bool", ()),
+            "stamp": ("i8", (2,)),
         }
         if style_dim:
             self._numbers["style"] = ("f4", (style_dim,))
@@ -158,7 +217,7 @@ class StoreWriter:
         ----------
         columns : dict
             ``features`` (n, dim), ``style`` (n, style_dim), left out where that is 0, ``reconstruction_error`` (n,),
-            ``held_out`` (n,), and n strings for each of ``TEXTS``.
+            ``held_out`` (n,), ``stamp`` (n, 2), and n strings for each of ``TEXTS``.
         skipped : sequence of (id, reason)
         next_position : int
             Where in the source a continued run starts.
@@ -258,7 +317,7 @@ class StoreWriter:
 
 def _extend(dataset: h5py.Dataset, parts: Sequence[Any]) -> None:
     """Append the parts as one write."""
-    numeric = dataset.dtype.kind in "fb"
+    numeric = dataset.dtype.kind in "fbi"
     values = np.concatenate(parts) if numeric else [v for part in parts for v in part]
     if len(values) == 0:
         return

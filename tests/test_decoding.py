@@ -14,6 +14,7 @@ from aesearch.decoding import (
     choose_preprocessing,
     decode,
     describe,
+    fit,
     parse_image_size,
 )
 from aesearch.errors import SourceError
@@ -114,6 +115,22 @@ def test_an_animation_gives_its_first_frame():
     frames = [Image.new("RGB", (8, 8), c) for c in ("red", "blue")]
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
     assert decode(buffer.getvalue(), Preprocessing(8, 8, 3))[:, 0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 2}], ids=str)
+@pytest.mark.parametrize("size", [(32, 32), (45, 60), (333, 501), (900, 1200)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_quick_way_of_jpegs_gives_pillow_s_pixels(size, channels, options):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    picture = picture.resize(size[::-1], Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = 1  # upright already, but not of the common kind
+    preprocessing = Preprocessing(32, 32, channels)
+    quick = decode(jpeg_bytes(picture, **options), preprocessing).astype(int)
+    slow = decode(jpeg_bytes(picture, exif=exif, **options), preprocessing)
+    full = fit(Image.open(io.BytesIO(jpeg_bytes(picture, **options))), preprocessing)
+    assert np.abs(quick - slow).max() <= (0 if channels == 3 else 2)  # luminance, before or after rounding
+    assert np.abs(quick - full).mean() < 1.5
 
 
 def test_a_large_jpeg_decodes_close_to_full_decoding():

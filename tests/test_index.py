@@ -4,9 +4,10 @@ import faiss
 import numpy as np
 import pytest
 
-from aesearch.distances import exact_neighbours, prepare
+from aesearch import distances
+from aesearch.distances import exact_neighbours, nearest_in_blocks, prepare
 from aesearch.errors import AesearchError
-from aesearch.index import FLAT_MOST_NUMBERS, HNSW_MOST_ROWS, IndexOptions, build_index, choose_factory, load_index
+from aesearch.index import FLAT_MOST_NUMBERS, HNSW_MOST_ROWS, IndexOptions, build_index, choose_factories, load_index
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +66,82 @@ def test_exact_search_takes_over_where_effort_does_not_help(features, caplog):
     assert "exact search instead" in caplog.text
 
 
+PLENTY = 10**12
+
+
 def test_auto_is_exact_while_that_is_quick():
-    dim = 64
-    assert choose_factory("auto", 1797, dim)[0] == "Flat"
-    assert choose_factory("auto", FLAT_MOST_NUMBERS // dim, dim)[0] == "Flat"
-    assert choose_factory("auto", FLAT_MOST_NUMBERS // dim + 1, dim)[0] == "HNSW32"
-    assert choose_factory("auto", HNSW_MOST_ROWS + 1, dim)[0].startswith("IVF")
+    def first(rows):
+        return choose_factories("auto", rows, 64, PLENTY)[0][0]
+
+    assert first(1797) == first(FLAT_MOST_NUMBERS // 64) == "Flat"
+    assert first(FLAT_MOST_NUMBERS // 64 + 1) == first(HNSW_MOST_ROWS) == "HNSW32"
+    assert first(HNSW_MOST_ROWS + 1).endswith(",Flat") and first(HNSW_MOST_ROWS + 1).startswith("IVF")
+
+
+def test_auto_keeps_within_the_memory():
+    rows, seen = 10_000_000, []
+    for memory in (8e9, 2e9, 1e9, 1e6):
+        factory, reason = choose_factories("auto", rows, 64, int(memory))[0]
+        seen.append(factory.split(",")[1])
+        assert ("of memory" in reason) == (memory < 8e9)
+    assert seen == ["Flat", "SQ8", "PQ32x8np", "PQ32x8np"]
+
+
+def test_an_index_that_had_to_be_small_says_how_true_it_is(features, caplog):
+    built = build_index(features, IndexOptions(max_memory=4000 * 20, min_recall=1.0))
+    assert ",PQ" in built.figures["kind"] and 0.5 < built.figures["recall_at_10"] < 1
+    assert "raise --max-memory" in caplog.text
+
+
+class Sliced:
+    """Rows that can only be sliced, and remember how much was asked for at once."""
+
+    def __init__(self, features):
+        self.features, self.shape, self.most = features, features.shape, 0
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, slice)
+        self.most = max(self.most, len(self.features[rows]))
+        return self.features[rows]
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+def test_rows_are_read_some_at_a_time(features, kind, monkeypatch):
+    whole = build_index(features, IndexOptions(kind=kind))
+    monkeypatch.setattr(distances, "BLOCK_ROWS", 1000)
+    sliced = Sliced(features)
+    blockwise = build_index(sliced, IndexOptions(kind=kind))
+    assert sliced.most == 1000
+    assert blockwise.figures["recall_at_10"] == pytest.approx(whole.figures["recall_at_10"], abs=0.01)
+    same = blockwise.search(features[:100], 5)[0] == whole.search(features[:100], 5)[0]
+    assert same.mean() > 0.95
+
+
+def test_exact_search_in_blocks_is_exact_search(features):
+    blocks = ((start, features[start : start + 700]) for start in range(0, 4000, 700))
+    rows, squared = nearest_in_blocks(blocks, features[:20], 6, without=np.arange(20))
+    truth, far = exact_neighbours(features[20:], features[:20], 6, "l2")
+    assert np.array_equal(rows, truth + 20) and np.allclose(np.sqrt(squared), far, atol=1e-4)
+    rows, squared = nearest_in_blocks([(5, features[:2])], features[:1], 3)
+    assert rows.tolist() == [[5, 6, -1]] and np.isinf(squared[0, 2])
+
+
+def test_recall_comes_with_its_interval_and_speeds(features):
+    figures = build_index(features, IndexOptions(kind="ivf", min_recall=0)).figures
+    low, high = figures["recall_interval"]
+    assert 0 < low < figures["recall_at_10"] < high <= 1
+    assert set(figures["queries_per_second"]) == {"1", "400"} and min(figures["queries_per_second"].values()) > 0
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf", "IVF40,SQ8", "PCA12,IVF20,Flat", "PCA12,HNSW16"])
+def test_only_selected_rows_are_found(features, kind):
+    built = build_index(features, IndexOptions(kind=kind, min_recall=0))
+    for among in (np.arange(0, 4000, 2), np.arange(7, 4000, 100)):
+        rows, _ = built.search(features[1:20:2], 10, among)
+        truth, _ = exact_neighbours(features[among], features[1:20:2], 10, "cosine")
+        assert np.isin(rows[rows >= 0], among).all()
+        found = [len(set(a) & set(among[b])) / 10 for a, b in zip(rows, truth, strict=True)]
+        assert np.mean(found) > (0.4 if "PCA" in kind else 0.7)
 
 
 def test_plain_faiss_reads_the_file_and_finds_the_same(features, tmp_path):

@@ -13,10 +13,10 @@ PACKAGE = Path(aesearch.__file__).parent
 # High to low; a module imports only what stands below it.
 ORDER = (
     "__main__", "cli", "options", "console", "sweep", "report", "collection", "answers", "building", "examination",
-    "training", "extraction", "scoring", "invariance", "batches", "opening", "pictures", "sources",
-    "clusters", "projection", "probe", "index",
+    "training", "updating", "extraction", "scoring", "invariance", "batches", "opening", "pictures", "sources",
+    "clusters", "duplicates", "projection", "probe", "index",
     "anomalies", "generation", "export", "store", "figures", "autoencoders",
-    "architectures", "decoding", "manifest", "distances", "atomic",
+    "portable", "architectures", "decoding", "manifest", "distances", "atomic",
     "errors", "__init__",
 )  # fmt: skip
 

@@ -16,6 +16,7 @@ def columns(start, stop, dim=3):
         "features": np.arange(start * dim, stop * dim, dtype=np.float32).reshape(n, dim),
         "reconstruction_error": np.linspace(0, 1, n, dtype=np.float32),
         "held_out": np.arange(start, stop) % 3 == 0,
+        "stamp": np.stack([np.arange(start, stop), np.arange(start, stop) + 10**18], axis=1),
         "id": [f"bild-ß-{i}.png" for i in range(start, stop)],
         "label": ["" if i % 2 else "odd" for i in range(start, stop)],
         "split": ["train"] * n,
@@ -37,10 +38,22 @@ def test_what_is_written_is_read_back(tmp_path):
     assert (store.rows, store.dim, store.encoder_fingerprint, store.source) == (20, 3, "e1", "somewhere")
     assert np.array_equal(store.features(), expected["features"])
     assert np.array_equal(store.held_out(), expected["held_out"])
+    assert np.array_equal(store.stamps(), expected["stamp"])
+    assert store.contents().tolist() == [0] * 20  # the first 64 of 128 bits
     assert np.array_equal(store.features(np.array([7, 2, 7])), expected["features"][[7, 2, 7]])
+    assert store.features(np.array([], dtype=np.int64)).shape == (0, 3)
+    assert np.array_equal(store.rows_of_features()[4:9], expected["features"][4:9])
     for name in ("id", "label", "split", "content_hash"):
         assert store.texts(name) == expected[name]
     assert store.skipped() == [("x.txt", "not an image")]
+
+
+def test_scattered_rows_of_many_chunks_are_read_in_the_order_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("aesearch.store.CHUNK_ROWS", 16)
+    store = write(tmp_path / "features.h5", [(0, 100)])
+    rows = np.random.default_rng(0).integers(0, 100, 40)
+    assert np.array_equal(store.features(rows), columns(0, 100)["features"][rows])
+    assert store.texts("id", rows) == [f"bild-ß-{row}.png" for row in rows]
 
 
 def test_plain_h5py_reads_the_contract(tmp_path):

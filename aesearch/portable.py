@@ -1,0 +1,127 @@
+"""The encoder as ONNX: written after training, run on single images without torch, which takes seconds to import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.atomic import replacing
+from aesearch.decoding import Preprocessing
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
+
+OPSET = 18  # Resize by sizes of some axes
+IMAGES, LATENTS = "images", "latents"
+
+
+def save_portable(path: Path, encoder: nn.Module, preprocessing: Preprocessing, latent_dim: int) -> None:
+    """Write an encoder as one ONNX file, whole or not at all.
+
+    Its input ``images`` is (n, channels, height, width) uint8, its output ``latents`` (n, latent_dim) float32.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Its layers in order, batch norms folded into the convolutions before them.
+
+    Raises
+    ------
+    ValueError
+        A kind of layer that is not known here.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    graph = _Graph()
+    graph.add("Cast", to=TensorProto.FLOAT)
+    graph.add("Div", np.array(255, np.float32))
+    for layer in encoder.children():
+        _translate(graph, layer)
+    graph.nodes[-1].output[0] = LATENTS
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "encoder",
+            [helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, ["n", *preprocessing.shape])],
+            [helper.make_tensor_value_info(LATENTS, TensorProto.FLOAT, ["n", latent_dim])],
+            graph.weights,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=8,  # what ONNX Runtime has read since 2022
+        producer_name="aesearch",
+    )
+    onnx.checker.check_model(model)
+    with replacing(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+
+
+class _Graph:
+    """Nodes one after the other, each fed by the one before, and their weights."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+
+    def add(self, kind: str, *weights: NDArray[Any] | None, **attributes: Any) -> None:
+        from onnx import helper, numpy_helper
+
+        inputs = [self.nodes[-1].output[0] if self.nodes else IMAGES]
+        for weight in weights:
+            name = "" if weight is None else f"weight{len(self.weights)}"
+            inputs.append(name)
+            if weight is not None:
+                self.weights.append(numpy_helper.from_array(np.ascontiguousarray(weight), name))
+        self.nodes.append(helper.make_node(kind, inputs, [f"layer{len(self.nodes)}"], **attributes))
+
+
+def _translate(graph: _Graph, layer: Any) -> None:
+    """Add what one layer does."""
+    match type(layer).__name__:
+        case "Conv2d":
+            strides, pads = list(layer.stride), list(layer.padding) * 2
+            graph.add("Conv", _numbers(layer.weight), _numbers(layer.bias), strides=strides, pads=pads)
+        case "Linear":
+            graph.add("Gemm", _numbers(layer.weight), _numbers(layer.bias), transB=1)
+        case "ReLU":
+            graph.add("Relu")
+        case "Flatten":
+            graph.add("Flatten", axis=1)
+        case "MaxPool2d":
+            side, strides = [layer.kernel_size] * 2, [layer.stride] * 2
+            graph.add("MaxPool", kernel_shape=side, strides=strides, ceil_mode=int(layer.ceil_mode))
+        case "Upsample":
+            graph.add("Resize", None, None, np.array(layer.size, np.int64), mode="linear", axes=[2, 3])
+        case "Scale":
+            graph.add("Mul", np.array(layer.factor, np.float32))
+            graph.add("Add", np.array(layer.shift, np.float32))
+        case name:
+            raise ValueError(f"no ONNX for a layer {name}")
+
+
+def _numbers(parameter: Any) -> NDArray[np.float32] | None:
+    return None if parameter is None else np.asarray(parameter.detach().cpu().numpy(), dtype=np.float32)
+
+
+class PortableEncoder:
+    """An encoder from the bytes of its ONNX file, for a few images at a time on the CPU.
+
+    Its features are those of `aesearch.autoencoders.Autoencoder` up to float32 rounding, 1e-4 at most.
+    """
+
+    def __init__(self, data: bytes, feature_dim: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # to start threads takes longer than to encode an image
+        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self._feature_dim = feature_dim
+
+    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features (n, feature_dim) float32 of images (n, channels, height, width) uint8."""
+        (latents,) = self._session.run([LATENTS], {IMAGES: images})
+        return np.ascontiguousarray(latents[:, : self._feature_dim])

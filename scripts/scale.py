@@ -1,0 +1,208 @@
+"""Time and peak memory of every step as a collection grows, each in a process of its own.
+
+    .venv/bin/python scripts/scale.py
+    .venv/bin/python scripts/scale.py --rows 10000 100000 --steps build-index query
+
+The collection is a real one, of random images, but its features are drawn: a mixture of 2,000 centres in 48 numbers
+whose spread falls off as an encoder's does, one row in a thousand a near copy of another. `extract` works on images
+that are made up as it reads (28x28). Beside each step the growth of its time over the size before: n log n is 11 to 12.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+DIM, CENTRES, BLOCK = 48, 2000, 2**16
+COPIES = 0.001
+ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
+
+
+def draw(start: int, count: int) -> NDArray[np.float32]:
+    """Rows ``start`` to ``start + count``, the same each time."""
+    generator = np.random.default_rng([1, start])
+    spread = (np.arange(1, DIM + 1) ** -0.5).astype(np.float32)
+    centres = np.random.default_rng(0).standard_normal((CENTRES, DIM), dtype=np.float32)
+    rows = centres[generator.integers(0, CENTRES, count)] + 0.5 * generator.standard_normal(
+        (count, DIM), dtype=np.float32
+    )
+    copies = generator.permutation(count)[: int(COPIES * count)]
+    rows[copies] = rows[0] + 1e-4 * generator.standard_normal((len(copies), DIM), dtype=np.float32)
+    return rows * spread
+
+
+def prepare(folder: Path, rows: int) -> None:
+    """Write the collection: an encoder of one epoch, then the drawn features in place of its own."""
+    from aesearch import Collection
+    from aesearch.store import Store, StoreWriter
+
+    images = folder / "images.npy"
+    np.save(images, np.random.default_rng(0).integers(0, 255, (256, 28, 28), dtype=np.uint8))
+    collection = Collection.build(str(images), folder / "c", epochs=1, latent_dim=DIM + 16, progress=False)
+    path = folder / "c/features.h5"
+    attributes = {"encoder_fingerprint": collection.store.encoder_fingerprint, "source": str(images)}
+    path.unlink()
+    with StoreWriter(path, DIM, {}, attributes, style_dim=collection.spec.style_dim) as writer:
+        for start in range(0, rows, BLOCK):
+            count = min(BLOCK, rows - start)
+            columns = {
+                "features": draw(start, count),
+                "style": np.zeros((count, collection.spec.style_dim), np.float32),
+                "reconstruction_error": np.random.default_rng(start).random(count, dtype=np.float32),
+                "held_out": np.zeros(count, bool),
+                "stamp": np.full((count, 2), -1),
+                "id": [f"drawn/{row}" for row in range(start, start + count)],
+                "label": [str(row % 10) for row in range(start, start + count)],
+                "split": [""] * count,
+                "content_hash": [f"{row:016x}" + "0" * 16 for row in range(start, start + count)],
+            }
+            writer.append(columns, [], start + count)
+        writer.finish()
+    recorded = collection.manifest.artifacts["features"]
+    recorded["fingerprint"] = Store(path).fingerprint
+    recorded["figures"]["rows"] = rows
+    collection.manifest.save()
+
+
+def make_up(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Images of those rows."""
+    return np.random.default_rng(int(rows[0])).integers(0, 255, (len(rows), 28, 28), dtype=np.uint8)
+
+
+def extract(folder: Path, rows: int) -> str:
+    """Features of made-up images, into a store of their own."""
+    from aesearch import Collection
+    from aesearch.extraction import extract_features
+    from aesearch.sources import ArraySource
+
+    ids = [f"made/{row}" for row in range(rows)]
+    source = ArraySource("made", make_up, (28, 28), ids, [""] * rows, [""] * rows, str(rows))
+    autoencoder = Collection.open(folder / "c").autoencoder
+    done = extract_features(source, autoencoder, folder / "made.h5", encoder_fingerprint="scale")
+    (folder / "made.h5").unlink()
+    return f"{done.images_per_second:,.0f} images/s"
+
+
+def build_index(folder: Path, rows: int) -> str:
+    """The index that auto picks."""
+    from aesearch import Collection
+    from aesearch.index import describe_figures
+
+    return describe_figures(Collection.open(folder / "c", progress=False).build_index().figures)
+
+
+def query(folder: Path, rows: int) -> str:
+    """A thousand queries, from opening on."""
+    from aesearch import Collection
+
+    collection = Collection.open(folder / "c", progress=False)
+    began = time.perf_counter()
+    collection.query(row=rows // 2, k=10)
+    first = time.perf_counter() - began
+    began = time.perf_counter()
+    collection.query_rows(list(range(1000)), k=10)
+    return f"opening and the first {first:.2f} s, then {1000 / (time.perf_counter() - began):,.0f} queries/s"
+
+
+def scattered(folder: Path, rows: int) -> str:
+    """Opening the store and reading 1,000 rows from all over it."""
+    from aesearch.store import Store
+
+    began = time.perf_counter()
+    wanted = np.sort(np.random.default_rng(0).integers(0, rows, 1000))
+    found = Store(folder / "c/features.h5").features(wanted)
+    assert len(found) == 1000
+    return f"{time.perf_counter() - began:.2f} s"
+
+
+def anomalies(folder: Path, rows: int) -> str:
+    """Rows far from their neighbours."""
+    from aesearch import Collection
+
+    found = Collection.open(folder / "c", progress=False).anomalies(score="neighbours", top=10)
+    return f"{found.scored:,} scored"
+
+
+def cluster(folder: Path, rows: int) -> str:
+    """Ten clusters by k-means."""
+    from aesearch import Collection
+
+    collection = Collection.open(folder / "c", progress=False)
+    return f"sizes {collection.cluster(method='kmeans', space='features', clusters=10).sizes}"
+
+
+def duplicates(folder: Path, rows: int) -> str:
+    """Groups of near copies."""
+    from aesearch import Collection
+
+    found = Collection.open(folder / "c", progress=False).duplicates()
+    share = "" if found.found is None else f", {found.found:.1%} of exact search's pairs"
+    return f"{len(found.rows):,} groups{share}"
+
+
+def lay_out(folder: Path, rows: int) -> str:
+    """A map by UMAP."""
+    from aesearch import Collection
+
+    Collection.open(folder / "c", progress=False).map(colour_by="none")
+    return ""
+
+
+STEPS: dict[str, Callable[[Path, int], str]] = {
+    "extract": extract,
+    "build-index": build_index,
+    "query": query,
+    "scattered": scattered,
+    "anomalies": anomalies,
+    "cluster": cluster,
+    "duplicates": duplicates,
+    "map": lay_out,
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=ROWS)
+    parser.add_argument("--steps", nargs="+", default=list(STEPS), choices=list(STEPS))
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        step, folder, rows = options.child
+        began = time.perf_counter()
+        said = STEPS[step](Path(folder), int(rows))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        return print(json.dumps({"seconds": time.perf_counter() - began, "peak": peak, "said": said}))
+    from measuring import print_circumstances
+
+    print_circumstances(dim=DIM, seed=0)
+    before: dict[str, float] = {}
+    for rows in options.rows:
+        folder = Path(tempfile.mkdtemp())
+        try:
+            prepare(folder, rows)
+            for step in options.steps:
+                command = [sys.executable, __file__, "--child", step, str(folder), str(rows)]
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                found = json.loads(done.stdout.splitlines()[-1])
+                growth = f"x{found['seconds'] / before[step]:.1f}" if step in before else ""
+                before[step] = found["seconds"]
+                cost = f"{found['seconds']:9.1f} s {growth:>7}{found['peak']:7.2f} GiB"
+                print(f"{rows:11,} {step:12}{cost}  {found['said']}", flush=True)
+        finally:
+            shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""A changed folder costs what has changed in it, and rows stay those of their files."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from aesearch import AesearchError, Collection
+from aesearch.autoencoders import Autoencoder
+from aesearch.index import IndexOptions
+from aesearch.opening import open_source
+
+N = 240
+
+
+def write(folder, images, start=0):
+    folder.mkdir(exist_ok=True)
+    for number, image in enumerate(images, start):
+        Image.fromarray(image).save(folder / f"{number:04d}.png")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, digit_images):
+    """A folder of digits and its collection, with clusters and a map."""
+    root = tmp_path_factory.mktemp("built")
+    write(root / "photos", digit_images[:N])
+    (root / "photos/notes.txt").write_text("no picture")
+    collection = Collection.build(str(root / "photos"), root / "c", progress=False, epochs=3, latent_dim=16)
+    collection.cluster(method="kmeans", clusters=4, space="features")
+    collection.map(method="pca")
+    return root
+
+
+@pytest.fixture
+def changing(built, tmp_path):
+    """The same, to change; its files as old as they were."""
+    shutil.copytree(built / "c", tmp_path / "c")
+    shutil.copytree(built / "photos", tmp_path / "photos", copy_function=shutil.copy2)
+    manifest = json.loads((tmp_path / "c/collection.json").read_text())
+    text = json.dumps(manifest).replace(str(built / "photos"), str(tmp_path / "photos"))
+    (tmp_path / "c/collection.json").write_text(text)
+    with h5py.File(tmp_path / "c/features.h5", "r+") as file:
+        for row, id in enumerate(file["id"].asstr()[:]):
+            status = (tmp_path / "photos" / id).stat()
+            file["stamp"][row] = status.st_size, status.st_mtime_ns
+    return tmp_path
+
+
+def count_encoded(monkeypatch):
+    seen = []
+    encode = Autoencoder.encode_and_score
+    monkeypatch.setattr(Autoencoder, "encode_and_score", lambda self, x: seen.append(len(x)) or encode(self, x))
+    return seen
+
+
+def assert_as_if_extracted_anew(root):
+    collection = Collection.open(root / "c", progress=False)
+    store, source = collection.store, open_source(str(root / "photos"))
+    readable = [id for id in source.ids if id.endswith(".png")]
+    assert store.texts("id") == readable
+    encoded = collection.encode([root / "photos" / id for id in readable])
+    assert np.abs(encoded - store.features()).max() < 1e-4
+    assert np.array_equal(store.stamps(), source.stamps[[source.ids.index(id) for id in readable]])
+    for row in (0, len(readable) // 2, len(readable) - 1):  # the index knows the rows by their new numbers
+        assert collection.query(root / "photos" / readable[row], k=1).ids == [readable[row]]
+    features = store.features()
+    rows, _ = collection.index.search(features, 1)
+    assert np.abs(features[rows[:, 0]] - features).max() < 1e-4
+    return collection
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "IVF8,Flat", "PCA8,IVF4,Flat"])
+def test_an_update_costs_what_has_changed(changing, digit_images, monkeypatch, kind):
+    photos = changing / "photos"
+    Collection.open(changing / "c", progress=False).build_index(IndexOptions(kind=kind, min_recall=0))
+    write(photos, digit_images[N : N + 5], start=N)  # added
+    for number in (3, 100):
+        Image.fromarray(digit_images[number + 1000]).save(photos / f"{number:04d}.png")  # changed
+    for number in (7, 8, 200):
+        (photos / f"{number:04d}.png").unlink()  # removed
+    (photos / "0050.png").rename(photos / "zz.png")  # renamed
+    shutil.copy2(photos / "0060.png", photos / "0060 copy.png")  # a copy: new, but its content is known
+    os.utime(photos / "0070.png")  # touched
+    seen = count_encoded(monkeypatch)
+    done = Collection.open(changing / "c", progress=False).update()
+    assert done.to_json() == {
+        "added": 6, "changed": 2, "removed": 3, "unchanged": N - 6, "skipped": 1, "renamed": 1, "encoded": 7,
+    }  # fmt: skip
+    assert sum(seen) == 7
+    collection = assert_as_if_extracted_anew(changing)
+    again = Collection.open(changing / "c", progress=False).update()
+    assert again.unchanged == N + 3 and again.added == again.changed == again.removed == again.encoded == 0
+    recorded = collection.manifest.artifacts["index"]["figures"]
+    assert recorded.get("added") == (None if kind == "flat" else 8)
+
+
+def test_clusters_and_maps_come_along(changing, digit_images):
+    before = Collection.open(changing / "c", progress=False)
+    clusters, ids = before.assignments(), before.ids
+    with h5py.File(changing / "c/map-pca.h5") as file:
+        places = file["coordinates"][:]
+    write(changing / "photos", digit_images[N : N + 10], start=N)
+    Image.fromarray(digit_images[20]).save(changing / "photos/000-copy of 20.png")
+    (changing / "photos/0000.png").unlink()
+    after = Collection.open(changing / "c", progress=False)
+    after.update()
+    assert len(after.assignments()) == N + 10
+    rows = {id: row for row, id in enumerate(after.ids)}
+    kept = [id for id in ids if id in rows]
+    where = [rows[id] for id in kept]
+    assert np.array_equal(after.assignments()[where], clusters[[ids.index(id) for id in kept]])
+    with h5py.File(changing / "c/map-pca.h5") as file:
+        now = file["coordinates"][:]
+    assert np.array_equal(now[where], places[[ids.index(id) for id in kept]])
+    twin, own = rows["000-copy of 20.png"], rows["0020.png"]
+    assert after.assignments()[twin] == after.assignments()[own] and np.allclose(now[twin], now[own], atol=1e-2)
+    assert after.manifest.artifacts["clusters"]["figures"]["placed"] == 11
+    assert sum(after.manifest.artifacts["clusters"]["figures"]["sizes"]) == N + 10
+    assert (changing / "c/map-pca.html").stat().st_mtime > (changing / "photos/0239.png").stat().st_mtime
+
+
+def test_building_again_updates(changing, digit_images, monkeypatch):
+    write(changing / "photos", digit_images[N : N + 2], start=N)
+    seen = count_encoded(monkeypatch)
+    Collection.build(str(changing / "photos"), changing / "c", progress=False, epochs=3, latent_dim=16)
+    assert sum(seen) == 2
+    assert_as_if_extracted_anew(changing)
+
+
+def test_many_changes_build_the_index_anew(changing, digit_images):
+    Collection.open(changing / "c", progress=False).build_index(IndexOptions(kind="hnsw"))
+    write(changing / "photos", digit_images[N : 2 * N], start=N)
+    collection = Collection.open(changing / "c", progress=False)
+    assert collection.update().added == N
+    assert "added" not in collection.manifest.artifacts["index"]["figures"]
+    assert_as_if_extracted_anew(changing)
+
+
+def test_an_empty_folder_leaves_the_collection_as_it_was(changing):
+    before = (changing / "c/features.h5").read_bytes()
+    for path in (changing / "photos").glob("*.png"):
+        path.unlink()
+    with pytest.raises(AesearchError, match="no usable image is left"):
+        Collection.open(changing / "c", progress=False).update()
+    assert (changing / "c/features.h5").read_bytes() == before
+
+
+def test_there_must_be_features_to_update(changing):
+    (changing / "c/features.h5").unlink()
+    with pytest.raises(AesearchError, match="run aesearch extract"):
+        Collection.open(changing / "c", progress=False).update()
+
+
+def test_another_folder_is_no_update(changing, digit_images):
+    write(changing / "others", digit_images[:20])
+    collection = Collection.open(changing / "c", progress=False)
+    with pytest.raises(AesearchError, match="holds"):
+        collection.update(open_source(str(changing / "others")))
+
+
+def test_a_killed_update_goes_on(changing, digit_images):
+    write(changing / "photos", digit_images[N : 4 * N], start=N)
+    code = (
+        "import sys, time\nfrom aesearch import autoencoders, store, Collection\n"
+        "store.FLUSH_SECONDS = 0\n"
+        "autoencoders.Autoencoder.reading_size = property(lambda self: 40)\n"
+        "append = store.StoreWriter.append\n"
+        "def slowly(self, *given):\n    append(self, *given)\n    print(self.next_position, flush=True)\n"
+        "    time.sleep(0.3)\n"
+        "store.StoreWriter.append = slowly\n"
+        "Collection.open(sys.argv[1], progress=False).update()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(changing / "c")], stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if int(line) >= 400:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(0.1)
+    assert Collection.open(changing / "c").store.rows == N  # a reader sees the old one
+    with h5py.File(changing / "c/features.h5.partial") as file:
+        assert file.attrs["progress"][0] >= 300
+    done = Collection.open(changing / "c", progress=False).update()
+    assert done.added == 3 * N
+    assert_as_if_extracted_anew(changing)
+
+
+def test_the_command_says_what_it_did(changing, digit_images, run):
+    write(changing / "photos", digit_images[N : N + 1], start=N)
+    said = run("update", "-c", changing / "c").stdout
+    assert said.startswith("1 added, 0 changed, 0 removed, 0 renamed, 240 unchanged, 1 skipped; 1 encoded")
+    document = json.loads(run("update", "-c", changing / "c", "--json").stdout)
+    assert document["unchanged"] == 241 and set(document) >= {"added", "changed", "removed", "unchanged", "skipped"}
