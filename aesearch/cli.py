@@ -255,7 +255,6 @@ def build_index(
 def update(
     source: SourceArgument = None,
     collection: CollectionOption = "default",
-    data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -267,7 +266,7 @@ def update(
     Example: aesearch update -c photos
     """
     opened = _open(collection, device)
-    done = opened.update(None if source is None else opened.open_images(source, data_dir=data_dir))
+    done = opened.update(None if source is None else opened.open_images(source))
     if as_json:
         return print_json({"collection": str(opened.folder), **done.to_json()})
     print(f"{done.added:,} added, {done.changed:,} changed, {done.removed:,} removed, {done.renamed:,} renamed, "

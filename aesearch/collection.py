@@ -22,7 +22,7 @@ from aesearch.building import CHECKPOINT, ENCODER, FEATURES, PORTABLE, fill_stor
 from aesearch.clusters import VOTERS, Clustering, assign
 from aesearch.clusters import cluster as cluster_features
 from aesearch.decoding import Preprocessing
-from aesearch.distances import exact_neighbours
+from aesearch.distances import BLOCK_ROWS, exact_neighbours
 from aesearch.duplicates import find_duplicates
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
 from aesearch.extraction import Extraction
@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 INDEX, CLUSTERS, PROBE = "index.faiss", "clusters.h5", "probe.h5"
 FIELDS = ("id", "label", "split")  # that --where can ask for
+FEW = 32  # images that are encoded without torch
 EXACT_AMONG = 100_000  # rows that a filter leaves: they are searched without the index
 LEARNED = ("nap", "combined")  # scores that need more of the images than the store holds
 DISPLAY_SIDE = 160  # pixels of the longer side of pictures on sheets, at most
@@ -188,7 +189,8 @@ class Collection:
 
         New and changed images are encoded, rows of those gone are dropped, renamed ones known by their content. The
         index is brought along, or built anew where that is cheaper. Clusters and maps are brought along: new images
-        get their places by their nearest neighbours, until `cluster` or `map` fits all of them anew.
+        get their places by their nearest neighbours, until `cluster` or `map` fits all of them anew. A kill loses
+        nothing but these: then they are stale, and to be made anew.
 
         Raises
         ------
@@ -201,15 +203,24 @@ class Collection:
         if not self._can_update(source):
             raise StaleArtifactError("there are no features of these images by this encoder: run aesearch extract")
         had_index = not self._index_stale()
-        laid_out = [name for name in self.manifest.artifacts if name.startswith(("map-", CLUSTERS[:-3]))]
-        laid_out = [name for name in laid_out if had_index and self._fresh(name)]
-        encoder = self._encoder_fingerprint()
+        kept = ("clusters", *(name for name in self.manifest.artifacts if name.startswith("map-")))
+        laid_out = [name for name in kept if had_index and self._fresh(name)]
+        rows = self.store.rows
+        if self._unchanged_since(source):
+            return Update.nothing(rows, len(self.store.skipped()))
+        for name in ("index", *laid_out):  # until they have come along
+            if name in self.manifest.artifacts:
+                self.manifest.artifacts[name]["made_from"] = {}
         done = update_store(
-            self.manifest, source, self.autoencoder, encoder_fingerprint=encoder, progress=self.progress
+            self.manifest,
+            source,
+            self.autoencoder,
+            encoder_fingerprint=self._encoder_fingerprint(),
+            progress=self.progress,
         )
         self._forget()
         if had_index:
-            self._bring_index_along(done)
+            self._bring_index_along(done, rows)
         elif "index" in self.manifest.artifacts:
             self.build_index(IndexOptions(**self.manifest.artifacts["index"]["parameters"]))
         for name in laid_out:
@@ -218,28 +229,30 @@ class Collection:
 
     def _can_update(self, source: Source) -> bool:
         """Whether there is a store of that source by this encoder."""
-        recorded = self.manifest.artifacts.get("features")
-        if recorded is None or recorded["source"]["name"] != source.name:
-            return False
         try:
-            return bool(self.store.fingerprint == recorded["fingerprint"])
-        except AesearchError:  # gone, damaged, or another encoder's
+            return self.store.source == source.name
+        except AesearchError:  # none, damaged, or another encoder's
             return False
 
-    def _bring_index_along(self, done: Update) -> None:
+    def _unchanged_since(self, source: Source) -> bool:
+        recorded = self.manifest.artifacts.get("features", {}).get("made_from", {})
+        return recorded.get("source") == source.fingerprint and not self._index_stale()
+
+    def _bring_index_along(self, done: Update, before: int) -> None:
         recorded = self.manifest.artifacts["index"]
-        options = IndexOptions(**recorded["parameters"])
-        features = self.store.rows_of_features()
-        index = bring_along(self.folder / INDEX, options.metric, done.came_from, features)
+        options, figures = IndexOptions(**recorded["parameters"]), recorded["figures"]
+        since = {"added": figures.get("added", 0), "removed": figures.get("removed", 0)}
+        features, changed = self.store.rows_of_features(), sum(since.values())
+        index = bring_along(
+            self.folder / INDEX, options.metric, done.came_from, features, before=before, changed=changed
+        )
         if index is None:
             self.build_index(options)
             return
+        since["added"] += int((done.came_from < 0).sum())
+        since["removed"] += before - int((done.came_from >= 0).sum())
         index.save(self.folder / INDEX)
-        since = {
-            "added": recorded["figures"].get("added", 0) + int((done.came_from < 0).sum()),
-            "removed": recorded["figures"].get("removed", 0) + done.removed + done.changed,
-        }
-        self._record("index", INDEX, recorded["parameters"], recorded["figures"] | since)
+        self._record("index", INDEX, recorded["parameters"], figures | since)
 
     def _bring_along(self, name: str, came_from: NDArray[np.int64]) -> None:
         """Keep the places of a map, or the clusters, of rows that were there; give new ones theirs by their nearest."""
@@ -260,17 +273,21 @@ class Collection:
             rows, distances = self.index.search(self.store.features(added), voters, among=kept)
             now[added] = assign(rows, now)[0] if name == "clusters" else between(now[rows], distances)
         if name == "clusters":
-            figures["sizes"] = [int(size) for size in np.bincount(now[now >= 0])]
+            figures |= {"sizes": [int(size) for size in np.bincount(now[now >= 0])]}
         self._write_rows(recorded["file"], {column: now}, attributes)
         self._record(name, recorded["file"], recorded["parameters"], figures)
         if name != "clusters":
-            groups, by = self._groups(recorded["parameters"]["colour_by"] or "none")
+            by = recorded["parameters"]["colour_by"] or "none"
+            groups, by = self._groups(by if by != "cluster" or self._fresh("clusters") else "none")
             self._draw_map(name, Projection(now, recorded["parameters"]["method"]), groups, by)
 
     def build_index(self, options: IndexOptions | None = None) -> SearchIndex:
         """Index the features and measure the index's recall@10 against exact search."""
         options = options or IndexOptions()
         built = build_index(self.store.rows_of_features(), options, progress=self.progress)
+        if "index" in self.manifest.artifacts:  # what is there is about to be replaced
+            self.manifest.artifacts["index"]["made_from"] = {}
+            self.manifest.save()
         built.save(self.folder / INDEX)
         built.figures["bytes_per_vector"] = round((self.folder / INDEX).stat().st_size / self.store.rows, 1)
         self.manifest.record(
@@ -304,8 +321,12 @@ class Collection:
 
     @cached_property
     def autoencoder(self) -> Autoencoder:
-        """The trained network; `AesearchError` if it is not the one the manifest knows."""
-        self._encoder_fingerprint()
+        """The trained network; `StaleArtifactError` if it is not the one the manifest knows."""
+        path = self.folder / ENCODER
+        if path.is_file() and file_fingerprint(path) != self._encoder_fingerprint():
+            raise StaleArtifactError(
+                f"{path} is not the encoder that this collection was made with: run aesearch train"
+            )
         return Autoencoder.load(self.folder / ENCODER, device=self.device)
 
     @cached_property
@@ -337,7 +358,7 @@ class Collection:
         recorded = self.manifest.artifacts.get("index")
         if recorded is None:
             raise CollectionNotFoundError(f"collection {self.folder} has no index: run aesearch build-index")
-        if recorded["made_from"]["features"] != self.store.fingerprint:
+        if recorded["made_from"].get("features") != self.store.fingerprint:
             raise StaleArtifactError("the features have changed since the index was built: run aesearch build-index")
         return load_index(self.folder / INDEX, recorded["parameters"]["metric"], self.store.rows, self.store.dim)
 
@@ -385,7 +406,7 @@ class Collection:
         return (
             recorded is None
             or not (self.folder / INDEX).is_file()
-            or recorded["made_from"]["features"] != self.store.fingerprint
+            or recorded["made_from"].get("features") != self.store.fingerprint
         )
 
     def _forget(self) -> None:
@@ -444,7 +465,8 @@ class Collection:
 
     def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """Features (n, dim) float32 of images from anywhere; see `query` for what an image may be."""
-        return self._single_encoder.encode(self._decode(images))
+        encoder = self._single_encoder if len(images) <= FEW else self.autoencoder
+        return encoder.encode(self._decode(images))
 
     def encode_latents(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """As `encode`, with the style beside the features: all that the decoder rebuilds an image from."""
@@ -580,7 +602,9 @@ class Collection:
         if score == "reconstruction":
             return self.store.reconstruction_errors()[rows]
         if score == "neighbours":
-            return self._scorer(score).far(self.features()[rows], rows)
+            far = self._scorer(score).far
+            parts = [far(self.store.features(part), part) for part in _in_parts(rows)]
+            return np.concatenate([*parts, np.empty(0, np.float32)])
         return np.asarray(self._learned(score)["score"][rows], dtype=np.float32)
 
     def _scorer(self, score: str) -> Scorer:
@@ -895,6 +919,10 @@ class Collection:
             "index": {**index["figures"], "metric": index["parameters"]["metric"]} if index else None,
             "artifacts": artifacts,
         }
+
+
+def _in_parts(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS)]
 
 
 def _check_k(k: int) -> None:

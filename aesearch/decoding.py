@@ -40,7 +40,7 @@ TURNS = {
 }
 SIDEWAYS = (2, 4, 5, 6)  # ROTATE_90, ROTATE_270, TRANSPOSE, TRANSVERSE swap height and width
 DRAFT_FACTOR, DRAFT_BOX = 2, "aesearch_box"
-JPEG, EXIF = b"\xff\xd8\xff", b"Exif\0\0"
+JPEG, TURNED = b"\xff\xd8\xff", (b"Exif\0\0", b"tiff:Orientation")  # what may say how a picture lies: EXIF, XMP
 BIT_DEPTHS = (8, 10, 12, 14, 16, 24, 32)
 
 
@@ -123,7 +123,7 @@ def _plain_jpeg(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8] 
 
     Which way a file takes depends on its bytes alone, so that one image always gives the same pixels.
     """
-    if not data.startswith(JPEG) or EXIF in data:
+    if not data.startswith(JPEG) or any(mark in data for mark in TURNED):
         return None
     import simplejpeg
     from PIL import Image
@@ -140,7 +140,7 @@ def _plain_jpeg(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8] 
     if not side:
         return pixels.transpose(2, 0, 1)
     # Scaled sizes round up: the picture may end within the last pixel.
-    eighths = next((n for n in range(1, 9) if _scaled(full_height, full_width, n) == pixels.shape[:2]), 8)
+    eighths = next((n for n in range(8, 0, -1) if _scaled(full_height, full_width, n) == pixels.shape[:2]), 8)
     image = Image.fromarray(pixels[..., 0] if grey else pixels)
     return fit(image, preprocessing, box=(0, 0, full_width * eighths / 8, full_height * eighths / 8))
 

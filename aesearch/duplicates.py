@@ -12,10 +12,10 @@ from aesearch.errors import AesearchError
 from aesearch.index import SearchIndex
 from aesearch.projection import draw
 
-NEAR = 0.1  # of the usual distance to the nearest other image
-LINKS = 10  # nearest rows looked at; a larger group hangs together all the same
+NEAR = 0.1  # of the usual distance to the tenth nearest image
+LINKS = 10  # nearest rows looked at
 SAMPLE = 1000  # rows that tell what is usual, and how many of the pairs were found
-LEAST = 1e-6  # a distance that rounding alone can make
+LEAST = {"cosine": 1e-6, "l2": 1e-3}  # distances that rounding alone can make; l2: of a vector's length
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Groups:
         Largest distance of two rows that are put together, in the index's metric.
     groups : list of (m,) int64
         Rows of each group, rising; the largest group first. A row may be farther than the threshold from some of
-        its group, if others lie between.
+        its group, if others lie between; two knots of more than ten copies each may stay apart though they are near.
     exact : list of bool
         Whether all of a group have the same content.
     found : float or None
@@ -61,7 +61,8 @@ def find_duplicates(
     contents : (n,) uint64, optional
         Numbers that are the same for the same content: such rows go together whatever their features.
     threshold : float, optional
-        By default a tenth of the median distance to the nearest other row.
+        By default a tenth of the median distance to the tenth nearest row: to the nearest would be to the other
+        copy, where most images are there twice.
 
     Raises
     ------
@@ -73,19 +74,18 @@ def find_duplicates(
         raise AesearchError(f"--threshold must be 0 or more, not {threshold:g}")
     drawn = draw(n, SAMPLE, seed)
     k = min(LINKS + 1, n)
-    near, distances = _exactly(features, drawn, k, index.metric)
+    near, distances, least = _exactly(features, drawn, k, index.metric)
     if threshold is None:
-        others = np.where(near == drawn[:, None], np.inf, distances).min(axis=1)
-        there = others[np.isfinite(others) & (others > LEAST)]
-        threshold = max(LEAST, NEAR * float(np.median(there))) if len(there) else LEAST
+        threshold = max(least, NEAR * float(np.median(distances[:, -1])))
     links = [_by_content(contents)] if contents is not None else []
     for start, block in in_blocks(features, "compare" if progress else ""):
         rows, far = index.search(block, k)
         links.append(_within(np.arange(start, start + len(block)), rows, far, threshold))
     names = _connected(np.concatenate(links), n)
-    order = np.argsort(names, kind="stable")
+    together = np.flatnonzero(np.bincount(names)[names] > 1)
+    order = together[np.argsort(names[together], kind="stable")]
     ends = np.flatnonzero(np.diff(names[order])) + 1
-    groups = sorted((g for g in np.split(order, ends) if len(g) > 1), key=lambda g: (-len(g), g[0]))
+    groups = sorted(np.split(order, ends), key=lambda g: (-len(g), g[0])) if len(order) else []
     exact = [contents is not None and len(np.unique(contents[g])) == 1 for g in groups]
     pairs = _within(drawn, near, distances, threshold)
     found = float((names[pairs[:, 0]] == names[pairs[:, 1]]).mean()) if len(pairs) else None
@@ -94,12 +94,13 @@ def find_duplicates(
 
 def _exactly(
     features: Rows, rows: NDArray[np.int64], k: int, metric: str
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Nearest rows, and distances, of some rows by exact search."""
+) -> tuple[NDArray[np.int64], NDArray[np.float32], float]:
+    """Nearest rows, and distances, of some rows by exact search; and the least distance that means anything."""
     queries = prepare(gather(features, rows), metric)
     blocks = ((start, prepare(block, metric)) for start, block in in_blocks(features))
     near, squared = nearest_in_blocks(blocks, queries, k)
-    return near, from_squared(squared, metric)
+    length = float(np.median(np.linalg.norm(queries, axis=1)))
+    return near, from_squared(squared, metric), LEAST[metric] * (1 if metric == "cosine" else max(length, 1e-6))
 
 
 def _within(

@@ -121,7 +121,10 @@ class SearchIndex:
         else:
             # The selector must outlive the search: FAISS keeps no hold of it.
             selector, share = self._selector(among)
-            squared, rows = self.index.search(vectors, k, params=_parameters(self.index, selector, share, k))
+            try:
+                squared, rows = self.index.search(vectors, k, params=_parameters(self.index, selector, share, k))
+            except RuntimeError as error:
+                raise AesearchError("this kind of index cannot search among some of its rows: take another") from error
         return rows, from_squared(np.where(rows < 0, np.inf, squared), self.metric)
 
     @cached_property
@@ -139,7 +142,11 @@ class SearchIndex:
 
         if among is None:
             return faiss.IDSelectorRange(0, 2**62), 1 - self.tombstones / self.index.ntotal
-        return faiss.IDSelectorBatch(among), max(len(among), 1) / self.index.ntotal
+        passing = np.zeros(max(self.index.ntotal, int(among.max(initial=0)) + 1), dtype=bool)
+        passing[among] = True
+        made: Any = faiss  # its stubs know nothing of arrays
+        selector = made.IDSelectorBitmap(np.packbits(passing, bitorder="little"))
+        return selector, max(len(among), 1) / self.index.ntotal
 
     def save(self, path: Path) -> None:
         """Write the FAISS file, whole or not at all."""
@@ -163,7 +170,9 @@ def load_index(path: Path, metric: str, rows: int, dim: int) -> SearchIndex:
     return loaded
 
 
-def bring_along(path: Path, metric: str, came_from: NDArray[np.int64], features: Rows) -> SearchIndex | None:
+def bring_along(
+    path: Path, metric: str, came_from: NDArray[np.int64], features: Rows, *, before: int, changed: int = 0
+) -> SearchIndex | None:
     """Give an index its rows' new numbers, take out those that are gone, add new ones.
 
     Parameters
@@ -172,19 +181,27 @@ def bring_along(path: Path, metric: str, came_from: NDArray[np.int64], features:
         Row before of each row now, -1 for a new one.
     features : (n, d) float32, or what gives such blocks when sliced
         Of the rows now.
+    before : int
+        Rows before.
+    changed : int
+        Rows added or removed by earlier updates, since it was built.
 
     Returns
     -------
     SearchIndex or None
-        None where building it anew is cheaper, or the kind of index cannot be changed.
+        None where building it anew is cheaper, or the index is damaged, or of a kind that cannot be changed.
     """
     import faiss
 
-    index = faiss.read_index(str(path))
+    try:
+        index = faiss.read_index(str(path))
+    except RuntimeError:
+        return None
     kept = np.flatnonzero(came_from >= 0)
     added = np.flatnonzero(came_from < 0)
-    known = index.ntotal
-    if isinstance(index, faiss.IndexFlat) or len(added) + known - len(kept) > MOST_CHANGED * known:
+    known, fits = index.ntotal, index.ntotal - SearchIndex(index, metric, {}).tombstones == before
+    changed += len(added) + before - len(kept)
+    if isinstance(index, faiss.IndexFlat) or not fits or changed > MOST_CHANGED * before:
         return None
     number = np.full(known + 1, -1, np.int64)  # the last one serves rows that were gone before
     number[came_from[kept]] = kept
@@ -196,7 +213,7 @@ def bring_along(path: Path, metric: str, came_from: NDArray[np.int64], features:
             if size := lists.list_size(n):
                 ids = faiss.rev_swig_ptr(lists.get_ids(n), size)
                 ids[:] = number[ids]
-    elif isinstance(index, faiss.IndexIDMap2):
+    elif isinstance(index, faiss.IndexIDMap2) and _graph(index) is not None:
         faiss.copy_array_to_vector(number[faiss.vector_to_array(index.id_map)], index.id_map)
         index.construct_rev_map()
     else:
@@ -229,26 +246,25 @@ def build_index(features: Rows, options: IndexOptions, *, progress: bool = False
     if n == 0:
         raise ValueError("there are no features")
     builder = _Builder(features, options, progress)
-    best: SearchIndex | None = None
-    for factory, reason in choose_factories(options.kind, n, dim, options.max_memory or memory_at_hand()):
-        if best is not None:
-            short = (best.figures["kind"], best.figures["recall_at_10"], options.min_recall)
-            instead = "exact search" if factory == "Flat" else factory
-            logger.warning("%s reaches recall@10 %.3f, below %g: %s instead (--min-recall 0 keeps it)", *short, instead)
-            reason = f"{best.figures['kind']} fell short of --min-recall"
-        built = builder.build(factory, reason)
-        if best is None or built.figures["recall_at_10"] > best.figures["recall_at_10"]:
-            best = built
-        if best.figures["recall_at_10"] >= options.min_recall:
-            return best
-    assert best is not None
-    logger.warning(
-        "no index within the memory reaches recall@10 %g, %s has %.3f: raise --max-memory",
-        options.min_recall,
-        best.figures["kind"],
-        best.figures["recall_at_10"],
-    )
-    return best
+    first, *others = choose_factories(options.kind, n, dim, options.max_memory or memory_at_hand())
+    built = builder.build(*first)
+    for factory, _ in others:
+        kind, recall = built.figures["kind"], built.figures["recall_at_10"]
+        if recall >= options.min_recall:
+            break
+        instead = "exact search" if factory == "Flat" else factory
+        logger.warning(
+            "%s reaches recall@10 %.3f, below %g: %s instead (--min-recall 0 keeps it)",
+            *(kind, recall, options.min_recall, instead),
+        )
+        del built  # two at once may be more than fits
+        built = builder.build(factory, f"{kind} fell short of --min-recall")
+    if built.figures["recall_at_10"] < options.min_recall:
+        logger.warning(
+            "%s reaches recall@10 %.3f, below %g, and nothing better fits in the memory: raise --max-memory",
+            *(built.figures["kind"], built.figures["recall_at_10"], options.min_recall),
+        )
+    return built
 
 
 def memory_at_hand() -> int:
@@ -280,16 +296,17 @@ def choose_factories(kind: str, rows: int, dim: int, memory: int) -> list[tuple[
         f"IVF{lists},SQ8": SLACK * (dim + 8),
         f"IVF{lists},PQ{codes}x8np": SLACK * (codes + 8),
     }
-    fitting = [factory for factory, size in needed.items() if size * rows <= memory] or [named["ivfpq"]]
+    fitting = [factory for factory, size in needed.items() if size * rows <= memory]
     if rows * dim <= FLAT_MOST_NUMBERS and "Flat" in fitting:
         return [("Flat", "exact search is quick at this size")]
     slow = {"Flat"} if rows <= HNSW_MOST_ROWS else {"Flat", "HNSW32"}
     reason = "too many rows for quick exact search" if rows <= HNSW_MOST_ROWS else "too many rows for a graph"
-    quick = [factory for factory in fitting if factory not in slow]
-    left_out = [factory for factory in needed if factory not in (*slow, *fitting)]
-    if left_out and left_out[0] == next(factory for factory in needed if factory not in slow):
-        reason = f"{left_out[0]} would take more than {memory / 1e9:.1f} GB of memory"
-    return [(factory, reason) for factory in quick]
+    wanted = [factory for factory in needed if factory not in slow]
+    quick = [factory for factory in wanted if factory in fitting] or wanted[-1:]
+    if quick[0] != wanted[0]:
+        reason = f"{wanted[0]} would take more than {memory / 1e9:.1f} GB of memory"
+    # After a graph, lists: they find all if need be. After lists, nothing: smaller codes know less.
+    return [(factory, reason) for factory in quick[: 2 if quick[0] == "HNSW32" else 1]]
 
 
 def _make(factory: str, dim: int) -> faiss.Index:
@@ -302,8 +319,19 @@ def _make(factory: str, dim: int) -> faiss.Index:
         raise AesearchError(
             f"index {factory!r} is none of {', '.join(KINDS)} and no FAISS factory string for {dim} numbers"
         ) from error
-    takes_rows = factory == "Flat" or factory.startswith("IDMap") or faiss.try_extract_index_ivf(index) is not None
+    if "IDMap" in factory:
+        raise AesearchError(f"index {factory!r}: rows are numbered without IDMap, leave it out")
+    takes_rows = factory == "Flat" or faiss.try_extract_index_ivf(index) is not None
     return index if takes_rows else faiss.IndexIDMap2(index)
+
+
+def _graph(index: faiss.Index) -> faiss.IndexHNSW | None:
+    """The graph in an index, if that is what searches it."""
+    import faiss
+
+    while isinstance(index, faiss.IndexIDMap | faiss.IndexPreTransform):
+        index = faiss.downcast_index(index.index)
+    return index if isinstance(index, faiss.IndexHNSW) else None
 
 
 class _Builder:
@@ -313,7 +341,7 @@ class _Builder:
         self._features, self._options, self._progress = features, options, progress
         self._order = np.random.default_rng(options.seed).permutation(features.shape[0])
         self._held_out = np.sort(self._order[: min(HELD_OUT_QUERIES, len(self._order) // 10)])
-        self._truth: NDArray[np.float32] | None = None
+        self._farthest: NDArray[np.float32] | None = None  # distance of each query's last true neighbour
 
     def build(self, factory: str, reason: str) -> SearchIndex:
         """Train, fill, measure."""
@@ -328,14 +356,13 @@ class _Builder:
             if not index.is_trained:
                 index.train(self._gather(self._sample(index)))
             self._fill(index, held_out)
+            if len(held_out):
+                figures |= self._measure(index, queries)
+            figures["queries_per_second"] = _speeds(index, queries if len(queries) else self._gather(self._order[:1]))
+            if len(held_out):
+                index.add_with_ids(queries, held_out)
         except RuntimeError as error:
             raise AesearchError(f"index {factory!r} cannot be built over {n} rows: use --index flat") from error
-        if len(held_out):
-            figures |= self._measure(index, queries)
-            figures["queries_per_second"] = _speeds(index, queries)
-            index.add_with_ids(queries, held_out)
-        else:
-            figures["queries_per_second"] = _speeds(index, queries if len(queries) else self._gather(self._order[:1]))
         figures["seconds"] = round(time.perf_counter() - started, 2)
         return SearchIndex(index, self._options.metric, figures)
 
@@ -373,21 +400,34 @@ class _Builder:
         """Raise the effort until the recall is reached; the recall, and the effort."""
         import faiss
 
-        if self._truth is None:
-            kept = len(self._order) - len(queries)
-            blocks = ((start, block) for start, block in self._blocks("exact"))
-            _, self._truth = nearest_in_blocks(blocks, queries, min(RECALL_AT, kept), without=self._held_out)
-        found = _recalls(index, queries, self._truth)
+        if self._farthest is None:
+            k = min(RECALL_AT, len(self._order) - len(queries))
+            nearest, _ = nearest_in_blocks(self._blocks("exact"), queries, k, without=self._held_out)
+            self._farthest = self._distances(queries, nearest)[:, -1:]
+        found = self._recalls(index, queries)
         figures: dict[str, Any] = {"queries": len(queries)}
         for name, value in _efforts(index):
             faiss.ParameterSpace().set_index_parameter(index, name, value)
             figures["effort"] = {name: value}
-            found = _recalls(index, queries, self._truth)
+            found = self._recalls(index, queries)
             if found.mean() >= self._options.min_recall:
                 break
         half = 1.96 * float(found.std()) / math.sqrt(len(found))
         recall = float(found.mean())
         return figures | {"recall_at_10": recall, "recall_interval": [max(0.0, recall - half), min(1.0, recall + half)]}
+
+    def _recalls(self, index: faiss.Index, queries: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Share of each query's true nearest that were found, by true distances: codes know theirs only roughly."""
+        assert self._farthest is not None
+        _, rows = index.search(queries, min(RECALL_AT, len(self._order) - len(queries)))
+        near_enough = self._distances(queries, rows) <= self._farthest * (1 + 1e-5)
+        return np.asarray((near_enough & (rows >= 0)).mean(axis=1), dtype=np.float64)
+
+    def _distances(self, queries: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Exact distances (m, k) of queries (m, d) to rows (m, k)."""
+        wanted, places = np.unique(np.maximum(rows, 0), return_inverse=True)
+        vectors = self._gather(wanted)[places.reshape(rows.shape)]
+        return np.asarray(np.linalg.norm(vectors - queries[:, None], axis=2), dtype=np.float32)
 
 
 def _parameters(index: faiss.Index, selector: faiss.IDSelector, share: float, k: int) -> faiss.SearchParameters:
@@ -416,18 +456,7 @@ def _efforts(index: faiss.Index) -> list[tuple[str, int]]:
     if ivf is not None:
         lists = int(faiss.downcast_index(ivf).nlist)  # type: ignore[attr-defined]
         return [("nprobe", v) for v in EFFORTS["nprobe"] if v < lists] + [("nprobe", lists)]
-    inner = faiss.downcast_index(index.index) if hasattr(index, "index") else index
-    if isinstance(inner, faiss.IndexHNSW):
-        return [("efSearch", v) for v in EFFORTS["efSearch"]]
-    return []
-
-
-def _recalls(index: faiss.Index, queries: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Share of each query's true nearest that were found, judged by the squared distance of the farthest of them."""
-    squared, rows = index.search(queries, truth.shape[1])
-    farthest = np.sqrt(np.maximum(truth[:, -1:], 0))
-    near_enough = np.sqrt(np.maximum(squared, 0)) <= farthest * (1 + 1e-4) + 1e-6
-    return np.asarray((near_enough & (rows >= 0)).mean(axis=1), dtype=np.float64)
+    return [] if _graph(index) is None else [("efSearch", v) for v in EFFORTS["efSearch"]]
 
 
 def _speeds(index: faiss.Index, queries: NDArray[np.float32]) -> dict[str, float]:

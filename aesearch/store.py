@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 import aesearch
 from aesearch.atomic import put_in_place
-from aesearch.errors import AesearchError, CollectionNotFoundError
+from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
 
 if TYPE_CHECKING:
     import h5py
@@ -70,13 +71,11 @@ class Store:
 
     def rows_of_features(self) -> StoredRows:
         """The features, read only where sliced."""
-        return StoredRows(self.path, (self.rows, self.dim))
+        return StoredRows(self)
 
     def latents(self) -> NDArray[np.float32]:
         """Features and style side by side, (rows, latent_dim) float32."""
-        import h5py
-
-        with h5py.File(self.path) as file:
+        with self._open() as file:
             return np.hstack([file[name][:] for name in ("features", "style") if name in file])
 
     def reconstruction_errors(self) -> NDArray[np.float32]:
@@ -89,17 +88,13 @@ class Store:
 
     def stamps(self) -> NDArray[np.int64]:
         """Size in bytes and time of change in ns of each row's file, (rows, 2) int64; -1 where there is none."""
-        import h5py
-
-        with h5py.File(self.path) as file:
+        with self._open() as file:
             known = "stamp" in file
         return np.asarray(self._read("stamp", None), np.int64) if known else np.full((self.rows, 2), -1, np.int64)
 
     def columns(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """All numbers of those rows, as `StoreWriter.append` takes them, but for the stamps."""
-        import h5py
-
-        with h5py.File(self.path) as file:
+        with self._open() as file:
             names = [name for name in ("features", *NUMBERS) if name in file and name != "stamp"]
         return {name: self._read(name, rows) for name in names}
 
@@ -109,10 +104,8 @@ class Store:
 
     def contents(self) -> NDArray[np.uint64]:
         """The first 64 bits of each row's content hash, (rows,) uint64."""
-        import h5py
-
         numbers = np.empty(self.rows, np.uint64)
-        with h5py.File(self.path) as file:
+        with self._open() as file:
             for start in range(0, self.rows, CHUNK_ROWS):
                 block = file["content_hash"][start : start + CHUNK_ROWS]
                 numbers[start : start + len(block)] = [int(value[:16], 16) for value in block]
@@ -120,18 +113,27 @@ class Store:
 
     def skipped(self) -> list[tuple[str, str]]:
         """(id, reason) of what gave no row."""
-        import h5py
-
-        with h5py.File(self.path) as file:
+        with self._open() as file:
             return _read_skipped(file)
 
-    def _read(self, name: str, rows: NDArray[np.int64] | None) -> Any:
+    def _read(self, name: str, rows: NDArray[np.int64] | slice | None) -> Any:
+        with self._open() as file:
+            if rows is None or isinstance(rows, slice):
+                return file[name][rows or slice(None)]
+            return _scattered(file[name], np.asarray(rows, dtype=np.int64))
+
+    def _open(self) -> h5py.File:
+        """The file, if it is still the one that was opened first: rows of another are other images."""
         import h5py
 
-        with h5py.File(self.path, rdcc_nbytes=0) as file:  # of a chunk, only what is asked for
-            if rows is None:
-                return file[name][:]
-            return _scattered(file[name], np.asarray(rows, dtype=np.int64))
+        try:
+            file = h5py.File(self.path, rdcc_nbytes=0)  # of a chunk, only what is asked for is read
+        except OSError as error:
+            raise StaleArtifactError(f"{self.path} is gone, or has changed: open the collection again") from error
+        if str(file.attrs.get("fingerprint")) != self.fingerprint:
+            file.close()
+            raise StaleArtifactError(f"{self.path} has changed: open the collection again")
+        return file
 
 
 def _scattered(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -149,14 +151,11 @@ def _scattered(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:
 class StoredRows:
     """Features of a store that stay on the disk: sliced like an array (rows, dim) float32."""
 
-    def __init__(self, path: Path, shape: tuple[int, int]) -> None:
-        self._path, self.shape = path, shape
+    def __init__(self, store: Store) -> None:
+        self._store, self.shape = store, (store.rows, store.dim)
 
     def __getitem__(self, rows: slice) -> NDArray[np.float32]:
-        import h5py
-
-        with h5py.File(self._path) as file:
-            return np.asarray(file["features"][rows], dtype=np.float32)
+        return np.asarray(self._store._read("features", rows), dtype=np.float32)
 
 
 class StoreWriter:
@@ -266,6 +265,9 @@ class StoreWriter:
         for name in TEXTS:
             digest.update(self._digests[name].digest())
         file.attrs["fingerprint"] = digest.hexdigest()
+        file.flush()
+        with self.partial.open("rb+") as raw:
+            os.fsync(raw.fileno())  # the long wait, while a kill still leaves something to go on from
         for name in ("identity", "progress"):
             del file.attrs[name]
         file.close()
@@ -301,7 +303,8 @@ class StoreWriter:
             file = h5py.File(self.partial, "r+")
         except OSError:  # absent, or torn by a power cut: start over
             return None
-        if file.attrs.get("identity") != identity or "progress" not in file.attrs:
+        known = file.attrs.get("identity") == identity and "progress" in file.attrs
+        if not known or any(name not in file for name in self._numbers):
             file.close()
             return None
         rows, skipped, self.next_position = (int(v) for v in file.attrs["progress"])

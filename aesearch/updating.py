@@ -42,6 +42,11 @@ class Update:
     skipped: int
     came_from: NDArray[np.int64]
 
+    @classmethod
+    def nothing(cls, rows: int, skipped: int) -> Update:
+        """Nothing has changed."""
+        return cls(0, 0, 0, rows, 0, 0, skipped, np.arange(rows))
+
     def to_json(self) -> dict[str, int]:
         """As ``aesearch update --json`` gives it."""
         names = ("added", "changed", "removed", "unchanged", "skipped", "renamed", "encoded")
@@ -131,11 +136,14 @@ class _Before:
         gone[own[own >= 0]] = False
         came_from = np.where(same, own, -1)
         known = np.where(same, own, self.by_content(contents))
-        # Of one content there may be several images; a row before goes to one row now, that of its own id first.
-        free = np.setdiff1d(known[~same & (known >= 0)], own[same])
-        for_free = np.flatnonzero(~same & np.isin(known, free))
-        _, first = np.unique(known[for_free], return_index=True)
-        came_from[for_free[first]] = known[for_free[first]]
+        # Of one content there may be several images: each row before goes to one row now, that of its own id first.
+        free = np.setdiff1d(np.arange(len(gone)), own[same])
+        waiting: dict[int, list[int]] = {}
+        for row in free[np.argsort(gone[free], kind="stable")].tolist():  # those whose id is gone are taken first
+            waiting.setdefault(int(self.contents[row]), []).append(row)
+        for row in np.flatnonzero(~same & (known >= 0)).tolist():
+            if left := waiting.get(int(contents[row])):
+                came_from[row] = left.pop()
         renamed = int(((own < 0) & (came_from >= 0) & gone[came_from]).sum())
         return Update(
             added=int((own < 0).sum()) - renamed,

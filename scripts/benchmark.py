@@ -10,7 +10,8 @@ ToTensor makes it a float tensor, a DataLoader stacks them; then the textbook st
 device: first the tutorials' own network (conv-pool), then aesearch's default. The limit of extraction is the encoder,
 compiled where there is a compiler, over a batch that lies in memory.
 jpegs, photos: a folder of small JPEGs, and pictures of 1 to 12 megapixels of noise at all scales, against PIL.
-store: against a raw file of the same numbers. index: against bare FAISS calls with the same parameters.
+store: against a raw file of the same numbers. index: against bare FAISS calls of the same kind and
+effort, which learn from all rows.
 start: whole processes, `aesearch query` over 70,000 rows beside importing torch and torchvision.
 gpu: where there is one, training and extraction run on it; the limits of copying and of matrix products are printed.
 """

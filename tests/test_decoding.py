@@ -133,6 +133,24 @@ def test_the_quick_way_of_jpegs_gives_pillow_s_pixels(size, channels, options):
     assert np.abs(quick - full).mean() < 1.5
 
 
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (5, 7), (3, 9)], ids=str)
+def test_tiny_jpegs_are_whole(size):
+    picture = Image.fromarray(np.arange(size[0] * size[1], dtype=np.uint8).reshape(size) * 3)
+    found = decode(jpeg_bytes(picture), Preprocessing(16, 16, 1))
+    assert np.array_equal(found, fit(Image.open(io.BytesIO(jpeg_bytes(picture))), Preprocessing(16, 16, 1)))
+
+
+def test_orientation_in_xmp_turns_the_image_too():
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    xmp += b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    data = jpeg_bytes(gradient(24, 32), xmp=xmp)
+    assert (describe(data).height, describe(data).width) == (32, 24)
+    upright = decode(data, Preprocessing(32, 24, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert np.array_equal(upright, decode(jpeg_bytes(gradient(24, 32), exif=exif), Preprocessing(32, 24, 3)))
+
+
 def test_a_large_jpeg_decodes_close_to_full_decoding():
     noise = np.random.default_rng(0).integers(40, 215, (24, 32, 1)) + np.array([20, 0, -20])
     photo = Image.fromarray(noise.astype(np.uint8)).resize((1000, 750), Image.Resampling.BICUBIC)

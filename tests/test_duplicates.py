@@ -36,6 +36,15 @@ def test_the_share_found_is_that_of_exact_search(features):
     assert find_duplicates(planted, poor, threshold=0.001).found < 0.5
 
 
+def test_copies_are_found_where_every_image_has_one(features):
+    planted = np.concatenate([features, features + np.float32(1e-4)])
+    for metric in ("cosine", "l2"):
+        found = find_duplicates(planted, build_index(planted, IndexOptions(metric=metric)))
+        assert len(found.groups) == 3000 and found.found == 1.0
+    twice = np.concatenate([features, features])
+    assert len(find_duplicates(twice, build_index(twice, IndexOptions(metric="l2"))).groups) == 3000
+
+
 def test_content_counts_whatever_the_features(features):
     contents = np.arange(3000, dtype=np.uint64)
     contents[[10, 20, 30]] = 10

@@ -133,6 +133,25 @@ def test_recall_comes_with_its_interval_and_speeds(features):
     assert set(figures["queries_per_second"]) == {"1", "400"} and min(figures["queries_per_second"].values()) > 0
 
 
+def test_codes_are_judged_by_true_distances(features):
+    figures = build_index(features, IndexOptions(kind="IVF32,PQ2x8np", metric="l2", min_recall=0)).figures
+    index = build_index(features, IndexOptions(kind="IVF32,PQ2x8np", metric="l2", min_recall=0))
+    truth, _ = exact_neighbours(features, features[:400], 10, "l2")
+    found, _ = index.search(features[:400], 10)
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, truth, strict=True)])
+    assert figures["recall_at_10"] < 0.75 and abs(figures["recall_at_10"] - recall) < 0.15
+
+
+@pytest.mark.parametrize(("kind", "message"), [("IDMap2,IVF8,Flat", "leave it out"), ("NSG16", "cannot be built")])
+def test_kinds_that_cannot_take_rows_are_one_line(features, kind, message):
+    with pytest.raises(AesearchError, match=message):
+        build_index(features, IndexOptions(kind=kind))
+
+
+def test_few_numbers_and_little_memory_still_give_an_index():
+    assert choose_factories("auto", 10_000_000, 2, 10**8)
+
+
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf", "IVF40,SQ8", "PCA12,IVF20,Flat", "PCA12,HNSW16"])
 def test_only_selected_rows_are_found(features, kind):
     built = build_index(features, IndexOptions(kind=kind, min_recall=0))

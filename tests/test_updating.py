@@ -48,6 +48,7 @@ def changing(built, tmp_path):
     text = json.dumps(manifest).replace(str(built / "photos"), str(tmp_path / "photos"))
     (tmp_path / "c/collection.json").write_text(text)
     with h5py.File(tmp_path / "c/features.h5", "r+") as file:
+        file.attrs["source"] = str(tmp_path / "photos")
         for row, id in enumerate(file["id"].asstr()[:]):
             status = (tmp_path / "photos" / id).stat()
             file["stamp"][row] = status.st_size, status.st_mtime_ns
@@ -70,7 +71,8 @@ def assert_as_if_extracted_anew(root):
     assert np.abs(encoded - store.features()).max() < 1e-4
     assert np.array_equal(store.stamps(), source.stamps[[source.ids.index(id) for id in readable]])
     for row in (0, len(readable) // 2, len(readable) - 1):  # the index knows the rows by their new numbers
-        assert collection.query(root / "photos" / readable[row], k=1).ids == [readable[row]]
+        found = collection.query(root / "photos" / readable[row], k=1)
+        assert (root / "photos" / found.ids[0]).read_bytes() == (root / "photos" / readable[row]).read_bytes()
     features = store.features()
     rows, _ = collection.index.search(features, 1)
     assert np.abs(features[rows[:, 0]] - features).max() < 1e-4
@@ -125,6 +127,64 @@ def test_clusters_and_maps_come_along(changing, digit_images):
     assert after.manifest.artifacts["clusters"]["figures"]["placed"] == 11
     assert sum(after.manifest.artifacts["clusters"]["figures"]["sizes"]) == N + 10
     assert (changing / "c/map-pca.html").stat().st_mtime > (changing / "photos/0239.png").stat().st_mtime
+
+
+def test_a_map_coloured_by_clusters_comes_along(changing, digit_images):
+    before = Collection.open(changing / "c", progress=False)
+    before.map(method="pca", colour_by="cluster")
+    write(changing / "photos", digit_images[N : N + 3], start=N)
+    Collection.open(changing / "c", progress=False).update()
+    after = Collection.open(changing / "c", progress=False)
+    assert len(after.assignments()) == N + 3
+    assert after.manifest.artifacts["map-pca"]["parameters"]["colour_by"] == "cluster"
+
+
+def test_of_images_of_one_content_each_keeps_to_itself(changing):
+    photos = changing / "photos"
+    for name in ("a.png", "b.png", "c.png"):
+        shutil.copy2(photos / "0005.png", photos / name)
+    Collection.open(changing / "c", progress=False).update()
+    (photos / "a.png").rename(photos / "a2.png")
+    (photos / "b.png").rename(photos / "b2.png")
+    (photos / "0005.png").unlink()
+    first, second = (photos / f"000{n}.png" for n in (1, 2))
+    shutil.move(first, photos / "swap")
+    shutil.move(second, first)
+    shutil.move(photos / "swap", second)
+    done = Collection.open(changing / "c", progress=False).update()
+    assert (done.renamed, done.removed, done.added, done.changed, done.encoded) == (2, 1, 0, 2, 0)
+    assert len(set(done.came_from.tolist())) == len(done.came_from) == N + 2
+    assert_as_if_extracted_anew(changing)
+
+
+def test_a_collection_that_was_open_says_that_it_has_changed(changing):
+    reader = Collection.open(changing / "c", progress=False)
+    reader.query(row=50)
+    (changing / "photos/0000.png").unlink()
+    Collection.open(changing / "c", progress=False).update()
+    with pytest.raises(AesearchError, match="open the collection again"):
+        reader.query(row=50)
+
+
+def test_killed_before_the_manifest_knew_nothing_is_encoded_again(changing, digit_images, monkeypatch):
+    write(changing / "photos", digit_images[N : N + 3], start=N)
+    manifest = (changing / "c/collection.json").read_bytes()
+    index = (changing / "c/index.faiss").read_bytes()
+    Collection.open(changing / "c", progress=False).update()
+    (changing / "c/collection.json").write_bytes(manifest)  # as a kill right after the store leaves it
+    (changing / "c/index.faiss").write_bytes(index)
+    seen = count_encoded(monkeypatch)
+    assert Collection.open(changing / "c", progress=False).update().unchanged == N + 3
+    assert not seen
+    assert_as_if_extracted_anew(changing)
+
+
+def test_another_encoder_adds_nothing(changing, digit_images):
+    write(changing / "photos", digit_images[N : N + 3], start=N)
+    model = (changing / "c/encoder.safetensors").read_bytes()
+    (changing / "c/encoder.safetensors").write_bytes(model[:-4] + b"1234")
+    with pytest.raises(AesearchError, match="not the encoder"):
+        Collection.open(changing / "c", progress=False).update()
 
 
 def test_building_again_updates(changing, digit_images, monkeypatch):
