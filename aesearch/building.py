@@ -21,7 +21,7 @@ from aesearch.errors import AesearchError
 from aesearch.examination import examine
 from aesearch.extraction import Extraction, extract_features
 from aesearch.invariance import choose_invariance
-from aesearch.manifest import Manifest, file_fingerprint, plain
+from aesearch.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint, plain
 from aesearch.opening import open_source
 from aesearch.sources import Source
 from aesearch.store import Store
@@ -30,8 +30,6 @@ from aesearch.updating import Update, update_features
 
 logger = logging.getLogger(__name__)
 
-ENCODER, PORTABLE, CHECKPOINT = "encoder.safetensors", "encoder.onnx", "training.safetensors"
-FEATURES = "features.h5"
 HISTORY, CURVE, SKIPPED = "history.csv", "history.png", "skipped.csv"
 IMAGE_MEMORY = 2 * 2**30  # bytes of uint8 training images kept in memory; more are streamed
 SAMPLE_MEMORY = 256 * 2**20  # bytes of held-out images, and of the sample that PCA learns from

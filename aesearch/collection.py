@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,28 +17,25 @@ from aesearch import anomalies as anomaly_scores
 from aesearch.answers import Anomalies, Duplicates, Hits
 from aesearch.architectures import AutoencoderSpec
 from aesearch.atomic import replacing
-from aesearch.autoencoders import Autoencoder
-from aesearch.building import CHECKPOINT, ENCODER, FEATURES, PORTABLE, fill_store, train_encoder, update_store
-from aesearch.clusters import VOTERS, Clustering, assign
-from aesearch.clusters import cluster as cluster_features
 from aesearch.decoding import Preprocessing
 from aesearch.distances import BLOCK_ROWS, exact_neighbours
-from aesearch.duplicates import find_duplicates
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
-from aesearch.extraction import Extraction
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, describe_figures, load_index
-from aesearch.manifest import Manifest, file_fingerprint, plain
-from aesearch.opening import open_source
+from aesearch.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint, plain
 from aesearch.pictures import ImageLike, blank, read_image, read_pictures
 from aesearch.portable import PortableEncoder
-from aesearch.probe import LinearProbe, ProbeResult
-from aesearch.probe import probe as probe_features
-from aesearch.projection import PLACED_BY, Projection, between, project
-from aesearch.scoring import Scorer, learn_scorer
-from aesearch.sources import Source
 from aesearch.store import Store
-from aesearch.training import TrainingOptions
-from aesearch.updating import Update
+
+if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
+    from aesearch.autoencoders import Autoencoder
+    from aesearch.clusters import Clustering
+    from aesearch.extraction import Extraction
+    from aesearch.probe import ProbeResult
+    from aesearch.projection import Projection
+    from aesearch.scoring import Scorer
+    from aesearch.sources import Source
+    from aesearch.training import TrainingOptions
+    from aesearch.updating import Update
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +113,8 @@ class Collection:
         overwrite: bool = False,
     ) -> None:
         """Do what is missing of train, extract and index; the steps behind `build`."""
+        from aesearch.training import TrainingOptions
+
         if overwrite:
             self.manifest.artifacts.clear()
             self.manifest.training = None
@@ -136,6 +135,8 @@ class Collection:
 
     def _refuse_other(self, source: Source, training: dict[str, Any]) -> None:
         """Never train over, or mix, what was made from other images or with other settings."""
+        from aesearch.training import TrainingOptions
+
         encoder = self.manifest.artifacts.get("encoder")
         if encoder is None:
             return
@@ -153,6 +154,8 @@ class Collection:
             raise AesearchError(f"collection {self.folder} was trained with {was}: another -c NAME, or --overwrite")
 
     def _interrupted(self, source: Source, training: dict[str, Any]) -> bool:
+        from aesearch.training import TrainingOptions
+
         pending = self.manifest.training
         return (
             pending is not None
@@ -163,6 +166,8 @@ class Collection:
 
     def train(self, source: Source, options: TrainingOptions, *, resume: bool = False) -> None:
         """Train an encoder on a source and put it in place of the one there may be; see `building.train_encoder`."""
+        from aesearch.building import train_encoder
+
         train_encoder(self.manifest, source, options, resume=resume, device=self.device, progress=self.progress)
         self._forget()
 
@@ -172,6 +177,8 @@ class Collection:
         ``batch_size`` is how many images are encoded at once, by default what suits the device; it shows in
         the last bits of the features at most.
         """
+        from aesearch.building import fill_store
+
         if batch_size:
             self.autoencoder.batch_size = batch_size
         extraction = fill_store(
@@ -197,6 +204,9 @@ class Collection:
         AesearchError
             There are no features of that source, or no image is left.
         """
+        from aesearch.building import update_store
+        from aesearch.updating import Update
+
         self._forget()
         source = source or self.source
         self._refuse_other(source, {})
@@ -256,6 +266,9 @@ class Collection:
 
     def _bring_along(self, name: str, came_from: NDArray[np.int64]) -> None:
         """Keep the places of a map, or the clusters, of rows that were there; give new ones theirs by their nearest."""
+        from aesearch.clusters import VOTERS, assign
+        from aesearch.projection import PLACED_BY, Projection, between
+
         recorded = self.manifest.artifacts[name]
         kept, added = np.flatnonzero(came_from >= 0), np.flatnonzero(came_from < 0)
         if not len(kept):
@@ -306,6 +319,8 @@ class Collection:
     @cached_property
     def source(self) -> Source:
         """The images the collection was made from."""
+        from aesearch.opening import open_source
+
         if self.manifest.source is None:
             raise CollectionNotFoundError(
                 f"there is no collection at {self.folder}: run aesearch build-index SOURCE -c {self.folder.name}"
@@ -314,6 +329,8 @@ class Collection:
 
     def open_images(self, name: str, *, labels: str | None = None, data_dir: str | None = None) -> Source:
         """Open a source; the collection's own one as it was opened before, unless told otherwise."""
+        from aesearch.opening import open_source
+
         known = self.manifest.source or {}
         if labels is None and known.get("name") in (name, str(Path(name).expanduser().resolve())):
             return self.source
@@ -322,6 +339,8 @@ class Collection:
     @cached_property
     def autoencoder(self) -> Autoencoder:
         """The trained network; `StaleArtifactError` if it is not the one the manifest knows."""
+        from aesearch.autoencoders import Autoencoder
+
         path = self.folder / ENCODER
         if path.is_file() and file_fingerprint(path) != self._encoder_fingerprint():
             raise StaleArtifactError(
@@ -608,6 +627,8 @@ class Collection:
         return np.asarray(self._learned(score)["score"][rows], dtype=np.float32)
 
     def _scorer(self, score: str) -> Scorer:
+        from aesearch.scoring import Scorer
+
         blank = Scorer(score, self.autoencoder, self._nearest)
         if score not in LEARNED:
             return blank
@@ -638,6 +659,8 @@ class Collection:
             return {name: file[name][:] for name in file}
 
     def _learn_score(self, score: str, parameters: dict[str, Any]) -> None:
+        from aesearch.scoring import Scorer, learn_scorer
+
         try:
             positions = np.array(self._positions(self.ids))
         except AesearchError:
@@ -669,6 +692,8 @@ class Collection:
 
     def duplicates(self, *, threshold: float | None = None) -> Duplicates:
         """Images that are there more than once, or nearly; see `aesearch.duplicates.find_duplicates`."""
+        from aesearch.duplicates import find_duplicates
+
         found = find_duplicates(
             self.store.rows_of_features(),
             self.index,
@@ -683,6 +708,8 @@ class Collection:
 
     def classify(self, images: Sequence[ImageLike]) -> list[tuple[str, float]]:
         """(label, probability) of each image by the linear probe; `AesearchError` until `probe` has run."""
+        from aesearch.probe import LinearProbe
+
         recorded = self.manifest.artifacts.get("probe")
         if recorded is not None and recorded["made_from"]["features"] != self.store.fingerprint:
             raise StaleArtifactError("the features have changed since the probe was trained: run aesearch probe")
@@ -696,6 +723,8 @@ class Collection:
         self, *, method: str = "gmm", clusters: int | None = None, space: str = "umap", seed: int = 0
     ) -> Clustering:
         """Group the images and keep the groups in ``clusters.h5``; see `aesearch.clusters.cluster`."""
+        from aesearch.clusters import cluster as cluster_features
+
         options = {"method": method, "clusters": clusters, "space": space, "seed": seed}
         found = cluster_features(
             self.store.rows_of_features(),
@@ -727,6 +756,8 @@ class Collection:
         colour_by : {"auto", "label", "cluster", "split", "none"}
             ``auto``: labels where there are any, else clusters where there are any.
         """
+        from aesearch.projection import project
+
         groups, by = self._groups(colour_by)
         projection = project(self.store.rows_of_features(), method=method, dims=dims, metric=self.metric, seed=seed)
         name = self.map_name(method, dims)
@@ -780,6 +811,8 @@ class Collection:
 
         `AesearchError` until `cluster` has run.
         """
+        from aesearch.clusters import VOTERS, assign
+
         assignments = self.assignments()
         rows, _ = self._nearest(self.encode(images), VOTERS)
         clusters, shares = assign(rows, assignments)
@@ -800,6 +833,8 @@ class Collection:
 
         With ``doubts`` it also looks for labels that are suspicious, which takes five more probes.
         """
+        from aesearch.probe import probe as probe_features
+
         result = probe_features(
             self.features(), self.labels(), self.splits(), metric=self.metric, doubts=doubts, seed=seed
         )

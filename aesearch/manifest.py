@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
-import platform
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +14,8 @@ from aesearch.errors import AesearchError, CollectionNotFoundError
 
 FORMAT_VERSION = 1
 NAME = "collection.json"
+ENCODER, PORTABLE, CHECKPOINT = "encoder.safetensors", "encoder.onnx", "training.safetensors"
+FEATURES = "features.h5"
 PACKAGES = ("aesearch", "torch", "numpy", "faiss-cpu", "scikit-learn", "umap-learn")
 
 
@@ -94,6 +94,9 @@ class Manifest:
 
 def installed_versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide results."""
+    import importlib.metadata
+    import platform
+
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
