@@ -20,7 +20,7 @@ from aesearch.atomic import replacing
 from aesearch.decoding import Preprocessing
 from aesearch.distances import BLOCK_ROWS, exact_neighbours
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
-from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, describe_figures, load_index
+from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, load_index
 from aesearch.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint, plain
 from aesearch.pictures import ImageLike, blank, read_image, read_pictures
 from aesearch.portable import PortableEncoder
@@ -311,7 +311,6 @@ class Collection:
             figures=built.figures,
         )
         self.__dict__["index"] = built
-        logger.info("index: %s", describe_figures(built.figures))
         return built
 
     # ---------------------------------------------------------------- parts, opened when needed
