@@ -415,9 +415,7 @@ class Collection:
         if recorded is None or not (self.folder / FEATURES).is_file():
             return True
         made_from = {"encoder": self._encoder_fingerprint(), "source": source.fingerprint}
-        if recorded["made_from"] == made_from:
-            return False
-        return True
+        return bool(recorded["made_from"] != made_from)
 
     def _index_stale(self) -> bool:
         recorded = self.manifest.artifacts.get("index")

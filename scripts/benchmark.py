@@ -33,6 +33,7 @@ import faiss
 import numpy as np
 import torch
 import torchvision
+from benchmark_index import draw
 from measuring import load_mnist, print_circumstances
 from numpy.typing import NDArray
 from PIL import Image
@@ -332,17 +333,9 @@ def write_store(path: Path, features: Numbers) -> None:
         writer.finish()
 
 
-def mixture(rows: int, dim: int = DIM, seed: int = 0) -> Numbers:
-    """Rows around 2,000 centres."""
-    generator = np.random.default_rng(seed)
-    centres = np.random.default_rng(0).normal(size=(2000, dim)).astype(np.float32)
-    picked = generator.integers(0, len(centres), rows)
-    return centres[picked] + 0.5 * generator.standard_normal((rows, dim), dtype=np.float32)
-
-
 def index(options: argparse.Namespace) -> None:
     """Building, and searching 1,000 queries at once."""
-    features, queries = mixture(INDEXED), mixture(1000, seed=1)
+    features, queries = draw(INDEXED), draw(1000)
     for kind in ("flat", "hnsw", "ivf"):
         built = build_index(features, IndexOptions(kind=kind))
         name = built.figures["kind"]
