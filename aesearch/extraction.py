@@ -72,7 +72,8 @@ def extract_features(
     attributes = {"encoder_fingerprint": encoder_fingerprint, "source": source.name}
     spec = autoencoder.spec
     held_out = np.ones(len(source), dtype=bool) if trained_on is None else ~trained_on
-    with StoreWriter(path, spec.feature_dim, identity, attributes, style_dim=spec.style_dim) as writer:
+    texts = {"id": source.ids, "label": source.labels, "split": source.splits}
+    with StoreWriter(path, spec.feature_dim, identity, attributes, style_dim=spec.style_dim, texts=texts) as writer:
         resumed_at, started = writer.next_position, time.perf_counter()
         with tqdm(
             total=len(source),

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,8 @@ FLUSH_SECONDS = 5.0  # at most this much work is lost to a kill
 TEXTS = ("id", "label", "split", "content_hash")
 NUMBERS = ("reconstruction_error", "held_out", "style", "stamp")  # beside the features
 LATER = ("style", "stamp")  # not in every store
+HASH_BYTES = 32
+FIXED_BYTES = 128  # texts that are never longer are written at a fixed length, which is ten times as quick
 
 
 class Store:
@@ -100,7 +102,7 @@ class Store:
 
     def texts(self, name: str, rows: NDArray[np.int64] | None = None) -> list[str]:
         """One of ``id``, ``label``, ``split``, ``content_hash``, of all rows or of those given."""
-        return [v.decode() for v in self._read(name, rows)]
+        return [v.decode() for v in self._read(name, rows).tolist()]
 
     def contents(self) -> NDArray[np.uint64]:
         """The first 64 bits of each row's content hash, (rows,) uint64."""
@@ -171,12 +173,23 @@ class StoreWriter:
         What the rows depend on. A partial store of the same identity is continued, any other replaced.
     attributes : dict of str
         Attributes of the finished file.
+    texts : dict of sequence of str
+        Every ``id``, ``label`` and ``split`` there may be: how long they get. One left out may get of any length.
     """
 
     def __init__(
-        self, path: Path, dim: int, identity: dict[str, Any], attributes: dict[str, str], *, style_dim: int = 0
+        self,
+        path: Path,
+        dim: int,
+        identity: dict[str, Any],
+        attributes: dict[str, str],
+        *,
+        style_dim: int = 0,
+        texts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.path = Path(path)
+        self._lengths = {name: _longest(values) for name, values in (texts or {}).items()}
+        self._lengths["content_hash"] = HASH_BYTES
         self._numbers: dict[str, tuple[str, tuple[int, ...]]] = {
             "features": ("f4", (dim,)),
             "reconstruction_error": ("f4", ()),
@@ -234,13 +247,17 @@ class StoreWriter:
         """Write what is pending; the count of finished rows is written last."""
         file, pending = self._file, self._pending
         if pending:
-            for name in (*self._numbers, *TEXTS):
-                _extend(file[name], [part[name] for part in pending])
+            columns = {name: _together([part[name] for part in pending]) for name in (*self._numbers, *TEXTS)}
+            joined = {name: "\0".join([*columns[name], ""]).encode() for name in TEXTS}
             for name in TEXTS:
-                self._digest(name, [value.encode() for part in pending for value in part[name]])
+                columns[name] = _as_texts(columns[name], joined[name], file[name].dtype)
+            for name, values in columns.items():
+                _extend(file[name], values)
+            for name, data in joined.items():
+                self._digests[name].update(data)
             skipped = [s for part in pending for s in part["skipped"]]
-            _extend(file["skipped/id"], [[s[0] for s in skipped]])
-            _extend(file["skipped/reason"], [[s[1] for s in skipped]])
+            _extend(file["skipped/id"], [s[0] for s in skipped])
+            _extend(file["skipped/reason"], [s[1] for s in skipped])
             file.flush()
             progress = [len(file["features"]), len(file["skipped/id"]), self.next_position]
             file.attrs["progress"] = progress
@@ -274,18 +291,16 @@ class StoreWriter:
         self._file = None
         put_in_place(self.partial, self.path)
 
-    def _digest(self, name: str, values: Sequence[bytes]) -> None:
-        self._digests[name].update(b"".join(value + b"\0" for value in values))
-
     def _create(self, identity: str, attributes: dict[str, str]) -> h5py.File:
         import h5py
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = h5py.File(self.partial, "w")
-        text = h5py.string_dtype()
         for number, (dtype, shape) in self._numbers.items():
             file.create_dataset(number, (0, *shape), dtype, maxshape=(None, *shape), chunks=(CHUNK_ROWS, *shape))
         for name in (*TEXTS, "skipped/id", "skipped/reason"):
+            length = self._lengths.get(name, FIXED_BYTES + 1)
+            text = h5py.string_dtype("utf-8", length + 1 if length <= FIXED_BYTES else None)
             file.create_dataset(name, (0,), text, maxshape=(None,), chunks=(CHUNK_ROWS,))
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["created_with"] = f"aesearch {aesearch.__version__}"
@@ -314,14 +329,41 @@ class StoreWriter:
             file[name].resize(skipped, axis=0)
         for name in TEXTS:
             for start in range(0, rows, CHUNK_ROWS):
-                self._digest(name, file[name][start : start + CHUNK_ROWS])
+                written = file[name][start : start + CHUNK_ROWS].tolist()
+                self._digests[name].update(b"\0".join([*written, b""]))
         return file
 
 
-def _extend(dataset: h5py.Dataset, parts: Sequence[Any]) -> None:
-    """Append the parts as one write."""
-    numeric = dataset.dtype.kind in "fbi"
-    values = np.concatenate(parts) if numeric else [v for part in parts for v in part]
+def _longest(values: Sequence[str]) -> int:
+    """Length in bytes of the longest."""
+    if not "".join(values).isascii():
+        values = [value.encode("utf-8").decode("latin-1") for value in values]  # a character for each byte
+    return max(map(len, values), default=0)
+
+
+def _together(parts: Sequence[Any]) -> Any:
+    """One array or list of all parts, without a copy if there is but one."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [*itertools.chain(*parts)]
+
+
+def _as_texts(values: Sequence[str], joined: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An array of texts that are nowhere cut off: of a fixed length, the last byte is to spare.
+
+    ``joined`` are all of them, each with a NUL at its end.
+    """
+    if dtype.kind != "S":
+        return np.array(values, dtype)
+    as_they_are = len(joined) == len(values) * dtype.itemsize  # hashes, or nothing but empty texts
+    array = np.frombuffer(joined, dtype) if as_they_are else np.array([*map(str.encode, values)], dtype)
+    if array.view(np.uint8)[dtype.itemsize - 1 :: dtype.itemsize].any():
+        raise ValueError(f"a text longer than the {dtype.itemsize - 1} bytes that were announced")
+    return array
+
+
+def _extend(dataset: h5py.Dataset, values: NDArray[Any] | list[str]) -> None:
+    """Append the values in one write."""
     if len(values) == 0:
         return
     start = len(dataset)

@@ -83,7 +83,8 @@ def update_features(
     attributes = {"encoder_fingerprint": encoder_fingerprint, "source": source.name}
     unchanged = before.unchanged(source)
     spec = autoencoder.spec
-    with StoreWriter(path, spec.feature_dim, identity, attributes, style_dim=spec.style_dim) as writer:
+    texts = {"id": source.ids, "label": source.labels, "split": source.splits}
+    with StoreWriter(path, spec.feature_dim, identity, attributes, style_dim=spec.style_dim, texts=texts) as writer:
         begun = writer.next_position
         disable = None if progress else True
         with tqdm(total=len(source), initial=begun, desc="update", unit="img", unit_scale=True, disable=disable) as bar:

@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -294,42 +295,44 @@ def photo(megapixels: int, seed: int) -> bytes:
 
 
 def store(options: argparse.Namespace) -> None:
-    """A million rows of 64 numbers, with their texts on our side, against the raw bytes of the numbers."""
-    features = np.random.default_rng(0).standard_normal((ROWS, DIM), dtype=np.float32)
+    """A million rows of 64 numbers with all that goes with them, against a raw file of as many bytes."""
+    columns: dict[str, Any] = {
+        "features": np.random.default_rng(0).standard_normal((ROWS, DIM), dtype=np.float32),
+        "reconstruction_error": np.zeros(ROWS, np.float32),
+        "held_out": np.zeros(ROWS, bool),
+        "stamp": np.full((ROWS, 2), -1),
+        "id": [f"benchmark/{row}" for row in range(ROWS)],
+        "label": [str(row % 10) for row in range(ROWS)],
+        "split": [""] * ROWS,
+        "content_hash": [f"{row:032x}" for row in range(ROWS)],
+    }
     with tempfile.TemporaryDirectory() as folder:
         raw, ours = Path(folder) / "raw.bin", Path(folder) / "features.h5"
+        write_store(ours, columns)
+        data = np.zeros(ours.stat().st_size, np.uint8)
 
         def write_raw() -> None:
             with raw.open("wb") as file:
-                features.tofile(file)
+                data.tofile(file)
                 file.flush()
                 os.fsync(file.fileno())
 
-        megabytes, rounds = features.nbytes / 1e6, options.rounds
-        writing = ("raw file", write_raw), ("aesearch", partial(write_store, ours, features))
-        compare("store, writing", int(megabytes), *writing, rounds, "MB/s")
-        opened = Store(ours)
+        rounds = options.rounds
+        writing = ("raw file", write_raw), ("aesearch", partial(write_store, ours, columns))
+        compare("store, writing", int(data.nbytes / 1e6), *writing, rounds, "MB/s")
+        opened, features = Store(ours), columns["features"]
+        features.tofile(raw)
         reading = ("raw file", partial(np.fromfile, raw, np.float32)), ("aesearch", opened.features)
-        compare("store, reading", int(megabytes), *reading, rounds, "MB/s")
+        compare("store, reading", int(features.nbytes / 1e6), *reading, rounds, "MB/s")
 
 
-def write_store(path: Path, features: Numbers) -> None:
-    """Write features as an extraction would, in groups of 20,000."""
-    with StoreWriter(path, features.shape[1], {}, {"encoder_fingerprint": "", "source": "benchmark"}) as writer:
-        for start in range(0, len(features), 20_000):
-            block = features[start : start + 20_000]
-            n = len(block)
-            columns = {
-                "features": block,
-                "reconstruction_error": np.zeros(n, np.float32),
-                "held_out": np.zeros(n, bool),
-                "stamp": np.full((n, 2), -1),
-                "id": [f"benchmark/{row}" for row in range(start, start + n)],
-                "label": [""] * n,
-                "split": [""] * n,
-                "content_hash": [f"{row:032x}" for row in range(start, start + n)],
-            }
-            writer.append(columns, [], start + n)
+def write_store(path: Path, columns: dict[str, Any]) -> None:
+    """Write rows as an extraction would, in groups of 20,000."""
+    texts = {name: columns[name] for name in ("id", "label", "split")}
+    with StoreWriter(path, DIM, {}, {"encoder_fingerprint": "", "source": "benchmark"}, texts=texts) as writer:
+        for start in range(0, ROWS, 20_000):
+            group = slice(start, start + 20_000)
+            writer.append({name: values[group] for name, values in columns.items()}, [], start + 20_000)
         writer.finish()
 
 

@@ -106,6 +106,27 @@ def test_a_partial_store_of_something_else_is_replaced(tmp_path):
         assert writer.next_position == 0 and writer.finished_rows() == 0
 
 
+def test_texts_of_known_length_are_kept_whole(tmp_path):
+    names = {"id": [f"bild-ß-{i}.png" for i in range(20)], "label": ["odd", ""], "split": ["x" * 500]}
+    path = tmp_path / "features.h5"
+    with StoreWriter(path, 3, {"a": 1}, ATTRIBUTES, texts=names) as writer:
+        writer.append(columns(0, 12), [("täglich " * 40, "not an image")], 12)
+        writer.append(columns(12, 20) | {"split": ["x" * 500] * 8}, [], 20)
+        writer.flush()
+        with pytest.raises(ValueError, match="longer than the 3 bytes"):
+            writer.append(columns(0, 1) | {"label": ["even"]}, [], 21)
+            writer.flush()
+        writer._pending.clear()
+        writer.finish()
+    store, expected = Store(path), columns(0, 20)
+    assert store.texts("id") == expected["id"] and store.texts("label") == expected["label"]
+    assert store.texts("split") == ["train"] * 12 + ["x" * 500] * 8
+    assert store.texts("content_hash", np.array([9, 3])) == [expected["content_hash"][i] for i in (9, 3)]
+    assert store.skipped() == [("täglich " * 40, "not an image")]
+    with h5py.File(path) as file:
+        assert file["id"].asstr()[4] == "bild-ß-4.png" and file["label"].dtype.itemsize == 4
+
+
 def test_columns_of_different_lengths_are_refused(tmp_path):
     with (
         StoreWriter(tmp_path / "features.h5", 3, {}, ATTRIBUTES) as writer,
