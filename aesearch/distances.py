@@ -78,14 +78,14 @@ def exact_neighbours(
     return rows, from_squared(squared, metric)
 
 
-def in_blocks(features: Rows, doing: str = "") -> Iterator[tuple[int, NDArray[np.float32]]]:
+def in_blocks(features: Rows, doing: str = "", size: int | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """First row and rows of one block after the other; under a progress bar of that name, if one is given."""
     from tqdm.auto import tqdm
 
-    n = features.shape[0]
+    n, size = features.shape[0], size or BLOCK_ROWS
     with tqdm(total=n, desc=doing, unit="row", unit_scale=True, disable=None if doing else True) as bar:
-        for start in range(0, n, BLOCK_ROWS):
-            block = features[start : min(start + BLOCK_ROWS, n)]
+        for start in range(0, n, size):
+            block = features[start : min(start + size, n)]
             yield start, block
             bar.update(len(block))
 
