@@ -109,6 +109,7 @@ class Sliced:
 def test_rows_are_read_some_at_a_time(features, kind, monkeypatch):
     whole = build_index(features, IndexOptions(kind=kind))
     monkeypatch.setattr(distances, "BLOCK_ROWS", 1000)
+    monkeypatch.setattr("aesearch.index.GRAPH_ROWS", 1000)
     sliced = Sliced(features)
     blockwise = build_index(sliced, IndexOptions(kind=kind))
     assert sliced.most == 1000
