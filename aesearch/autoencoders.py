@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from aesearch.architectures import AutoencoderSpec, build_autoencoder
 from aesearch.atomic import replacing
 from aesearch.errors import AesearchError, CollectionNotFoundError
-from aesearch.portable import save_portable
+from aesearch.portable import PortableEncoder, translate
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +114,15 @@ class Autoencoder:
 
     def save_portable(self, path: Path) -> None:
         """Write the encoder as ONNX: (n, channels, height, width) uint8 to (n, latent_dim) float32."""
-        save_portable(path, self._model["encoder"], self.spec.preprocessing, self.spec.latent_dim)
+        with replacing(path) as temporary:
+            temporary.write_bytes(self._as_onnx())
+
+    def _as_onnx(self) -> bytes:
+        return translate(self._model["encoder"], self.spec.preprocessing, self.spec.latent_dim)
+
+    @cached_property
+    def _on_cpu(self) -> PortableEncoder:
+        return PortableEncoder(self._as_onnx(), self.spec.feature_dim)
 
     @property
     def reading_size(self) -> int:
@@ -127,6 +137,13 @@ class Autoencoder:
         """Latents (n, latent_dim) float32: the features, then the style, without which nothing is rebuilt in place."""
         import torch
 
+        if self.device.type == "cpu":  # where ONNX Runtime, a batch on each thread, is up to twice as quick as torch
+            latents = np.empty((len(images), self.spec.latent_dim), np.float32)
+            parts, encode = self._parts(images, max(1, self.batch_size // 4)), self._on_cpu.encode_latents
+            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+                for part, encoded in zip(parts, pool.map(lambda p: encode(images[p]), parts), strict=True):
+                    latents[part] = encoded
+            return latents
         with torch.inference_mode():
             return _joined([self._model["encoder"](inputs) for inputs in self._batches(images)])
 
@@ -198,13 +215,17 @@ class Autoencoder:
     def _batches(self, images: NDArray[np.uint8]) -> Iterator[torch.Tensor]:
         import torch
 
+        whole = torch.from_numpy(np.ascontiguousarray(images))
+        for part in self._parts(images, self.batch_size):
+            yield to_float(whole[part].to(self.device))
+
+    def _parts(self, images: NDArray[np.uint8], size: int) -> list[slice]:
+        """Batches of images that the encoder takes."""
         if images.shape[1:] != self.spec.preprocessing.shape or images.dtype != np.uint8:
             raise ValueError(
                 f"images are {images.dtype} {images.shape[1:]}, the encoder takes uint8 {self.spec.preprocessing.shape}"
             )
-        whole = torch.from_numpy(np.ascontiguousarray(images))
-        for start in range(0, len(whole), self.batch_size):
-            yield to_float(whole[start : start + self.batch_size].to(self.device))
+        return [slice(start, start + size) for start in range(0, len(images), size)]
 
 
 def _hidden(layers: nn.Module, inputs: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
