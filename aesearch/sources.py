@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,6 +33,10 @@ from aesearch.decoding import (
 from aesearch.errors import SourceError
 
 FILES_AT_ONCE = 16  # that a thread decodes before it asks for more
+SMALL_BYTES = 4096  # files up to here, in the mean, are decoded so quickly that threads hinder one another …
+WAITING = 1e-3  # … unless it takes that many seconds to get at one
+OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+Outcome = tuple[NDArray[np.uint8], str] | str  # pixels and content hash, or why there are none
 SAMPLE = 200  # images looked at to choose size, channels and depth
 
 
@@ -137,27 +142,39 @@ class FileSource(Source):
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
 
     def read(self, positions: NDArray[np.int64], preprocessing: Preprocessing) -> Batch:
-        """Decode files with one thread a core; Pillow works outside the interpreter lock."""
+        """Decode files, with one thread a core where that helps; Pillow works outside the interpreter lock."""
 
-        def one(position: int) -> tuple[NDArray[np.uint8], str] | str:
+        def one(position: int) -> Outcome:
             try:
                 data = read_file(self._paths[position])
                 return decode(data, preprocessing), content_hash(data)
             except UnreadableImageError as error:
                 return str(error)
 
-        def some(part: NDArray[np.int64]) -> list[tuple[NDArray[np.uint8], str] | str]:
+        def some(part: NDArray[np.int64]) -> list[Outcome]:
             return [one(position) for position in part.tolist()]
 
-        count = max(len(positions) // FILES_AT_ONCE, min(len(positions), 4 * (os.cpu_count() or 1)))
-        parts = np.array_split(positions, max(1, count))
-        outcomes = list(itertools.chain.from_iterable(self._threads.map(some, parts)))
+        outcomes = self._in_parts(some, positions)
         good = [(int(p), o) for p, o in zip(positions, outcomes, strict=True) if not isinstance(o, str)]
         images = np.empty((len(good), *preprocessing.shape), dtype=np.uint8)
         for row, (_, (pixels, _hash)) in enumerate(good):
             images[row] = pixels
         skipped = [(int(p), o) for p, o in zip(positions, outcomes, strict=True) if isinstance(o, str)]
         return Batch(np.array([p for p, _ in good], dtype=np.int64), images, [o[1] for _, o in good], skipped)
+
+    def _in_parts(
+        self, work: Callable[[NDArray[np.int64]], list[Outcome]], positions: NDArray[np.int64]
+    ) -> list[Outcome]:
+        """Work on some files at a time, with all threads unless the files are small and near."""
+        count = max(len(positions) // FILES_AT_ONCE, min(len(positions), 4 * (os.cpu_count() or 1)), 1)
+        parts = np.array_split(positions, count)
+        done: list[Outcome] = []
+        slow = 0 if len(positions) and self.stamps[positions, 0].mean() <= SMALL_BYTES else 2
+        while parts and slow < 2:
+            part, began = parts.pop(0), time.perf_counter()
+            done += work(part)
+            slow = slow + 1 if time.perf_counter() - began > WAITING * len(part) else 0
+        return [*done, *itertools.chain.from_iterable(self._threads.map(work, parts))]
 
     def facts(self, position: int) -> ImageFacts:
         """As `Source.facts`."""
@@ -298,12 +315,19 @@ class RowHashes(Sequence[str]):
 def read_file(path: Path) -> bytes:
     """Bytes of a regular file; ``UnreadableImageError`` for anything else, so that no pipe can block."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UnreadableImageError("not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise UnreadableImageError(f"file larger than {MAX_FILE_BYTES:,} bytes")
-        return path.read_bytes()
+        opened = os.open(path, OPEN_FLAGS)
+        try:
+            status = os.fstat(opened)
+            if not stat.S_ISREG(status.st_mode):
+                raise UnreadableImageError("not a regular file")
+            if status.st_size > MAX_FILE_BYTES:
+                raise UnreadableImageError(f"file larger than {MAX_FILE_BYTES:,} bytes")
+            data = os.read(opened, status.st_size)
+            while len(data) < status.st_size and (more := os.read(opened, status.st_size - len(data))):
+                data += more
+            return data
+        finally:
+            os.close(opened)
     except (OSError, ValueError) as error:
         raise UnreadableImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
 

@@ -46,6 +46,20 @@ def test_a_batch_is_the_same_image_whoever_its_neighbours_are(mixed_folder):
         assert alone.hashes[0] == together.hashes[row]
 
 
+@pytest.mark.parametrize(
+    ("largest", "waiting"), [(2**30, 1e9), (2**30, 0), (0, 0)], ids=["one", "one, then all", "all"]
+)
+def test_however_many_threads_read_the_images_are_the_same(mixed_folder, monkeypatch, largest, waiting):
+    source = open_source(str(mixed_folder))
+    positions = np.arange(len(source))
+    expected = source.read(positions, Preprocessing(24, 24, 3))
+    monkeypatch.setattr("aesearch.sources.SMALL_BYTES", largest)
+    monkeypatch.setattr("aesearch.sources.WAITING", waiting)
+    found = source.read(positions, Preprocessing(24, 24, 3))
+    assert np.array_equal(found.images, expected.images) and len(found.images)
+    assert (found.hashes, found.skipped) == (expected.hashes, expected.skipped)
+
+
 def test_sub_folders_are_labels_and_top_folders_splits(tmp_path):
     for path in ("train/cat/1.png", "train/dog/1.png", "test/cat/deep/2.png", "val/3.png", "other/4.png", "5.png"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
