@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import logging
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +13,16 @@ from numpy.typing import NDArray
 
 from aesearch import anomalies as anomaly_scores
 from aesearch.answers import Anomalies, Duplicates, Hits
-from aesearch.architectures import AutoencoderSpec
 from aesearch.atomic import replacing
 from aesearch.decoding import Preprocessing
 from aesearch.distances import BLOCK_ROWS, exact_neighbours
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
-from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, load_index
-from aesearch.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint, plain
+from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index
+from aesearch.manifest import CHECKPOINT, Manifest, plain
+from aesearch.parts import INDEX, Parts
 from aesearch.pictures import ImageLike, blank, read_image, read_pictures
-from aesearch.portable import PortableEncoder
-from aesearch.store import Store
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
-    from aesearch.autoencoders import Autoencoder
     from aesearch.clusters import Clustering
     from aesearch.extraction import Extraction
     from aesearch.probe import ProbeResult
@@ -39,28 +34,18 @@ if TYPE_CHECKING:  # imported where they are used: a query is answered in less t
 
 logger = logging.getLogger(__name__)
 
-INDEX, CLUSTERS, PROBE = "index.faiss", "clusters.h5", "probe.h5"
-FIELDS = ("id", "label", "split")  # that --where can ask for
-FEW = 32  # images that are encoded without torch
-EXACT_AMONG = 100_000  # rows that a filter leaves: they are searched without the index
+CLUSTERS, PROBE = "clusters.h5", "probe.h5"
 LEARNED = ("nap", "combined")  # scores that need more of the images than the store holds
+MOST_SHOWN = 100_000  # points on a map
 DISPLAY_SIDE = 160  # pixels of the longer side of pictures on sheets, at most
 
 
-class Collection:
+class Collection(Parts):
     """One folder with an encoder, the features of a source, and what was derived from them.
 
     Make one with `Collection.build`, open an existing one with `Collection.open`. Whatever is wrong
     with files, arguments or images raises `AesearchError` with one line that says what to do.
     """
-
-    def __init__(self, folder: str | Path, *, device: str = "auto", progress: bool = True) -> None:
-        self.folder = Path(folder)
-        self.device, self.progress = device, progress
-        try:
-            self.manifest = Manifest.load(self.folder)
-        except CollectionNotFoundError:
-            self.manifest = Manifest(self.folder)
 
     @classmethod
     def open(cls, folder: str | Path, *, device: str = "auto", progress: bool = True) -> Collection:
@@ -313,123 +298,6 @@ class Collection:
         self.__dict__["index"] = built
         return built
 
-    # ---------------------------------------------------------------- parts, opened when needed
-
-    @cached_property
-    def source(self) -> Source:
-        """The images the collection was made from."""
-        from aesearch.opening import open_source
-
-        if self.manifest.source is None:
-            raise CollectionNotFoundError(
-                f"there is no collection at {self.folder}: run aesearch build-index SOURCE -c {self.folder.name}"
-            )
-        return open_source(**self.manifest.source)
-
-    def open_images(self, name: str, *, labels: str | None = None, data_dir: str | None = None) -> Source:
-        """Open a source; the collection's own one as it was opened before, unless told otherwise."""
-        from aesearch.opening import open_source
-
-        known = self.manifest.source or {}
-        if labels is None and known.get("name") in (name, str(Path(name).expanduser().resolve())):
-            return self.source
-        return open_source(name, labels=labels or "none", data_dir=data_dir)
-
-    @cached_property
-    def autoencoder(self) -> Autoencoder:
-        """The trained network; `StaleArtifactError` if it is not the one the manifest knows."""
-        from aesearch.autoencoders import Autoencoder
-
-        path = self.folder / ENCODER
-        if path.is_file() and file_fingerprint(path) != self._encoder_fingerprint():
-            raise StaleArtifactError(
-                f"{path} is not the encoder that this collection was made with: run aesearch train"
-            )
-        return Autoencoder.load(self.folder / ENCODER, device=self.device)
-
-    @cached_property
-    def spec(self) -> AutoencoderSpec:
-        """Which network the encoder is, and what every image goes through first."""
-        self._encoder_fingerprint()
-        return AutoencoderSpec.from_json(self.manifest.artifacts["encoder"]["parameters"]["spec"])
-
-    @cached_property
-    def _single_encoder(self) -> Autoencoder | PortableEncoder:
-        """What encodes single images: without torch where it need not be, as importing it takes seconds."""
-        dim, path = self.spec.feature_dim, self.folder / PORTABLE
-        recorded = self.manifest.artifacts["encoder"].get("portable")
-        if self.device not in ("auto", "cpu") or not path.is_file() or file_fingerprint(path) != recorded:
-            return self.autoencoder
-        return PortableEncoder(path.read_bytes(), dim)
-
-    @cached_property
-    def store(self) -> Store:
-        """The feature store; `StaleArtifactError` if another encoder made it."""
-        store = Store(self.folder / FEATURES)
-        if store.encoder_fingerprint != self._encoder_fingerprint():
-            raise StaleArtifactError("the features were made with another encoder: run aesearch extract")
-        return store
-
-    @cached_property
-    def index(self) -> SearchIndex:
-        """The index; `StaleArtifactError` if the features have changed since."""
-        recorded = self.manifest.artifacts.get("index")
-        if recorded is None:
-            raise CollectionNotFoundError(f"collection {self.folder} has no index: run aesearch build-index")
-        if recorded["made_from"].get("features") != self.store.fingerprint:
-            raise StaleArtifactError("the features have changed since the index was built: run aesearch build-index")
-        return load_index(self.folder / INDEX, recorded["parameters"]["metric"], self.store.rows, self.store.dim)
-
-    @cached_property
-    def ids(self) -> list[str]:
-        """Id of each row."""
-        return self.store.texts("id")
-
-    def features(self) -> NDArray[np.float32]:
-        """Features (rows, dim) float32, in row order."""
-        return self.store.features()
-
-    def labels(self) -> list[str]:
-        """Label of each row, empty where there is none."""
-        return self.store.texts("label")
-
-    def splits(self) -> list[str]:
-        """Split of each row, empty where there is none."""
-        return self.store.texts("split")
-
-    @property
-    def metric(self) -> str:
-        """Metric of the index, or the default while there is none."""
-        return str(self.manifest.artifacts.get("index", {}).get("parameters", {}).get("metric", IndexOptions().metric))
-
-    def _encoder_fingerprint(self) -> str:
-        recorded = self.manifest.artifacts.get("encoder")
-        if recorded is None:
-            raise CollectionNotFoundError(
-                f"there is no encoder in {self.folder}: run aesearch build-index SOURCE -c {self.folder.name}"
-            )
-        return str(recorded["fingerprint"])
-
-    def _features_stale(self, source: Source) -> bool:
-        recorded = self.manifest.artifacts.get("features")
-        if recorded is None or not (self.folder / FEATURES).is_file():
-            return True
-        made_from = {"encoder": self._encoder_fingerprint(), "source": source.fingerprint}
-        return bool(recorded["made_from"] != made_from)
-
-    def _index_stale(self) -> bool:
-        recorded = self.manifest.artifacts.get("index")
-        return (
-            recorded is None
-            or not (self.folder / INDEX).is_file()
-            or recorded["made_from"].get("features") != self.store.fingerprint
-        )
-
-    def _forget(self) -> None:
-        """Drop what was opened before files changed."""
-        for name in ("source", "autoencoder", "spec", "_single_encoder", "store", "index", "ids"):
-            self.__dict__.pop(name, None)
-
     # ---------------------------------------------------------------- asking
 
     def query(
@@ -474,51 +342,6 @@ class Collection:
         found = self._search(self.store.features(wanted), self.store.texts("id", wanted), k + 1, where)
         return [hits.without(row, k) for hits, row in zip(found, rows, strict=True)]
 
-    def _check_rows(self, rows: Sequence[int]) -> None:
-        for row in rows:
-            if not 0 <= row < self.store.rows:
-                raise AesearchError(f"there is no row {row}: rows go from 0 to {self.store.rows - 1}")
-
-    def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
-        """Features (n, dim) float32 of images from anywhere; see `query` for what an image may be."""
-        encoder = self._single_encoder if len(images) <= FEW else self.autoencoder
-        return encoder.encode(self._decode(images))
-
-    def encode_latents(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
-        """As `encode`, with the style beside the features: all that the decoder rebuilds an image from."""
-        return self.autoencoder.encode_latents(self._decode(images))
-
-    def latents(self) -> NDArray[np.float32]:
-        """Features and style of every row, (rows, latent_dim) float32."""
-        return self.store.latents()
-
-    def _decode(self, images: Sequence[ImageLike]) -> NDArray[np.uint8]:
-        return np.stack([read_image(image, self.spec.preprocessing) for image in images])
-
-    def rows_where(self, conditions: Sequence[str]) -> NDArray[np.int64]:
-        """Rows of which all conditions hold, rising.
-
-        A condition is ``label=VALUE``, ``split=VALUE`` or ``id=PATTERN``, or with ``!=`` the opposite; in all of them
-        ``*`` stands for anything, ``?`` for one character, ``[abc]`` for one of those.
-
-        Raises
-        ------
-        AesearchError
-            A condition is none, or no row is left.
-        """
-        found = np.ones(self.store.rows, dtype=bool)
-        for condition in conditions:
-            field, equal, pattern = condition.partition("=")
-            unequal, field = field.endswith("!"), field.removesuffix("!").strip()
-            if not equal or field not in FIELDS:
-                raise AesearchError(f"--where {condition!r} is not like label=3, split=test or id=cats/*, or with !=")
-            values = self.store.texts(field)
-            matching = {value: fnmatch.fnmatchcase(value, pattern.strip()) for value in set(values)}
-            found &= np.array([matching[value] for value in values]) != unequal
-        if not found.any():
-            raise AesearchError(f"no image has {' and '.join(conditions)}")
-        return np.flatnonzero(found)
-
     def _search(self, features: NDArray[np.float32], names: list[str], k: int, where: Sequence[str] = ()) -> list[Hits]:
         rows, distances = self._nearest(features, k, self.rows_where(where) if where else None)
         there = rows >= 0
@@ -528,17 +351,6 @@ class Collection:
             Hits(name, found[kept], ids[end - kept.sum() : end], labels[end - kept.sum() : end], far[kept])
             for name, found, far, kept, end in zip(names, rows, distances, there, ends, strict=True)
         ]
-
-    def row_of(self, id: str) -> int:
-        """Row of an id; `AesearchError` names the nearest one there is."""
-        try:
-            return self.ids.index(id)
-        except ValueError:
-            import difflib
-
-            near = difflib.get_close_matches(id, self.ids, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; the first is {self.ids[0]!r}"
-            raise AesearchError(f"there is no image {id!r} in {self.folder}{hint}") from None
 
     def anomalies(
         self,
@@ -576,24 +388,27 @@ class Collection:
             raise AesearchError(f"--top must be 1 or more, not {top}")
         if score not in anomaly_scores.SCORES:
             raise AesearchError(f"--score {score!r} is not one of {', '.join(anomaly_scores.SCORES)}")
+        texts: Callable[[str, NDArray[np.int64]], list[str]] = self.store.texts
         if source is None:
-            ids, labels, places = self.ids, self.labels(), np.arange(self.store.rows)
+            places = np.arange(self.store.rows)
             scores = self._scores_of_rows(score, places)
         else:
             source = self.open_images(source) if isinstance(source, str) else source
             scores, places = self._scorer(score).of_source(source, progress=self.progress)
-            ids, labels = [source.ids[p] for p in places], [source.labels[p] for p in places]
+            texts = source.texts
         alarms = None if false_alarms is None else self._learn_threshold(score, false_alarms, normal_label)
         flagged = int((scores > alarms.threshold).sum()) if alarms else 0
         top = min(top, flagged) if alarms else top
+        labels = [] if normal_label is None else texts("label", places)
         kinds = set(labels) - {""}
         if alarms and not (normal_label in kinds and len(kinds) > 1):
             normal_label = None  # it said what to learn from; here there is nothing to tell it from
         ranking = anomaly_scores.rank(scores, top=top, labels=labels, normal_label=normal_label)
+        rows = places[ranking.rows]
         return Anomalies(
-            places[ranking.rows],
-            [ids[r] for r in ranking.rows],
-            [labels[r] for r in ranking.rows],
+            rows,
+            texts("id", rows),
+            texts("label", rows),
             ranking.scores,
             ranking.scored,
             ranking.auroc,
@@ -605,13 +420,13 @@ class Collection:
         """From `_usual_rows`; all of them are normal unless a label says which are."""
         normal = self._usual_rows()
         if normal_label is not None:
-            normal &= np.array(self.labels()) == normal_label
+            normal &= self.store.where("label", normal_label.__eq__)
         return anomaly_scores.learn_threshold(self._scores_of_rows(score, np.flatnonzero(normal)), rate)
 
     def _usual_rows(self) -> NDArray[np.bool_]:
         """Rows not trained on that tell what is usual; those of a split test, which may hold odd ones, do not."""
         held_out = self.store.held_out()
-        usual = held_out & (np.array(self.splits()) != "test")
+        usual = held_out & ~self.store.where("split", "test".__eq__)
         return usual if usual.any() else held_out
 
     def _scores_of_rows(self, score: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -633,17 +448,6 @@ class Collection:
         count = self.manifest.artifacts[score]["figures"]["learned_from"]
         normality = anomaly_scores.Normality(learned["mean"], learned["directions"], count)
         return dataclasses.replace(blank, normality=normality, scales=learned.get("scales"))
-
-    def _nearest(
-        self, features: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows and distances of the nearest to each; at most as many as there are. Among few, exactly."""
-        if among is None:
-            return self.index.search(features, min(k, self.store.rows))
-        if len(among) > EXACT_AMONG:
-            return self.index.search(features, min(k, len(among)), among)
-        places, distances = exact_neighbours(self.store.features(among), features, min(k, len(among)), self.metric)
-        return among[places], distances
 
     def _learned(self, score: str) -> dict[str, NDArray[np.float32]]:
         """What a score has learned from the images, and that of each row; learned when first asked for."""
@@ -771,11 +575,16 @@ class Collection:
     def _draw_map(self, name: str, projection: Projection, groups: list[str], by: str) -> None:
         from aesearch.figures import MapDisplay, save_picture
 
-        title = f"{self.folder.name}: {len(groups):,} images, {projection.method}" + (
+        shown = np.arange(self.store.rows)
+        title = f"{self.folder.name}: {len(shown):,} images, {projection.method}" + (
             f", coloured by {by}" if by else ""
         )
-        captions = [f"{i}  ({g})" if g else i for i, g in zip(self.ids, groups, strict=True)]
-        display = MapDisplay(projection.coordinates, groups, captions, title)
+        if len(shown) > MOST_SHOWN:
+            shown = np.sort(np.random.default_rng(0).choice(shown, MOST_SHOWN, replace=False))
+            title += f", {MOST_SHOWN:,} of them shown"
+        groups = [groups[row] for row in shown]
+        captions = [f"{i}  ({g})" if g else i for i, g in zip(self.store.texts("id", shown), groups, strict=True)]
+        display = MapDisplay(projection.coordinates[shown], groups, captions, title)
         save_picture(display.draw(), self.folder / f"{name}.png")
         with replacing(self.folder / f"{name}.html") as temporary:
             temporary.write_text(display.page(), encoding="utf-8")
@@ -840,34 +649,12 @@ class Collection:
         self._record("probe", PROBE, {"seed": seed}, figures)
         return result
 
-    def _fresh(self, name: str) -> bool:
-        recorded = self.manifest.artifacts.get(name)
-        return (
-            recorded is not None
-            and recorded["made_from"] == {"features": self.store.fingerprint}
-            and (self.folder / recorded["file"]).is_file()
-        )
-
-    def _record(self, name: str, file: str, parameters: dict[str, Any], figures: dict[str, Any]) -> None:
-        self.manifest.record(
-            name, file, made_from={"features": self.store.fingerprint}, parameters=parameters, figures=figures
-        )
-
-    def _write_rows(self, file: str, columns: dict[str, NDArray[Any]], attributes: dict[str, str]) -> None:
-        """Write arrays aligned with the store's rows."""
-        import h5py
-
-        with replacing(self.folder / file) as temporary, h5py.File(temporary, "w") as output:
-            for name, values in columns.items():
-                output[name] = values
-            output.attrs.update({**attributes, "store_fingerprint": self.store.fingerprint})
-
     # ---------------------------------------------------------------- showing
 
     def pictures(self, rows: Sequence[int]) -> list[NDArray[np.uint8]]:
         """Images of those rows to look at, (channels, height, width) uint8, a blank where the file is gone."""
         preprocessing = self.display_preprocessing()
-        positions = self._positions([self.ids[r] for r in rows])
+        positions = self._positions(self.store.texts("id", np.array(rows, np.int64)))
         found = read_pictures(self.source, positions, preprocessing)
         return [blank(preprocessing) if picture is None else picture for picture in found]
 
@@ -884,12 +671,6 @@ class Collection:
         size = {"height": max(1, round(height * scale)), "width": max(1, round(width * scale))}
         return dataclasses.replace(own, **size)
 
-    def _positions(self, ids: Sequence[str]) -> list[int]:
-        """Where in the source those ids stand, -1 where they no longer do."""
-        wanted = set(ids)
-        places = {id: place for place, id in enumerate(self.source.ids) if id in wanted}
-        return [places.get(id, -1) for id in ids]
-
     def reconstruct(
         self, images: Sequence[ImageLike] = (), rows: Sequence[int] = ()
     ) -> tuple[list[NDArray[np.uint8]], NDArray[np.float32]]:
@@ -902,10 +683,11 @@ class Collection:
         self._check_rows(rows)
         preprocessing = self.spec.preprocessing
         originals = [read_image(image, preprocessing) for image in images]
-        found = read_pictures(self.source, self._positions([self.ids[r] for r in rows]), preprocessing)
-        for row, picture in zip(rows, found, strict=True):
+        ids = self.store.texts("id", np.array(rows, np.int64))
+        found = read_pictures(self.source, self._positions(ids), preprocessing)
+        for row, id, picture in zip(rows, ids, found, strict=True):
             if picture is None:
-                raise StaleArtifactError(f"the image of row {row}, {self.ids[row]}, cannot be read any more")
+                raise StaleArtifactError(f"the image of row {row}, {id}, cannot be read any more")
             originals.append(picture)
         return originals, self._rebuild(originals)
 

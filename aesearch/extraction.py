@@ -108,9 +108,7 @@ def _columns(source: Source, encoded: Encoded, held_out: NDArray[np.bool_], feat
         "reconstruction_error": encoded.errors,
         "held_out": held_out[positions],
         "stamp": source.stamps[positions],
-        "id": [source.ids[p] for p in positions],
-        "label": [source.labels[p] for p in positions],
-        "split": [source.splits[p] for p in positions],
+        **{name: source.texts(name, positions) for name in ("id", "label", "split")},
         "content_hash": list(encoded.batch.hashes),
     }
 

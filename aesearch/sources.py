@@ -87,6 +87,11 @@ class Source(abc.ABC):
     def __len__(self) -> int:
         return len(self.ids)
 
+    def texts(self, name: str, positions: NDArray[np.int64]) -> list[str]:
+        """``id``, ``label`` or ``split`` of the images at those positions."""
+        values = {"id": self.ids, "label": self.labels, "split": self.splits}[name]
+        return [values[p] for p in positions]
+
     @abc.abstractmethod
     def read(self, positions: NDArray[np.int64], preprocessing: Preprocessing) -> Batch:
         """Decode the images at those positions, in that order."""

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -102,15 +102,32 @@ class Store:
 
     def texts(self, name: str, rows: NDArray[np.int64] | None = None) -> list[str]:
         """One of ``id``, ``label``, ``split``, ``content_hash``, of all rows or of those given."""
-        return [v.decode() for v in self._read(name, rows).tolist()]
+        if rows is not None:
+            return [v.decode() for v in self._read(name, rows).tolist()]
+        found: list[str] = []
+        for block in self._blocks(name):
+            decoded = {v: v.decode() for v in set(block)}  # a million equal labels are one string
+            found += [decoded[v] for v in block]
+        return found
+
+    def where(self, name: str, holds: Callable[[str], bool]) -> NDArray[np.bool_]:
+        """Of which rows such a text fulfils a condition, (rows,) bool."""
+        found = np.empty(self.rows, dtype=bool)
+        for start, block in zip(range(0, self.rows, CHUNK_ROWS), self._blocks(name), strict=True):
+            known = {v: holds(v.decode()) for v in set(block)}
+            found[start : start + len(block)] = [known[v] for v in block]
+        return found
+
+    def _blocks(self, name: str) -> Iterator[list[bytes]]:
+        with self._open() as file:
+            for start in range(0, self.rows, CHUNK_ROWS):
+                yield file[name][start : start + CHUNK_ROWS].tolist()
 
     def contents(self) -> NDArray[np.uint64]:
         """The first 64 bits of each row's content hash, (rows,) uint64."""
         numbers = np.empty(self.rows, np.uint64)
-        with self._open() as file:
-            for start in range(0, self.rows, CHUNK_ROWS):
-                block = file["content_hash"][start : start + CHUNK_ROWS]
-                numbers[start : start + len(block)] = [int(value[:16], 16) for value in block]
+        for start, block in zip(range(0, self.rows, CHUNK_ROWS), self._blocks("content_hash"), strict=True):
+            numbers[start : start + len(block)] = [int(value[:16], 16) for value in block]
         return numbers
 
     def skipped(self) -> list[tuple[str, str]]:

@@ -1,0 +1,253 @@
+"""What a collection consists of: opened when it is asked for, refused when it is of something else."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.architectures import AutoencoderSpec
+from aesearch.atomic import replacing
+from aesearch.distances import exact_neighbours
+from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
+from aesearch.index import IndexOptions, SearchIndex, load_index
+from aesearch.manifest import ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint
+from aesearch.pictures import ImageLike, read_image
+from aesearch.portable import PortableEncoder
+from aesearch.store import Store
+
+if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
+    from aesearch.autoencoders import Autoencoder
+    from aesearch.sources import Source
+
+INDEX = "index.faiss"
+FIELDS = ("id", "label", "split")  # that --where can ask for
+FEW = 32  # images that are encoded without torch
+MOST_COMPARED = 100_000  # ids that a mistyped one is compared with
+EXACT_AMONG = 100_000  # rows that a filter leaves: they are searched without the index
+
+
+class Parts:
+    """A folder's manifest, source, encoder, store and index, and what is read straight from them."""
+
+    def __init__(self, folder: str | Path, *, device: str = "auto", progress: bool = True) -> None:
+        self.folder = Path(folder)
+        self.device, self.progress = device, progress
+        try:
+            self.manifest = Manifest.load(self.folder)
+        except CollectionNotFoundError:
+            self.manifest = Manifest(self.folder)
+
+    @cached_property
+    def source(self) -> Source:
+        """The images the collection was made from."""
+        from aesearch.opening import open_source
+
+        if self.manifest.source is None:
+            raise CollectionNotFoundError(
+                f"there is no collection at {self.folder}: run aesearch build-index SOURCE -c {self.folder.name}"
+            )
+        return open_source(**self.manifest.source)
+
+    def open_images(self, name: str, *, labels: str | None = None, data_dir: str | None = None) -> Source:
+        """Open a source; the collection's own one as it was opened before, unless told otherwise."""
+        from aesearch.opening import open_source
+
+        known = self.manifest.source or {}
+        if labels is None and known.get("name") in (name, str(Path(name).expanduser().resolve())):
+            return self.source
+        return open_source(name, labels=labels or "none", data_dir=data_dir)
+
+    @cached_property
+    def autoencoder(self) -> Autoencoder:
+        """The trained network; `StaleArtifactError` if it is not the one the manifest knows."""
+        from aesearch.autoencoders import Autoencoder
+
+        path = self.folder / ENCODER
+        if path.is_file() and file_fingerprint(path) != self._encoder_fingerprint():
+            raise StaleArtifactError(
+                f"{path} is not the encoder that this collection was made with: run aesearch train"
+            )
+        return Autoencoder.load(self.folder / ENCODER, device=self.device)
+
+    @cached_property
+    def spec(self) -> AutoencoderSpec:
+        """Which network the encoder is, and what every image goes through first."""
+        self._encoder_fingerprint()
+        return AutoencoderSpec.from_json(self.manifest.artifacts["encoder"]["parameters"]["spec"])
+
+    @cached_property
+    def _single_encoder(self) -> Autoencoder | PortableEncoder:
+        """What encodes single images: without torch where it need not be, as importing it takes seconds."""
+        dim, path = self.spec.feature_dim, self.folder / PORTABLE
+        recorded = self.manifest.artifacts["encoder"].get("portable")
+        if self.device not in ("auto", "cpu") or not path.is_file() or file_fingerprint(path) != recorded:
+            return self.autoencoder
+        return PortableEncoder(path.read_bytes(), dim)
+
+    @cached_property
+    def store(self) -> Store:
+        """The feature store; `StaleArtifactError` if another encoder made it."""
+        store = Store(self.folder / FEATURES)
+        if store.encoder_fingerprint != self._encoder_fingerprint():
+            raise StaleArtifactError("the features were made with another encoder: run aesearch extract")
+        return store
+
+    @cached_property
+    def index(self) -> SearchIndex:
+        """The index; `StaleArtifactError` if the features have changed since."""
+        recorded = self.manifest.artifacts.get("index")
+        if recorded is None:
+            raise CollectionNotFoundError(f"collection {self.folder} has no index: run aesearch build-index")
+        if recorded["made_from"].get("features") != self.store.fingerprint:
+            raise StaleArtifactError("the features have changed since the index was built: run aesearch build-index")
+        return load_index(self.folder / INDEX, recorded["parameters"]["metric"], self.store.rows, self.store.dim)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Id of each row."""
+        return self.store.texts("id")
+
+    def features(self) -> NDArray[np.float32]:
+        """Features (rows, dim) float32, in row order."""
+        return self.store.features()
+
+    def labels(self) -> list[str]:
+        """Label of each row, empty where there is none."""
+        return self.store.texts("label")
+
+    def splits(self) -> list[str]:
+        """Split of each row, empty where there is none."""
+        return self.store.texts("split")
+
+    @property
+    def metric(self) -> str:
+        """Metric of the index, or the default while there is none."""
+        return str(self.manifest.artifacts.get("index", {}).get("parameters", {}).get("metric", IndexOptions().metric))
+
+    def _encoder_fingerprint(self) -> str:
+        recorded = self.manifest.artifacts.get("encoder")
+        if recorded is None:
+            raise CollectionNotFoundError(
+                f"there is no encoder in {self.folder}: run aesearch build-index SOURCE -c {self.folder.name}"
+            )
+        return str(recorded["fingerprint"])
+
+    def _features_stale(self, source: Source) -> bool:
+        recorded = self.manifest.artifacts.get("features")
+        if recorded is None or not (self.folder / FEATURES).is_file():
+            return True
+        made_from = {"encoder": self._encoder_fingerprint(), "source": source.fingerprint}
+        return bool(recorded["made_from"] != made_from)
+
+    def _index_stale(self) -> bool:
+        recorded = self.manifest.artifacts.get("index")
+        return (
+            recorded is None
+            or not (self.folder / INDEX).is_file()
+            or recorded["made_from"].get("features") != self.store.fingerprint
+        )
+
+    def _forget(self) -> None:
+        """Drop what was opened before files changed."""
+        for name in ("source", "autoencoder", "spec", "_single_encoder", "store", "index", "ids"):
+            self.__dict__.pop(name, None)
+
+    def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
+        """Features (n, dim) float32 of images from anywhere; see `query` for what an image may be."""
+        encoder = self._single_encoder if len(images) <= FEW else self.autoencoder
+        return encoder.encode(self._decode(images))
+
+    def encode_latents(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
+        """As `encode`, with the style beside the features: all that the decoder rebuilds an image from."""
+        return self.autoencoder.encode_latents(self._decode(images))
+
+    def latents(self) -> NDArray[np.float32]:
+        """Features and style of every row, (rows, latent_dim) float32."""
+        return self.store.latents()
+
+    def _decode(self, images: Sequence[ImageLike]) -> NDArray[np.uint8]:
+        return np.stack([read_image(image, self.spec.preprocessing) for image in images])
+
+    def _nearest(
+        self, features: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows and distances of the nearest to each; at most as many as there are. Among few, exactly."""
+        if among is None:
+            return self.index.search(features, min(k, self.store.rows))
+        if len(among) > EXACT_AMONG:
+            return self.index.search(features, min(k, len(among)), among)
+        places, distances = exact_neighbours(self.store.features(among), features, min(k, len(among)), self.metric)
+        return among[places], distances
+
+    def _fresh(self, name: str) -> bool:
+        recorded = self.manifest.artifacts.get(name)
+        return (
+            recorded is not None
+            and recorded["made_from"] == {"features": self.store.fingerprint}
+            and (self.folder / recorded["file"]).is_file()
+        )
+
+    def _record(self, name: str, file: str, parameters: dict[str, Any], figures: dict[str, Any]) -> None:
+        self.manifest.record(
+            name, file, made_from={"features": self.store.fingerprint}, parameters=parameters, figures=figures
+        )
+
+    def _write_rows(self, file: str, columns: dict[str, NDArray[Any]], attributes: dict[str, str]) -> None:
+        """Write arrays aligned with the store's rows."""
+        import h5py
+
+        with replacing(self.folder / file) as temporary, h5py.File(temporary, "w") as output:
+            for name, values in columns.items():
+                output[name] = values
+            output.attrs.update({**attributes, "store_fingerprint": self.store.fingerprint})
+
+    def _check_rows(self, rows: Sequence[int]) -> None:
+        for row in rows:
+            if not 0 <= row < self.store.rows:
+                raise AesearchError(f"there is no row {row}: rows go from 0 to {self.store.rows - 1}")
+
+    def _positions(self, ids: Sequence[str]) -> list[int]:
+        """Where in the source those ids stand, -1 where they no longer do."""
+        wanted = set(ids)
+        places = {id: place for place, id in enumerate(self.source.ids) if id in wanted}
+        return [places.get(id, -1) for id in ids]
+
+    def rows_where(self, conditions: Sequence[str]) -> NDArray[np.int64]:
+        """Rows of which all conditions hold, rising.
+
+        A condition is ``label=VALUE``, ``split=VALUE`` or ``id=PATTERN``, or with ``!=`` the opposite; in all of them
+        ``*`` stands for anything, ``?`` for one character, ``[abc]`` for one of those.
+
+        Raises
+        ------
+        AesearchError
+            A condition is none, or no row is left.
+        """
+        found = np.ones(self.store.rows, dtype=bool)
+        for condition in conditions:
+            field, equal, pattern = condition.partition("=")
+            unequal, field = field.endswith("!"), field.removesuffix("!").strip()
+            if not equal or field not in FIELDS:
+                raise AesearchError(f"--where {condition!r} is not like label=3, split=test or id=cats/*, or with !=")
+            found &= self.store.where(field, partial(fnmatch.fnmatchcase, pat=pattern.strip())) != unequal
+        if not found.any():
+            raise AesearchError(f"no image has {' and '.join(conditions)}")
+        return np.flatnonzero(found)
+
+    def row_of(self, id: str) -> int:
+        """Row of an id; `AesearchError` names the nearest one there is."""
+        found = np.flatnonzero(self.store.where("id", id.__eq__))
+        if len(found):
+            return int(found[0])
+        import difflib
+
+        some = self.store.texts("id", np.arange(min(self.store.rows, MOST_COMPARED)))
+        near = difflib.get_close_matches(id, some, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; the first is {some[0]!r}"
+        raise AesearchError(f"there is no image {id!r} in {self.folder}{hint}")
