@@ -75,6 +75,7 @@ def cluster(
     metric: str = "l2",
     labels: list[str] | None = None,
     seed: int = 0,
+    progress: bool = False,
 ) -> Clustering:
     """Group features.
 
@@ -108,10 +109,12 @@ def cluster(
         raise AesearchError(f"{clusters} clusters of {n} images: --clusters must be 1 to {n}")
     drawn = draw(n, FITTED, seed)
     sample = gather(features, drawn)
-    points = _place(sample, space, metric, seed)
+    points = _place(sample, space, metric, seed, progress)
     number = None if method == "hdbscan" else clusters or _choose_number(points, method, seed)
     groups = _group(points, method, number, seed, RESTARTS, sample, metric)
-    assignments = _by_size(groups if len(drawn) == n else _spread(features, sample, groups, drawn, metric))
+    if len(drawn) < n:
+        groups = _spread(features, sample, groups, drawn, metric, progress)
+    assignments = _by_size(groups)
     return Clustering(
         assignments,
         method,
@@ -123,12 +126,17 @@ def cluster(
 
 
 def _spread(
-    features: Rows, sample: NDArray[np.float32], groups: NDArray[np.int64], drawn: NDArray[np.int64], metric: str
+    features: Rows,
+    sample: NDArray[np.float32],
+    groups: NDArray[np.int64],
+    drawn: NDArray[np.int64],
+    metric: str,
+    progress: bool,
 ) -> NDArray[np.int64]:
     """Clusters of all rows from those of a sample."""
     nearest = index_of_sample(sample, metric)
     everything = np.empty(features.shape[0], np.int64)
-    for start, block in in_blocks(features):
+    for start, block in in_blocks(features, "assign" if progress else ""):
         rows, _ = nearest.search(block, min(VOTERS, len(sample)))
         everything[start : start + len(block)] = assign(rows, groups)[0]
     everything[drawn] = groups
@@ -155,10 +163,13 @@ def assign(neighbours: NDArray[np.int64], assignments: NDArray[Any]) -> tuple[ND
     return (counts.argmax(axis=1) - 1).astype(np.int32), counts.max(axis=1) / np.maximum(counts.sum(axis=1), 1)
 
 
-def _place(features: NDArray[np.float32], space: str, metric: str, seed: int) -> NDArray[np.float32]:
+def _place(
+    features: NDArray[np.float32], space: str, metric: str, seed: int, progress: bool = False
+) -> NDArray[np.float32]:
     """Points to group."""
     if space == "umap":
-        return embed_umap(features, min(UMAP_DIMS, features.shape[1]), metric=metric, seed=seed)
+        dims = min(UMAP_DIMS, features.shape[1])
+        return embed_umap(features, dims, metric=metric, seed=seed, progress=progress)
     return prepare(features, metric)
 
 

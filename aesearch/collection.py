@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from aesearch import anomalies as anomaly_scores
 from aesearch.answers import Anomalies, Duplicates, Hits
 from aesearch.atomic import replacing
 from aesearch.decoding import Preprocessing
-from aesearch.distances import BLOCK_ROWS, exact_neighbours
+from aesearch.distances import exact_neighbours
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index
 from aesearch.manifest import CHECKPOINT, Manifest, plain
@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 CLUSTERS, PROBE = "clusters.h5", "probe.h5"
 LEARNED = ("nap", "combined")  # scores that need more of the images than the store holds
 MOST_SHOWN = 100_000  # points on a map
+PART_ROWS = 2**14  # whose neighbours are looked for at once
 DISPLAY_SIDE = 160  # pixels of the longer side of pictures on sheets, at most
 
 
@@ -434,7 +435,7 @@ class Collection(Parts):
             return self.store.reconstruction_errors()[rows]
         if score == "neighbours":
             far = self._scorer(score).far
-            parts = [far(self.store.features(part), part) for part in _in_parts(rows)]
+            parts = [far(self.store.features(part), part) for part in _in_parts(rows, self.progress)]
             return np.concatenate([*parts, np.empty(0, np.float32)])
         return np.asarray(self._learned(score)["score"][rows], dtype=np.float32)
 
@@ -535,6 +536,7 @@ class Collection(Parts):
             metric=self.metric,
             labels=self.labels(),
             seed=seed,
+            progress=self.progress,
         )
         self._write_rows(CLUSTERS, {"cluster": found.assignments}, {"method": method, "space": space})
         figures = {
@@ -560,7 +562,14 @@ class Collection(Parts):
         from aesearch.projection import project
 
         groups, by = self._groups(colour_by)
-        projection = project(self.store.rows_of_features(), method=method, dims=dims, metric=self.metric, seed=seed)
+        projection = project(
+            self.store.rows_of_features(),
+            method=method,
+            dims=dims,
+            metric=self.metric,
+            seed=seed,
+            progress=self.progress,
+        )
         name = self.map_name(method, dims)
         self._write_rows(f"{name}.h5", {"coordinates": projection.coordinates}, {"method": method})
         self._draw_map(name, projection, groups, by)
@@ -735,8 +744,14 @@ class Collection(Parts):
         }
 
 
-def _in_parts(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    return [rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS)]
+def _in_parts(rows: NDArray[np.int64], progress: bool) -> Iterator[NDArray[np.int64]]:
+    from tqdm.auto import tqdm
+
+    with tqdm(total=len(rows), desc="score", unit="row", unit_scale=True, disable=None if progress else True) as bar:
+        for start in range(0, len(rows), PART_ROWS):
+            part = rows[start : start + PART_ROWS]
+            yield part
+            bar.update(len(part))
 
 
 def _check_k(k: int) -> None:

@@ -26,7 +26,15 @@ class Projection:
     method: str
 
 
-def project(features: Rows, *, method: str = "umap", dims: int = 2, metric: str = "l2", seed: int = 0) -> Projection:
+def project(
+    features: Rows,
+    *,
+    method: str = "umap",
+    dims: int = 2,
+    metric: str = "l2",
+    seed: int = 0,
+    progress: bool = False,
+) -> Projection:
     """Lay features out in two or three dimensions.
 
     Parameters
@@ -51,17 +59,21 @@ def project(features: Rows, *, method: str = "umap", dims: int = 2, metric: str 
         raise AesearchError(f"a map has 2 or 3 dimensions, not {dims}")
     fitted = draw(features.shape[0], FITTED[method], seed)
     sample = gather(features, fitted)
-    coordinates = _fit(sample, method, dims, metric, seed)
+    coordinates = _fit(sample, method, dims, metric, seed, progress)
     if len(fitted) < features.shape[0]:
-        everything = place(features, sample, coordinates, metric)
+        everything = place(features, sample, coordinates, metric, progress=progress)
         everything[fitted] = coordinates
         coordinates = everything
     return Projection(coordinates, method)
 
 
-def _fit(vectors: NDArray[np.float32], method: str, dims: int, metric: str, seed: int) -> NDArray[np.float32]:
+def _fit(
+    vectors: NDArray[np.float32], method: str, dims: int, metric: str, seed: int, progress: bool
+) -> NDArray[np.float32]:
     if method == "umap":
-        coordinates = embed_umap(vectors, dims, metric=metric, seed=seed, neighbours=15, min_dist=0.1)
+        coordinates = embed_umap(
+            vectors, dims, metric=metric, seed=seed, neighbours=15, min_dist=0.1, progress=progress
+        )
     elif method == "tsne":
         coordinates = _embed_tsne(prepare(vectors, metric), dims, seed)
     elif method == "latent":
@@ -82,7 +94,12 @@ def index_of_sample(sample: NDArray[np.float32], metric: str) -> SearchIndex:
 
 
 def place(
-    features: Rows, fitted: NDArray[np.float32], coordinates: NDArray[np.float32], metric: str
+    features: Rows,
+    fitted: NDArray[np.float32],
+    coordinates: NDArray[np.float32],
+    metric: str,
+    *,
+    progress: bool = False,
 ) -> NDArray[np.float32]:
     """Coordinates (n, dims) float32 of rows by those of their 5 nearest fitted ones, the nearer counting more.
 
@@ -95,7 +112,7 @@ def place(
     """
     nearest = index_of_sample(fitted, metric)
     placed = np.empty((features.shape[0], coordinates.shape[1]), np.float32)
-    for start, block in in_blocks(features):
+    for start, block in in_blocks(features, "place" if progress else ""):
         rows, distances = nearest.search(block, min(PLACED_BY, len(fitted)))
         placed[start : start + len(block)] = between(coordinates[rows], distances)
     return placed
@@ -109,7 +126,14 @@ def between(coordinates: NDArray[np.float32], distances: NDArray[np.float32]) ->
 
 
 def embed_umap(
-    features: NDArray[np.float32], dims: int, *, metric: str, seed: int, neighbours: int = 20, min_dist: float = 0.0
+    features: NDArray[np.float32],
+    dims: int,
+    *,
+    metric: str,
+    seed: int,
+    neighbours: int = 20,
+    min_dist: float = 0.0,
+    progress: bool = False,
 ) -> NDArray[np.float32]:
     """UMAP on exact neighbours: (n, dims) float32, the same for the same seed on one machine.
 
@@ -131,6 +155,7 @@ def embed_umap(
             n_jobs=1,
             init="spectral" if n > 10 * dims else "random",
             precomputed_knn=_neighbours(features, neighbours, metric),
+            tqdm_kwds={"desc": "umap", "bar_format": None, "disable": None if progress else True},
         )
         return np.asarray(reducer.fit_transform(prepare(features, metric)), dtype=np.float32)
 

@@ -4,14 +4,19 @@
     .venv/bin/python scripts/scale.py --rows 10000 100000 --steps build-index query
 
 The collection is a real one, of random images, but its features are drawn: a mixture of 2,000 centres in 48 numbers
-whose spread falls off as an encoder's does, one row in a thousand a near copy of another. `extract` works on images
-that are made up as it reads (28x28). Beside each step the growth of its time over the size before: n log n is 11 to 12.
+whose spread falls off as an encoder's does, one row in a hundred a near copy of the row before. `extract` works on
+images (28x28) that are made up as it reads. Beside each step the growth of its time over the size before (n log n is
+11 to 12) and, for each progress bar of 10 s or more, the time foretold when 5 % were done as a multiple of what it took.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import pty
+import re
 import resource
 import shutil
 import subprocess
@@ -20,12 +25,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 DIM, CENTRES, BLOCK = 48, 2000, 2**16
-COPIES = 0.001
+COPIES = 0.01
+BAR = re.compile(r"([a-z ]+): +(\d+)%\|.*?\[([\d:]+)<([\d:]+)")
+TOLD_AT, LEAST_SECONDS = 5, 10
 ROWS = (10_000, 100_000, 1_000_000, 10_000_000)
 
 
@@ -37,8 +45,8 @@ def draw(start: int, count: int) -> NDArray[np.float32]:
     rows = centres[generator.integers(0, CENTRES, count)] + 0.5 * generator.standard_normal(
         (count, DIM), dtype=np.float32
     )
-    copies = generator.permutation(count)[: int(COPIES * count)]
-    rows[copies] = rows[0] + 1e-4 * generator.standard_normal((len(copies), DIM), dtype=np.float32)
+    copies = 1 + 2 * generator.permutation(count // 2)[: int(COPIES * count)]
+    rows[copies] = rows[copies - 1] + 1e-4 * generator.standard_normal((len(copies), DIM), dtype=np.float32)
     return rows * spread
 
 
@@ -89,7 +97,7 @@ def extract(folder: Path, rows: int) -> str:
     ids = [f"made/{row}" for row in range(rows)]
     source = ArraySource("made", make_up, (28, 28), ids, [""] * rows, [""] * rows, str(rows))
     autoencoder = Collection.open(folder / "c").autoencoder
-    done = extract_features(source, autoencoder, folder / "made.h5", encoder_fingerprint="scale")
+    done = extract_features(source, autoencoder, folder / "made.h5", encoder_fingerprint="scale", progress=True)
     (folder / "made.h5").unlink()
     return f"{done.images_per_second:,.0f} images/s"
 
@@ -99,14 +107,14 @@ def build_index(folder: Path, rows: int) -> str:
     from aesearch import Collection
     from aesearch.index import describe_figures
 
-    return describe_figures(Collection.open(folder / "c", progress=False).build_index().figures)
+    return describe_figures(Collection.open(folder / "c").build_index().figures)
 
 
 def query(folder: Path, rows: int) -> str:
     """A thousand queries, from opening on."""
     from aesearch import Collection
 
-    collection = Collection.open(folder / "c", progress=False)
+    collection = Collection.open(folder / "c")
     began = time.perf_counter()
     collection.query(row=rows // 2, k=10)
     first = time.perf_counter() - began
@@ -130,7 +138,7 @@ def anomalies(folder: Path, rows: int) -> str:
     """Rows far from their neighbours."""
     from aesearch import Collection
 
-    found = Collection.open(folder / "c", progress=False).anomalies(score="neighbours", top=10)
+    found = Collection.open(folder / "c").anomalies(score="neighbours", top=10)
     return f"{found.scored:,} scored"
 
 
@@ -138,7 +146,7 @@ def cluster(folder: Path, rows: int) -> str:
     """Ten clusters by k-means."""
     from aesearch import Collection
 
-    collection = Collection.open(folder / "c", progress=False)
+    collection = Collection.open(folder / "c")
     return f"sizes {collection.cluster(method='kmeans', space='features', clusters=10).sizes}"
 
 
@@ -146,7 +154,7 @@ def duplicates(folder: Path, rows: int) -> str:
     """Groups of near copies."""
     from aesearch import Collection
 
-    found = Collection.open(folder / "c", progress=False).duplicates()
+    found = Collection.open(folder / "c").duplicates()
     share = "" if found.found is None else f", {found.found:.1%} of exact search's pairs"
     return f"{len(found.rows):,} groups{share}"
 
@@ -155,8 +163,17 @@ def lay_out(folder: Path, rows: int) -> str:
     """A map by UMAP."""
     from aesearch import Collection
 
-    Collection.open(folder / "c", progress=False).map(colour_by="none")
+    Collection.open(folder / "c").map(colour_by="none")
     return ""
+
+
+def peak_memory() -> float:
+    """Largest resident size of this process in GiB, mapped pages of an index among it."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 2**20
+    except (OSError, StopIteration):  # elsewhere; this counts what the parent had when it started us, too
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 STEPS: dict[str, Callable[[Path, int], str]] = {
@@ -171,6 +188,40 @@ STEPS: dict[str, Callable[[Path, int], str]] = {
 }
 
 
+def run(step: str, folder: Path, rows: int) -> tuple[dict[str, Any], str]:
+    """A step in a process of its own, on a terminal of its own: what it found, and how well it foretold its time."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, __file__, "--child", step, str(folder), str(rows)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True) as process:
+        os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(ours, 2**16):
+                written += part
+        said = process.stdout.read() if process.stdout else ""
+    os.close(ours)
+    if process.returncode:
+        sys.exit(written.decode())
+    bars: dict[str, list[tuple[int, int, int]]] = {}
+    for name, percent, elapsed, left in BAR.findall(written.decode()):
+        bars.setdefault(name.strip(), []).append((int(percent), seconds(elapsed), seconds(left)))
+    foretold = ""
+    for name, shown in bars.items():
+        took = shown[-1][1]
+        early = next((elapsed + left for percent, elapsed, left in shown if percent >= TOLD_AT), took)
+        if took >= LEAST_SECONDS:
+            foretold += f"; {name}: foretold {early / took:.2f} of its time"
+    return json.loads(said.splitlines()[-1]), foretold
+
+
+def seconds(clock: str) -> int:
+    """Of hours, minutes and seconds between colons."""
+    total = 0
+    for part in clock.split(":"):
+        total = 60 * total + int(part)
+    return total
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -182,8 +233,7 @@ def main() -> None:
         step, folder, rows = options.child
         began = time.perf_counter()
         said = STEPS[step](Path(folder), int(rows))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        return print(json.dumps({"seconds": time.perf_counter() - began, "peak": peak, "said": said}))
+        return print(json.dumps({"seconds": time.perf_counter() - began, "peak": peak_memory(), "said": said}))
     from measuring import print_circumstances
 
     print_circumstances(dim=DIM, seed=0)
@@ -193,13 +243,11 @@ def main() -> None:
         try:
             prepare(folder, rows)
             for step in options.steps:
-                command = [sys.executable, __file__, "--child", step, str(folder), str(rows)]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                found = json.loads(done.stdout.splitlines()[-1])
+                found, foretold = run(step, folder, rows)
                 growth = f"x{found['seconds'] / before[step]:.1f}" if step in before else ""
                 before[step] = found["seconds"]
                 cost = f"{found['seconds']:9.1f} s {growth:>7}{found['peak']:7.2f} GiB"
-                print(f"{rows:11,} {step:12}{cost}  {found['said']}", flush=True)
+                print(f"{rows:11,} {step:12}{cost}  {found['said']}{foretold}", flush=True)
         finally:
             shutil.rmtree(folder)
 
