@@ -6,7 +6,7 @@
 The collection is a real one, of random images, but its features are drawn: a mixture of 2,000 centres in 48 numbers
 whose spread falls off as an encoder's does, one row in a hundred a near copy of the row before. `extract` works on
 images (28x28) that are made up as it reads. Beside each step the growth of its time over the size before (n log n is
-11 to 12) and, for each progress bar of 10 s or more, the time foretold when 5 % were done as a multiple of what it took.
+11 to 12) and, for each progress bar of 10 s or more, the time foretold when 5 % were done over the time it took.
 """
 
 from __future__ import annotations
