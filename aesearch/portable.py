@@ -37,8 +37,13 @@ def translate(encoder: nn.Module, preprocessing: Preprocessing, latent_dim: int)
 
     graph = _Graph()
     graph.add("Cast", to=TensorProto.FLOAT)
-    graph.add("Div", np.array(255, np.float32))
-    for layer in encoder.children():
+    first, *others = encoder.children()
+    if type(first).__name__ == "Conv2d":  # divides by 255 as it goes
+        _translate(graph, first, 1 / 255)
+    else:
+        graph.add("Div", np.array(255, np.float32))
+        _translate(graph, first)
+    for layer in others:
         _translate(graph, layer)
     graph.nodes[-1].output[0] = LATENTS
     model = helper.make_model(
@@ -76,12 +81,13 @@ class _Graph:
         self.nodes.append(helper.make_node(kind, inputs, [f"layer{len(self.nodes)}"], **attributes))
 
 
-def _translate(graph: _Graph, layer: Any) -> None:
-    """Add what one layer does."""
+def _translate(graph: _Graph, layer: Any, scale: float = 1) -> None:
+    """Add what one layer does, a convolution to its input times ``scale``."""
     match type(layer).__name__:
         case "Conv2d":
             strides, pads = list(layer.stride), list(layer.padding) * 2
-            graph.add("Conv", _numbers(layer.weight), _numbers(layer.bias), strides=strides, pads=pads)
+            weight = layer.weight.detach() * scale
+            graph.add("Conv", _numbers(weight), _numbers(layer.bias), strides=strides, pads=pads)
         case "Linear":
             graph.add("Gemm", _numbers(layer.weight), _numbers(layer.bias), transB=1)
         case "ReLU":
