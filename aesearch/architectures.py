@@ -15,7 +15,7 @@ from aesearch.errors import AesearchError
 if TYPE_CHECKING:
     from torch import nn
 
-    Parts = tuple[list[nn.Module], list[nn.Module]]  # layers of the encoder, and of the decoder up to its output
+    Halves = tuple[list[nn.Module], list[nn.Module]]  # layers of the encoder, and of the decoder up to its output
 
 FIRST_WIDTH, LEAST_LAST, WIDEST = 16, 64, 128  # channels of conv's encoder
 WIDER_BACK = 3  # conv's decoder, which search never runs, has so many times its channels, up to the widest
@@ -65,7 +65,7 @@ class Architecture:
         One of ``OUTPUTS``. With ``tanh`` the network works on [-1, 1], inside.
     """
 
-    build: Callable[[AutoencoderSpec], Parts]
+    build: Callable[[AutoencoderSpec], Halves]
     recipe: Recipe = Recipe()
     widths: tuple[int, ...] | None = None
     output: str = "sigmoid"
@@ -237,7 +237,7 @@ def _doubling(before: int, after: int, small: tuple[int, int], large: tuple[int,
     return nn.ConvTranspose2d(before, after, 3, 2, 1, output_padding=padding, bias=bias)
 
 
-def _conv(spec: AutoencoderSpec) -> Parts:
+def _conv(spec: AutoencoderSpec) -> Halves:
     """Stride-2 3×3 convolutions with batch norm, one linear layer to the latent; two back, and wider.
 
     The last two halvings are undone at once, as sub-pixels (Shi et al. 2016): on a CPU transposed
@@ -280,7 +280,7 @@ def _crop(height: int, width: int, to_height: int, to_width: int) -> nn.Module:
     return nn.ZeroPad2d((0, to_width - width, 0, to_height - height))
 
 
-def _conv_pool(spec: AutoencoderSpec) -> Parts:
+def _conv_pool(spec: AutoencoderSpec) -> Halves:
     """3×3 convolutions and max pooling, a linear layer with ReLU; 2×2 transposed convolutions back."""
     from torch import nn
 
@@ -298,7 +298,7 @@ def _conv_pool(spec: AutoencoderSpec) -> Parts:
     return down, up
 
 
-def _conv_stride(spec: AutoencoderSpec) -> Parts:
+def _conv_stride(spec: AutoencoderSpec) -> Halves:
     """3×3 convolutions of stride 2, a linear layer to the latent; mirrored back."""
     from torch import nn
 
@@ -314,7 +314,7 @@ def _conv_stride(spec: AutoencoderSpec) -> Parts:
     return down, up[:-1]
 
 
-def _conv_spatial(spec: AutoencoderSpec) -> Parts:
+def _conv_spatial(spec: AutoencoderSpec) -> Halves:
     """Strides and pools down to maps that are the features themselves: no linear layer.
 
     Sizes other than 28×28 do not come out even: what the last layer gives is resized to the image's.
@@ -348,7 +348,7 @@ def _spatial_latent(widths: tuple[int, ...], preprocessing: Preprocessing) -> in
     return widths[-1] * math.prod(_spatial_bottom(preprocessing))
 
 
-def _mlp(spec: AutoencoderSpec) -> Parts:
+def _mlp(spec: AutoencoderSpec) -> Halves:
     """Fully connected layers with ReLU, narrowing to the latent; mirrored back."""
     from torch import nn
 
@@ -363,7 +363,7 @@ def _mlp(spec: AutoencoderSpec) -> Parts:
     return down, [*up, nn.Unflatten(1, shape)]
 
 
-def _linear(spec: AutoencoderSpec) -> Parts:
+def _linear(spec: AutoencoderSpec) -> Halves:
     """One matrix down, one back, no bias: at its best it spans what PCA spans (Baldi & Hornik 1989)."""
     from torch import nn
 

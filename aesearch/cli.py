@@ -298,7 +298,7 @@ def query(
         raise typer.BadParameter("give an image file, --row or --id", param_hint="IMAGE")
     opened = _open(collection, device)
     hits = opened.query_images(list(images), k=k, where=where or ()) if images else []
-    rows = [*(row or []), *(opened.row_of(i) for i in id or [])]
+    rows = [*(row or []), *(opened.rows_of(id) if id else [])]
     hits += opened.query_rows(rows, k=k, where=where or ()) if rows else []
     if save:
         from aesearch.report import draw_query
@@ -471,7 +471,7 @@ def reconstruct(
         raise typer.BadParameter("give an image file or --row", param_hint="IMAGE")
     opened = _open(collection, device)
     originals, rebuilt = opened.reconstruct(images or [], row or [])
-    names = [*map(str, images or []), *(opened.ids[r] for r in row or [])]
+    names = [*map(str, images or []), *(opened.store.texts("id", row) if row else [])]
     _save(draw_reconstructions(names, originals, rebuilt), save)
     errors = [float(((o / 255 - r) ** 2).mean()) for o, r in zip(originals, rebuilt, strict=True)]
     if as_json:

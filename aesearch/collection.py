@@ -327,7 +327,7 @@ class Collection(Parts):
             raise AesearchError("give one of: an image, a row, an id")
         if image is not None:
             return self.query_images([image], k=k, where=where)[0]
-        return self.query_rows([self.row_of(id) if id is not None else row or 0], k=k, where=where)[0]
+        return self.query_rows(self.rows_of([id]) if id is not None else [row or 0], k=k, where=where)[0]
 
     def query_images(self, images: Sequence[ImageLike], *, k: int = 10, where: Sequence[str] = ()) -> list[Hits]:
         """Nearest neighbours of several images, encoded as one batch; see `query`."""
@@ -389,9 +389,9 @@ class Collection(Parts):
             raise AesearchError(f"--top must be 1 or more, not {top}")
         if score not in anomaly_scores.SCORES:
             raise AesearchError(f"--score {score!r} is not one of {', '.join(anomaly_scores.SCORES)}")
-        texts: Callable[[str, NDArray[np.int64]], list[str]] = self.store.texts
+        texts: Callable[[str, NDArray[np.int64]], list[str]]
         if source is None:
-            places = np.arange(self.store.rows)
+            texts, places = self.store.texts, np.arange(self.store.rows)
             scores = self._scores_of_rows(score, places)
         else:
             source = self.open_images(source) if isinstance(source, str) else source
@@ -421,13 +421,13 @@ class Collection(Parts):
         """From `_usual_rows`; all of them are normal unless a label says which are."""
         normal = self._usual_rows()
         if normal_label is not None:
-            normal &= self.store.where("label", normal_label.__eq__)
+            normal &= self.store.where("label", lambda label: label == normal_label)
         return anomaly_scores.learn_threshold(self._scores_of_rows(score, np.flatnonzero(normal)), rate)
 
     def _usual_rows(self) -> NDArray[np.bool_]:
         """Rows not trained on that tell what is usual; those of a split test, which may hold odd ones, do not."""
         held_out = self.store.held_out()
-        usual = held_out & ~self.store.where("split", "test".__eq__)
+        usual = held_out & ~self.store.where("split", lambda split: split == "test")
         return usual if usual.any() else held_out
 
     def _scores_of_rows(self, score: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -663,7 +663,7 @@ class Collection(Parts):
     def pictures(self, rows: Sequence[int]) -> list[NDArray[np.uint8]]:
         """Images of those rows to look at, (channels, height, width) uint8, a blank where the file is gone."""
         preprocessing = self.display_preprocessing()
-        positions = self._positions(self.store.texts("id", np.array(rows, np.int64)))
+        positions = self._positions(self.store.texts("id", rows))
         found = read_pictures(self.source, positions, preprocessing)
         return [blank(preprocessing) if picture is None else picture for picture in found]
 
@@ -692,7 +692,7 @@ class Collection(Parts):
         self._check_rows(rows)
         preprocessing = self.spec.preprocessing
         originals = [read_image(image, preprocessing) for image in images]
-        ids = self.store.texts("id", np.array(rows, np.int64))
+        ids = self.store.texts("id", rows) if len(rows) else []
         found = read_pictures(self.source, self._positions(ids), preprocessing)
         for row, id, picture in zip(rows, ids, found, strict=True):
             if picture is None:

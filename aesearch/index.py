@@ -30,7 +30,7 @@ KINDS = ("auto", "flat", "hnsw", "ivf", "ivfpq")
 FLAT_MOST_NUMBERS = 16_000_000
 # … and beyond this many rows inverted lists are built in a fraction of the graph's time.
 HNSW_MOST_ROWS = 500_000
-GRAPH_ROWS = 2**18  # that a graph is given at once: the more, the better it gets
+GRAPH_ROWS, GRAPH_NUMBERS = 2**18, 2**24  # that a graph is given at once, at most: the more, the better it gets
 MOST_CHANGED = 0.2  # of the rows: beyond, a new index is better and hardly dearer
 SAMPLE_A_LIST, LEAST_SAMPLE = 64, 2**16  # rows that lists, and product quantisers, learn from
 SLACK = 1.5  # inverted lists grow by doubling
@@ -369,7 +369,7 @@ class _Builder:
         except RuntimeError as error:
             raise AesearchError(f"index {factory!r} cannot be built over {n} rows: use --index flat") from error
         filling, measuring, adding = np.diff(times)
-        figures |= {"seconds": round(filling + adding, 3), "measuring_seconds": round(measuring, 3)}
+        figures |= {"seconds": round(float(filling + adding), 3), "measuring_seconds": round(float(measuring), 3)}
         return SearchIndex(index, self._options.metric, figures)
 
     def _blocks(self, doing: str = "", size: int | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -400,11 +400,12 @@ class _Builder:
             index.codes.resize(4 * n * dim)
             vectors = faiss.rev_swig_ptr(index.codes.data(), 4 * n * dim).view(np.float32).reshape(n, dim)
             index.ntotal = n
-        for start, block in self._blocks("index", GRAPH_ROWS if _graph(index) else None):
-            rows = np.arange(start, start + len(block))
+        size = max(1, min(GRAPH_ROWS, GRAPH_NUMBERS // dim)) if _graph(index) else None
+        for start, block in self._blocks("index", size):
             if vectors is not None:
-                vectors[rows] = block
+                vectors[start : start + len(block)] = block
             else:
+                rows = np.arange(start, start + len(block))
                 kept = ~np.isin(rows, held_out)
                 index.add_with_ids(block[kept], rows[kept])
 

@@ -168,8 +168,12 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _text(name: str) -> str:
-    """Valid UTF-8 for any file name."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """Valid UTF-8, without NUL, for any file name or label."""
+    try:
+        data = name.encode("utf-8", "surrogateescape")  # the bytes of a file's name
+    except UnicodeEncodeError:
+        data = name.encode("utf-8", "surrogatepass")
+    return data.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
 def _table(path: Path) -> Source:
@@ -199,7 +203,7 @@ def _read_csv(path: Path) -> dict[str, list[str]]:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SourceError(f"cannot read {path.name} as a CSV table: {_short(error)}") from error
-    return {str(c): [str(r[c] or "") for r in rows] for c in (rows[0] if rows else {}) if c is not None}
+    return {str(c): [_text(r[c] or "") for r in rows] for c in (rows[0] if rows else {}) if c is not None}
 
 
 def _read_parquet(path: Path) -> dict[str, list[str]]:
@@ -212,7 +216,7 @@ def _read_parquet(path: Path) -> dict[str, list[str]]:
         table = pyarrow.parquet.read_table(path)
     except (OSError, pyarrow.ArrowException) as error:
         raise SourceError(f"cannot read {path.name} as a parquet table: {_short(error)}") from error
-    return {c: ["" if v is None else str(v) for v in table[c].to_pylist()] for c in table.column_names}
+    return {c: ["" if v is None else _text(str(v)) for v in table[c].to_pylist()] for c in table.column_names}
 
 
 def _array_file(path: Path) -> Source:
@@ -291,4 +295,5 @@ def _image_key(dimensions: dict[str, int]) -> str:
 
 
 def _label_texts(values: NDArray[Any]) -> list[str]:
-    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values.ravel().tolist()]
+    listed = values.ravel().tolist()
+    return [_text(v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v)) for v in listed]

@@ -240,14 +240,17 @@ class Parts:
             raise AesearchError(f"no image has {' and '.join(conditions)}")
         return np.flatnonzero(found)
 
-    def row_of(self, id: str) -> int:
-        """Row of an id; `AesearchError` names the nearest one there is."""
-        found = np.flatnonzero(self.store.where("id", id.__eq__))
-        if len(found):
-            return int(found[0])
-        import difflib
+    def rows_of(self, ids: Sequence[str]) -> list[int]:
+        """Rows of ids; `AesearchError` for one that is not there names the nearest there is."""
+        wanted = set(ids)
+        rows = np.flatnonzero(self.store.where("id", wanted.__contains__))
+        known = dict(zip(self.store.texts("id", rows), rows.tolist(), strict=True))
+        for id in ids:
+            if id not in known:
+                import difflib
 
-        some = self.store.texts("id", np.arange(min(self.store.rows, MOST_COMPARED)))
-        near = difflib.get_close_matches(id, some, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; the first is {some[0]!r}"
-        raise AesearchError(f"there is no image {id!r} in {self.folder}{hint}")
+                some = self.store.texts("id", np.arange(min(self.store.rows, MOST_COMPARED)))
+                near = difflib.get_close_matches(id, some, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; the first is {some[0]!r}"
+                raise AesearchError(f"there is no image {id!r} in {self.folder}{hint}")
+        return [known[id] for id in ids]

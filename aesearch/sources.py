@@ -34,7 +34,7 @@ from aesearch.errors import SourceError
 
 FILES_AT_ONCE = 16  # that a thread decodes before it asks for more
 SMALL_BYTES = 4096  # files up to here, in the mean, are decoded so quickly that threads hinder one another …
-WAITING = 1e-3  # … unless it takes that many seconds to get at one
+WAITING = 1e-3  # … unless one takes that many seconds all the same, as over a network
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 Outcome = tuple[NDArray[np.uint8], str] | str  # pixels and content hash, or why there are none
 SAMPLE = 200  # images looked at to choose size, channels and depth
@@ -174,7 +174,8 @@ class FileSource(Source):
         count = max(len(positions) // FILES_AT_ONCE, min(len(positions), 4 * (os.cpu_count() or 1)), 1)
         parts = np.array_split(positions, count)
         done: list[Outcome] = []
-        slow = 0 if len(positions) and self.stamps[positions, 0].mean() <= SMALL_BYTES else 2
+        stamps = self.__dict__.get("stamps")  # where many are read, these are known already
+        slow = 0 if stamps is not None and stamps[positions, 0].mean() <= SMALL_BYTES else 2
         while parts and slow < 2:
             part, began = parts.pop(0), time.perf_counter()
             done += work(part)
@@ -327,9 +328,9 @@ def read_file(path: Path) -> bytes:
                 raise UnreadableImageError("not a regular file")
             if status.st_size > MAX_FILE_BYTES:
                 raise UnreadableImageError(f"file larger than {MAX_FILE_BYTES:,} bytes")
-            data = os.read(opened, status.st_size)
-            while len(data) < status.st_size and (more := os.read(opened, status.st_size - len(data))):
-                data += more
+            data = os.read(opened, status.st_size + 1)
+            while len(data) <= MAX_FILE_BYTES and (more := os.read(opened, MAX_FILE_BYTES)):
+                data += more  # it grew, or does not know its size
             return data
         finally:
             os.close(opened)

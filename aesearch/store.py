@@ -29,7 +29,7 @@ TEXTS = ("id", "label", "split", "content_hash")
 NUMBERS = ("reconstruction_error", "held_out", "style", "stamp")  # beside the features
 LATER = ("style", "stamp")  # not in every store
 HASH_BYTES = 32
-FIXED_BYTES = 128  # texts that are never longer are written at a fixed length, which is ten times as quick
+FIXED_BYTES = 128  # texts that are never longer are written at a fixed length, which is four times as quick
 
 
 class Store:
@@ -100,14 +100,18 @@ class Store:
             names = [name for name in ("features", *NUMBERS) if name in file and name != "stamp"]
         return {name: self._read(name, rows) for name in names}
 
-    def texts(self, name: str, rows: NDArray[np.int64] | None = None) -> list[str]:
+    def texts(self, name: str, rows: NDArray[np.int64] | Sequence[int] | None = None) -> list[str]:
         """One of ``id``, ``label``, ``split``, ``content_hash``, of all rows or of those given."""
         if rows is not None:
             return [v.decode() for v in self._read(name, rows).tolist()]
         found: list[str] = []
+        shared: dict[bytes, str] = {}  # a million equal labels are one string
         for block in self._blocks(name):
-            decoded = {v: v.decode() for v in set(block)}  # a million equal labels are one string
-            found += [decoded[v] for v in block]
+            if name in ("label", "split"):
+                shared |= {v: v.decode() for v in set(block).difference(shared)}
+                found += [shared[v] for v in block]
+            else:
+                found += [v.decode() for v in block]
         return found
 
     def where(self, name: str, holds: Callable[[str], bool]) -> NDArray[np.bool_]:
@@ -135,7 +139,7 @@ class Store:
         with self._open() as file:
             return _read_skipped(file)
 
-    def _read(self, name: str, rows: NDArray[np.int64] | slice | None) -> Any:
+    def _read(self, name: str, rows: NDArray[np.int64] | Sequence[int] | slice | None) -> Any:
         with self._open() as file:
             if rows is None or isinstance(rows, slice):
                 return file[name][rows or slice(None)]
@@ -231,8 +235,10 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file:
-            self.flush()  # Ctrl-C keeps what is done
-            self._file.close()
+            try:
+                self.flush()  # Ctrl-C keeps what is done
+            finally:
+                self._file.close()
 
     def append(
         self,
@@ -268,17 +274,19 @@ class StoreWriter:
             joined = {name: "\0".join([*columns[name], ""]).encode() for name in TEXTS}
             for name in TEXTS:
                 columns[name] = _as_texts(columns[name], joined[name], file[name].dtype)
+            skipped = [s for part in pending for s in part["skipped"]]
+            rows, listed = (int(v) for v in file.attrs["progress"][:2])
             for name, values in columns.items():
-                _extend(file[name], values)
+                _put(file[name], rows, values)
+            _put(file["skipped/id"], listed, [s[0] for s in skipped])
+            _put(file["skipped/reason"], listed, [s[1] for s in skipped])
+            file.flush()
+            file.attrs["progress"] = [rows + len(columns["features"]), listed + len(skipped), self.next_position]
+            # From here on the rows count: interrupted before, they are written once more to the same place.
+            self._pending, self._pending_rows = [], 0
+            file.flush()
             for name, data in joined.items():
                 self._digests[name].update(data)
-            skipped = [s for part in pending for s in part["skipped"]]
-            _extend(file["skipped/id"], [s[0] for s in skipped])
-            _extend(file["skipped/reason"], [s[1] for s in skipped])
-            file.flush()
-            progress = [len(file["features"]), len(file["skipped/id"]), self.next_position]
-            file.attrs["progress"] = progress
-            file.flush()
         self._pending, self._pending_rows, self._flushed = [], 0, time.monotonic()
 
     def finished_rows(self) -> int:
@@ -353,9 +361,7 @@ class StoreWriter:
 
 def _longest(values: Sequence[str]) -> int:
     """Length in bytes of the longest."""
-    if not "".join(values).isascii():
-        values = [value.encode("utf-8").decode("latin-1") for value in values]  # a character for each byte
-    return max(map(len, values), default=0)
+    return max((len(v) if v.isascii() else len(v.encode()) for v in values), default=0)
 
 
 def _together(parts: Sequence[Any]) -> Any:
@@ -379,13 +385,11 @@ def _as_texts(values: Sequence[str], joined: bytes, dtype: np.dtype[Any]) -> NDA
     return array
 
 
-def _extend(dataset: h5py.Dataset, values: NDArray[Any] | list[str]) -> None:
-    """Append the values in one write."""
-    if len(values) == 0:
-        return
-    start = len(dataset)
-    dataset.resize(start + len(values), axis=0)
-    dataset[start:] = values
+def _put(dataset: h5py.Dataset, start: int, values: NDArray[Any] | list[str]) -> None:
+    """Write the values from there on, in one go; what came after is dropped."""
+    if len(values):
+        dataset.resize(start + len(values), axis=0)
+        dataset[start:] = values
 
 
 def _read_skipped(file: h5py.File) -> list[tuple[str, str]]:

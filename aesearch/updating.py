@@ -187,9 +187,7 @@ def _rows_of(
     return {
         **{name: values[order] for name, values in columns.items()},
         "stamp": source.stamps[positions],
-        "id": [source.ids[p] for p in positions],
-        "label": [source.labels[p] for p in positions],
-        "split": [source.splits[p] for p in positions],
+        **{name: source.texts(name, positions) for name in ("id", "label", "split")},
         "content_hash": [by_position[p] for p in positions.tolist()],
     }, batch.skipped
 

@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import pty
 import re
 import resource
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -191,6 +194,7 @@ STEPS: dict[str, Callable[[Path, int], str]] = {
 def run(step: str, folder: Path, rows: int) -> tuple[dict[str, Any], str]:
     """A step in a process of its own, on a terminal of its own: what it found, and how well it foretold its time."""
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # rows, columns: bars need room
     command = [sys.executable, __file__, "--child", step, str(folder), str(rows)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, text=True) as process:
         os.close(theirs)

@@ -15,7 +15,7 @@ from aesearch.autoencoders import load_autoencoder
 from aesearch.distances import exact_neighbours
 from aesearch.index import IndexOptions
 from aesearch.opening import open_source
-from aesearch.training import split_held_out
+from aesearch.training import TrainingOptions, split_held_out
 
 
 def contents(folder):
@@ -59,6 +59,16 @@ def test_a_row_is_not_its_own_neighbour(digits):
 
 def test_more_neighbours_than_images_gives_all(digits):
     assert len(digits.query(row=0, k=99_999).rows) == 1796
+
+
+def test_an_encoder_alone_judges_and_rebuilds_images(tmp_path, digit_images):
+    np.save(tmp_path / "x.npy", digit_images[:200])
+    collection = Collection(tmp_path / "c", progress=False)
+    collection.train(open_source(str(tmp_path / "x.npy")), TrainingOptions(epochs=1, latent_dim=8))
+    found = collection.anomalies(str(tmp_path / "x.npy"), score="reconstruction", top=3)
+    assert found.scored == 200 and len(found.ids) == 3
+    originals, rebuilt = collection.reconstruct([digit_images[0]])
+    assert len(originals) == len(rebuilt) == 1
 
 
 def test_anomalies_are_the_worst_reconstructed(digits):

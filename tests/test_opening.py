@@ -125,6 +125,16 @@ def test_array_values_are_scaled_to_eight_bits(tmp_path, dtype):
     assert np.abs(batch.images[:, 0].astype(float) - expected).max() <= 0.6
 
 
+def test_labels_no_store_could_hold_are_written_out(tmp_path, digit_images):
+    names = ["a\0", "b\ud800", "ü"]
+    table = tmp_path / "t.npz"
+    np.savez(table, x=digit_images[:3], y=np.array(names))
+    assert open_source(str(table)).labels == ["a", "b\\xed\\xa0\\x80", "ü"]  # NumPy drops a NUL at the end
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["x"], file["y"] = digit_images[:2], np.array([b"a\0b", b"c"])
+    assert open_source(str(tmp_path / "t.h5")).labels == ["a\\x00b", "c"]
+
+
 def test_colour_arrays_and_other_sizes_are_brought_to_the_preprocessing(tmp_path):
     picture = np.asarray(gradient())
     np.save(tmp_path / "x.npy", np.stack([picture] * 3))

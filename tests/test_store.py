@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
+from aesearch import store as store_module
 from aesearch.errors import AesearchError, CollectionNotFoundError
 from aesearch.store import Store, StoreWriter
 
@@ -112,11 +113,6 @@ def test_texts_of_known_length_are_kept_whole(tmp_path):
     with StoreWriter(path, 3, {"a": 1}, ATTRIBUTES, texts=names) as writer:
         writer.append(columns(0, 12), [("täglich " * 40, "not an image")], 12)
         writer.append(columns(12, 20) | {"split": ["x" * 500] * 8}, [], 20)
-        writer.flush()
-        with pytest.raises(ValueError, match="longer than the 3 bytes"):
-            writer.append(columns(0, 1) | {"label": ["even"]}, [], 21)
-            writer.flush()
-        writer._pending.clear()
         writer.finish()
     store, expected = Store(path), columns(0, 20)
     assert store.texts("id") == expected["id"] and store.texts("label") == expected["label"]
@@ -125,6 +121,46 @@ def test_texts_of_known_length_are_kept_whole(tmp_path):
     assert store.skipped() == [("täglich " * 40, "not an image")]
     with h5py.File(path) as file:
         assert file["id"].asstr()[4] == "bild-ß-4.png" and file["label"].dtype.itemsize == 4
+
+
+def test_a_text_longer_than_announced_is_an_error_that_leaves_what_was_written(tmp_path):
+    path = tmp_path / "features.h5"
+    with (
+        pytest.raises(ValueError, match="longer than the 3 bytes"),
+        StoreWriter(path, 3, {"a": 1}, ATTRIBUTES, texts={"label": ["odd"]}) as writer,
+    ):
+        writer.append(columns(0, 4), [], 4)
+        writer.flush()
+        writer.append(columns(0, 1) | {"label": ["even"]}, [], 5)
+    with StoreWriter(path, 3, {"a": 1}, ATTRIBUTES) as writer:  # the file was closed
+        assert (writer.finished_rows(), writer.next_position) == (4, 4)
+
+
+@pytest.mark.parametrize("written", range(1, 11))
+def test_ctrl_c_in_the_middle_of_writing_mixes_no_rows_up(tmp_path, monkeypatch, written):
+    path, put, done = tmp_path / "features.h5", store_module._put, []
+
+    def interrupted(dataset, start, values):
+        done.append(dataset.name)
+        if len(done) == written + 10:  # in the second flush, after so many of its columns
+            raise KeyboardInterrupt
+        put(dataset, start, values)
+
+    monkeypatch.setattr(store_module, "_put", interrupted)
+    with pytest.raises(KeyboardInterrupt), StoreWriter(path, 3, {"a": 1}, ATTRIBUTES) as writer:
+        writer.append(columns(0, 4), [("x", "no image")], 4)
+        writer.flush()
+        writer.append(columns(4, 9), [("y", "no image")], 9)
+        writer.flush()
+    with StoreWriter(path, 3, {"a": 1}, ATTRIBUTES) as writer:
+        assert writer.next_position == 9  # leaving, it wrote them once more, all of them
+        writer.append(columns(9, 12), [], 12)
+        writer.finish()
+    store, expected = Store(path), columns(0, 12)
+    assert store.rows == 12 and np.array_equal(store.features(), expected["features"])
+    assert all(store.texts(name) == expected[name] for name in ("id", "label", "split", "content_hash"))
+    assert store.skipped() == [("x", "no image"), ("y", "no image")]
+    assert store.fingerprint == write(tmp_path / "whole.h5", [(0, 12)]).fingerprint
 
 
 def test_columns_of_different_lengths_are_refused(tmp_path):
