@@ -174,13 +174,20 @@ class FileSource(Source):
         count = max(len(positions) // FILES_AT_ONCE, min(len(positions), 4 * (os.cpu_count() or 1)), 1)
         parts = np.array_split(positions, count)
         done: list[Outcome] = []
-        stamps = self.__dict__.get("stamps")  # where many are read, these are known already
-        slow = 0 if stamps is not None and stamps[positions, 0].mean() <= SMALL_BYTES else 2
+        slow = 0 if self._small(positions[:: max(1, len(positions) // FILES_AT_ONCE)]) else 2
         while parts and slow < 2:
             part, began = parts.pop(0), time.perf_counter()
             done += work(part)
             slow = slow + 1 if time.perf_counter() - began > WAITING * len(part) else 0
         return [*done, *itertools.chain.from_iterable(self._threads.map(work, parts))]
+
+    def _small(self, positions: NDArray[np.int64]) -> bool:
+        """Whether these files are, in the mean."""
+        sizes = [0]
+        for position in positions:
+            with contextlib.suppress(OSError, ValueError):
+                sizes.append(self._paths[position].stat().st_size)
+        return sum(sizes) <= SMALL_BYTES * len(sizes)
 
     def facts(self, position: int) -> ImageFacts:
         """As `Source.facts`."""
