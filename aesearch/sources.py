@@ -37,6 +37,7 @@ SMALL_BYTES = 4096  # files up to here, in the mean, are decoded so quickly that
 WAITING = 1e-3  # … unless one takes that many seconds all the same, as over a network
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 Outcome = tuple[NDArray[np.uint8], str] | str  # pixels and content hash, or why there are none
+READ_AT_ONCE = 2**20
 SAMPLE = 200  # images looked at to choose size, channels and depth
 
 
@@ -336,8 +337,9 @@ def read_file(path: Path) -> bytes:
             if status.st_size > MAX_FILE_BYTES:
                 raise UnreadableImageError(f"file larger than {MAX_FILE_BYTES:,} bytes")
             data = os.read(opened, status.st_size + 1)
-            while len(data) <= MAX_FILE_BYTES and (more := os.read(opened, MAX_FILE_BYTES)):
-                data += more  # it grew, or does not know its size
+            if len(data) != status.st_size or not data:  # it has changed meanwhile, or does not know its size
+                while len(data) <= MAX_FILE_BYTES and (more := os.read(opened, READ_AT_ONCE)):
+                    data += more
             return data
         finally:
             os.close(opened)
