@@ -138,7 +138,7 @@ class Autoencoder:
         import torch
 
         if self.device.type == "cpu" and len(images) > self.batch_size:
-            # ONNX Runtime takes a tenth of a second to start, and then half of torch's time.
+            # ONNX Runtime takes longer to start than torch takes for a batch, and then is the quicker one.
             latents = np.empty((len(images), self.spec.latent_dim), np.float32)
             parts, encode = self._parts(images, max(1, self.batch_size // 4)), self._on_cpu.encode_latents
             with ThreadPoolExecutor(torch.get_num_threads()) as pool:

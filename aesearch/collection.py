@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from aesearch import anomalies as anomaly_scores
 from aesearch.answers import Anomalies, Duplicates, Hits
 from aesearch.atomic import replacing
 from aesearch.decoding import Preprocessing
-from aesearch.distances import exact_neighbours
+from aesearch.distances import exact_neighbours, in_blocks
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index
 from aesearch.manifest import CHECKPOINT, Manifest, plain
@@ -435,7 +435,8 @@ class Collection(Parts):
             return self.store.reconstruction_errors()[rows]
         if score == "neighbours":
             far = self._scorer(score).far
-            parts = [far(self.store.features(part), part) for part in _in_parts(rows, self.progress)]
+            blocks = in_blocks(rows, "score" if self.progress else "", PART_ROWS)
+            parts = [far(self.store.features(part), part) for _, part in blocks]
             return np.concatenate([*parts, np.empty(0, np.float32)])
         return np.asarray(self._learned(score)["score"][rows], dtype=np.float32)
 
@@ -742,16 +743,6 @@ class Collection(Parts):
             "index": {**index["figures"], "metric": index["parameters"]["metric"]} if index else None,
             "artifacts": artifacts,
         }
-
-
-def _in_parts(rows: NDArray[np.int64], progress: bool) -> Iterator[NDArray[np.int64]]:
-    from tqdm.auto import tqdm
-
-    with tqdm(total=len(rows), desc="score", unit="row", unit_scale=True, disable=None if progress else True) as bar:
-        for start in range(0, len(rows), PART_ROWS):
-            part = rows[start : start + PART_ROWS]
-            yield part
-            bar.update(len(part))
 
 
 def _check_k(k: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,20 @@ METRICS: tuple[str, ...] = get_args(Metric)
 BLOCK_ROWS = 2**16
 
 
-class Rows(Protocol):
-    """Vectors that need not be in memory: a NumPy array (n, d), or what gives its rows when sliced."""
+Block = TypeVar("Block", bound=NDArray[Any], covariant=True)
+
+
+class Sliced(Protocol[Block]):
+    """What need not be in memory: a NumPy array, or what gives its rows when sliced."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(n, d)."""
+        """(n, …)."""
 
-    def __getitem__(self, rows: slice) -> NDArray[np.float32]: ...
+    def __getitem__(self, rows: slice) -> Block: ...
+
+
+Rows = Sliced[NDArray[np.float32]]  # vectors (n, d)
 
 
 # Search always runs on squared Euclidean distances, cosine on vectors of length 1 (there
@@ -78,7 +84,7 @@ def exact_neighbours(
     return rows, from_squared(squared, metric)
 
 
-def in_blocks(features: Rows, doing: str = "", size: int | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def in_blocks(features: Sliced[Block], doing: str = "", size: int | None = None) -> Iterator[tuple[int, Block]]:
     """First row and rows of one block after the other; under a progress bar of that name, if one is given."""
     from tqdm.auto import tqdm
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aesearch.atomic import replacing
+from aesearch.distances import in_blocks
 from aesearch.errors import AesearchError
 from aesearch.store import Store
 
 FORMATS = ("npy", "csv", "parquet", "tensorboard")
-BLOCK_ROWS = 65_536
 
 
 def export_features(store: Store, output: Path, format: str) -> None:
@@ -39,17 +38,12 @@ def _facts(store: Store) -> dict[str, Any]:
     }
 
 
-def _blocks(store: Store) -> Iterator[tuple[int, Any]]:
-    for start in range(0, store.rows, BLOCK_ROWS):
-        yield start, store.features(np.arange(start, min(start + BLOCK_ROWS, store.rows)))
-
-
 def _csv(store: Store, path: Path) -> None:
     facts = _facts(store)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([*facts, *(f"f{i}" for i in range(store.dim))])
-        for start, block in _blocks(store):
+        for start, block in in_blocks(store.rows_of_features()):
             columns = [values[start : start + len(block)] for values in facts.values()]
             writer.writerows([*row[:-1], *row[-1].tolist()] for row in zip(*columns, block, strict=True))
 
@@ -69,7 +63,7 @@ def _tensorboard(store: Store, folder: Path) -> None:
     """Write ``tensors.tsv``, ``metadata.tsv`` and the ``projector_config.pbtxt`` that names them."""
     facts = _facts(store)
     with replacing(folder / "tensors.tsv") as temporary, temporary.open("w", encoding="utf-8") as file:
-        for _, block in _blocks(store):
+        for _, block in in_blocks(store.rows_of_features()):
             file.writelines("\t".join(f"{v:.7g}" for v in row) + "\n" for row in block.tolist())
     with replacing(folder / "metadata.tsv") as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("\t".join(facts) + "\n")

@@ -29,7 +29,7 @@ TEXTS = ("id", "label", "split", "content_hash")
 NUMBERS = ("reconstruction_error", "held_out", "style", "stamp")  # beside the features
 LATER = ("style", "stamp")  # not in every store
 HASH_BYTES = 32
-FIXED_BYTES = 128  # texts that are never longer are written at a fixed length, which is four times as quick
+FIXED_BYTES = 128  # texts that are never longer are written at a fixed length, which is far quicker
 
 
 class Store:
