@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KINDS = ("auto", "flat", "hnsw", "ivf", "ivfpq")
-# Measured by scripts/benchmark_index.py: exact search answers one query within 10 ms up to here …
-FLAT_MOST_NUMBERS = 16_000_000
-# … and beyond this many rows inverted lists are built in a fraction of the graph's time.
-HNSW_MOST_ROWS = 500_000
+# Measured by scripts/benchmark_index.py: up to here exact search is quick, even of every row among all the others;
+# beyond, inverted lists answer as quickly as a graph, and are built in a fraction of its time.
+FLAT_MOST_NUMBERS = 4_000_000
+LISTS = 2.0  # times the root of the rows: more are searched a little quicker, but built much more slowly
 GRAPH_ROWS, GRAPH_NUMBERS = 2**18, 2**24  # that a graph is given at once, at most: the more, the better it gets
 MOST_CHANGED = 0.2  # of the rows: beyond, a new index is better and hardly dearer
 SAMPLE_A_LIST, LEAST_SAMPLE = 64, 2**16  # rows that lists, and product quantisers, learn from
@@ -248,25 +248,17 @@ def build_index(features: Rows, options: IndexOptions, *, progress: bool = False
     if n == 0:
         raise ValueError("there are no features")
     builder = _Builder(features, options, progress)
-    first, *others = choose_factories(options.kind, n, dim, options.max_memory or memory_at_hand())
-    built = builder.build(*first)
-    for factory, _ in others:
-        kind, recall = built.figures["kind"], built.figures["recall_at_10"]
-        if recall >= options.min_recall:
-            break
-        instead = "exact search" if factory == "Flat" else factory
-        logger.warning(
-            "%s reaches recall@10 %.3f, below %g: %s instead (--min-recall 0 keeps it)",
-            *(kind, recall, options.min_recall, instead),
-        )
-        del built  # two at once may be more than fits
-        built = builder.build(factory, f"{kind} fell short of --min-recall")
-    if built.figures["recall_at_10"] < options.min_recall:
-        logger.warning(
-            "%s reaches recall@10 %.3f, below %g, and nothing better fits in the memory: raise --max-memory",
-            *(built.figures["kind"], built.figures["recall_at_10"], options.min_recall),
-        )
-    return built
+    built = builder.build(*choose_factory(options.kind, n, dim, options.max_memory or memory_at_hand()))
+    kind, recall = built.figures["kind"], built.figures["recall_at_10"]
+    if recall >= options.min_recall:
+        return built
+    told = "%s reaches recall@10 %.3f, below %g", kind, recall, options.min_recall
+    if options.kind == "auto":
+        logger.warning(told[0] + ", and nothing better fits in the memory: raise --max-memory", *told[1:])
+        return built
+    logger.warning(told[0] + ": exact search instead (--min-recall 0 keeps it)", *told[1:])
+    del built  # two at once may be more than fits
+    return builder.build("Flat", f"{kind} fell short of --min-recall")
 
 
 def memory_at_hand() -> int:
@@ -277,38 +269,31 @@ def memory_at_hand() -> int:
         return 8 * 10**9
 
 
-def choose_factories(kind: str, rows: int, dim: int, memory: int) -> list[tuple[str, str]]:
-    """FAISS factory strings to try in that order, each with the reason in a few words.
+def choose_factory(kind: str, rows: int, dim: int, memory: int) -> tuple[str, str]:
+    """FAISS factory string, with the reason in a few words.
 
     Parameters
     ----------
     memory : int
         Bytes that one chosen by ``auto`` may hold while it is built.
     """
-    lists = max(1, min(int(4 * math.sqrt(rows)), rows // 44))  # FAISS wants 39 training points a list, 10% held out
+    lists = max(1, min(int(LISTS * math.sqrt(rows)), rows // 44))  # FAISS wants 39 training points a list, 10% held out
     codes = next(m for m in (32, 16, 8, 4, 2, 1) if dim % m == 0 and m <= dim)
     named = {"flat": "Flat", "hnsw": "HNSW32", "ivf": f"IVF{lists},Flat", "ivfpq": f"IVF{lists},PQ{codes}x8np"}
     if kind != "auto":
-        asked = (named.get(kind, kind), "as asked")
-        return [asked] if asked[0] == "Flat" else [asked, ("Flat", "")]
+        return named.get(kind, kind), "as asked"
+    if rows * dim <= FLAT_MOST_NUMBERS and 4 * dim * rows <= memory:
+        return "Flat", "exact search is quick at this size"
     needed = {
-        "Flat": 4 * dim,
-        "HNSW32": 4 * dim + 4 * 64 + 16,
         f"IVF{lists},Flat": SLACK * (4 * dim + 8),
         f"IVF{lists},SQ8": SLACK * (dim + 8),
         f"IVF{lists},PQ{codes}x8np": SLACK * (codes + 8),
     }
-    fitting = [factory for factory, size in needed.items() if size * rows <= memory]
-    if rows * dim <= FLAT_MOST_NUMBERS and "Flat" in fitting:
-        return [("Flat", "exact search is quick at this size")]
-    slow = {"Flat"} if rows <= HNSW_MOST_ROWS else {"Flat", "HNSW32"}
-    reason = "too many rows for quick exact search" if rows <= HNSW_MOST_ROWS else "too many rows for a graph"
-    wanted = [factory for factory in needed if factory not in slow]
-    quick = [factory for factory in wanted if factory in fitting] or wanted[-1:]
-    if quick[0] != wanted[0]:
-        reason = f"{wanted[0]} would take more than {memory / 1e9:.1f} GB of memory"
-    # After a graph, lists: they find all if need be. After lists, nothing: smaller codes know less.
-    return [(factory, reason) for factory in quick[: 2 if quick[0] == "HNSW32" else 1]]
+    best, *_, smallest = needed
+    chosen = next((factory for factory, size in needed.items() if size * rows <= memory), smallest)
+    if chosen != best:
+        return chosen, f"{best} would take more than {memory / 1e9:.1f} GB of memory"
+    return chosen, "too many rows for quick exact search"
 
 
 def _make(factory: str, dim: int) -> faiss.Index:

@@ -1,4 +1,4 @@
-"""Where exact search stops being quick, and which approximate index follows: the thresholds of `--index auto`.
+"""Where exact search stops being quick, and which approximate index follows: the choices of `--index auto`.
 
     .venv/bin/python scripts/benchmark_index.py
 
@@ -39,7 +39,7 @@ def main() -> None:
     for n in rows:
         features = draw(n)
         queries = draw(1000)
-        for kind in ("flat", "hnsw", "ivf"):
+        for kind in ("flat", "hnsw", "ivf", f"IVF{int(4 * n**0.5)},Flat"):  # the last: twice as many lists
             built = build_index(features, IndexOptions(kind=kind))
             singles = []
             for query in queries[:100]:
