@@ -102,6 +102,7 @@ def train_encoder(
     manifest.record(
         "encoder",
         ENCODER,
+        PORTABLE,
         made_from={"source": source.fingerprint},
         parameters={
             "options": plain(options.to_json()),
@@ -112,7 +113,6 @@ def train_encoder(
         source=source.opening,
         native_size=list(native),
         fingerprint=file_fingerprint(folder / ENCODER),
-        portable=file_fingerprint(folder / PORTABLE),
     )
 
 

@@ -29,6 +29,7 @@ from aesearch.options import (
     parse_bytes,
     with_training_options,
 )
+from aesearch.stopping import MESSAGE
 
 if TYPE_CHECKING:
     from aesearch.collection import Collection
@@ -45,9 +46,9 @@ class Group(TyperGroup):
             return super().invoke(ctx)
         except AesearchError as error:
             fail(str(error))
-        except KeyboardInterrupt:
-            print("stopped; the same command goes on where it can", file=sys.stderr)
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as stopped:
+            note(MESSAGE)
+            raise typer.Exit(getattr(stopped, "code", 130)) from None
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
             raise typer.Exit(0) from None
@@ -713,7 +714,7 @@ def info(collection: CollectionOption = "default", as_json: JsonOption = False) 
         + (f" x {document['dim']} numbers ({document['arch']})" if document["dim"] else "")
     )
     for name, artifact in document["artifacts"].items():
-        print(f"\n{name}  ({artifact['file']}, {artifact['time']})")
+        print(f"\n{name}  ({', '.join(artifact['files'])}, {artifact['time']})")
         for key, value in artifact["figures"].items():
             print(f"  {key:20} {short(value)}")
 

@@ -19,7 +19,7 @@ from aesearch.distances import exact_neighbours, in_blocks
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index
 from aesearch.manifest import CHECKPOINT, Manifest, plain
-from aesearch.parts import INDEX, Parts
+from aesearch.parts import INDEX, Parts, changes
 from aesearch.pictures import ImageLike, blank, read_image, read_pictures
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # imported where they are used: a query is answered in less t
 
 logger = logging.getLogger(__name__)
 
-CLUSTERS, PROBE = "clusters.h5", "probe.h5"
+PROBE = "probe.h5"
 LEARNED = ("nap", "combined")  # scores that need more of the images than the store holds
 MOST_SHOWN = 100_000  # points on a map
 PART_ROWS = 2**14  # whose neighbours are looked for at once
@@ -90,6 +90,7 @@ class Collection(Parts):
 
     # ---------------------------------------------------------------- making
 
+    @changes
     def complete(
         self,
         source: Source | None,
@@ -107,7 +108,8 @@ class Collection(Parts):
         source = source or self.source
         self._refuse_other(source, training)
         if "encoder" not in self.manifest.artifacts:
-            self.train(source, TrainingOptions(**training), resume=self._interrupted(source, training))
+            self.train(source, TrainingOptions(**training))
+        self._adopt_store()
         if self._features_stale(source):
             if self._can_update(source):
                 self.update(source)
@@ -139,24 +141,29 @@ class Collection(Parts):
             was = ", ".join(f"{k} {recorded[k]}" for k in differing)
             raise AesearchError(f"collection {self.folder} was trained with {was}: another -c NAME, or --overwrite")
 
-    def _interrupted(self, source: Source, training: dict[str, Any]) -> bool:
-        from aesearch.training import TrainingOptions
-
+    def _interrupted(self, source: Source, options: TrainingOptions) -> bool:
+        """Whether that very training was begun here, and not ended."""
         pending = self.manifest.training
         return (
             pending is not None
             and (self.folder / CHECKPOINT).is_file()
             and pending.get("fingerprint") == source.fingerprint
-            and pending["options"] == plain(TrainingOptions(**training).to_json())
+            and pending.get("options") == plain(options.to_json())
         )
 
+    @changes
     def train(self, source: Source, options: TrainingOptions, *, resume: bool = False) -> None:
-        """Train an encoder on a source and put it in place of the one there may be; see `building.train_encoder`."""
+        """Train an encoder on a source and put it in place of the one there may be; see `building.train_encoder`.
+
+        An interrupted training with the same settings goes on; ``resume`` also adds epochs to one that had ended.
+        """
         from aesearch.building import train_encoder
 
+        resume = resume or self._interrupted(source, options)
         train_encoder(self.manifest, source, options, resume=resume, device=self.device, progress=self.progress)
         self._forget()
 
+    @changes
     def extract(self, source: Source | None = None, *, batch_size: int | None = None) -> Extraction:
         """Fill the store with the features of every image of a source; an interrupted run is continued.
 
@@ -177,6 +184,7 @@ class Collection(Parts):
         self._forget()
         return extraction
 
+    @changes
     def update(self, source: Source | None = None) -> Update:
         """Bring the collection up to date with its folder, at the cost of what has changed there.
 
@@ -194,6 +202,7 @@ class Collection(Parts):
         from aesearch.updating import Update
 
         self._forget()
+        self._adopt_store()
         source = source or self.source
         self._refuse_other(source, {})
         if not self._can_update(source):
@@ -259,11 +268,8 @@ class Collection(Parts):
         kept, added = np.flatnonzero(came_from >= 0), np.flatnonzero(came_from < 0)
         if not len(kept):
             return
-        import h5py
-
         column = "cluster" if name == "clusters" else "coordinates"
-        with h5py.File(self.folder / recorded["file"]) as file:
-            before, attributes = file[column][:], dict(file.attrs)
+        before = self._read_rows(name)[column]
         now = np.zeros((len(came_from), *before.shape[1:]), before.dtype)
         now[kept] = before[came_from[kept]]
         figures = recorded["figures"] | {"placed": recorded["figures"].get("placed", 0) + len(added)}
@@ -273,13 +279,13 @@ class Collection(Parts):
             now[added] = assign(rows, now)[0] if name == "clusters" else between(now[rows], distances)
         if name == "clusters":
             figures |= {"sizes": [int(size) for size in np.bincount(now[now >= 0])]}
-        self._write_rows(recorded["file"], {column: now}, attributes)
-        self._record(name, recorded["file"], recorded["parameters"], figures)
         if name != "clusters":
             by = recorded["parameters"]["colour_by"] or "none"
             groups, by = self._groups(by if by != "cluster" or self._fresh("clusters") else "none")
             self._draw_map(name, Projection(now, recorded["parameters"]["method"]), groups, by)
+        self._write_rows(name, {column: now}, recorded["parameters"], figures)
 
+    @changes
     def build_index(self, options: IndexOptions | None = None) -> SearchIndex:
         """Index the features and measure the index's recall@10 against exact search."""
         options = options or IndexOptions()
@@ -453,14 +459,12 @@ class Collection(Parts):
 
     def _learned(self, score: str) -> dict[str, NDArray[np.float32]]:
         """What a score has learned from the images, and that of each row; learned when first asked for."""
-        import h5py
-
         compared = {"metric": self.metric} if score == "combined" else {}
         if not self._fresh(score) or self.manifest.artifacts[score]["parameters"] != compared:
             self._learn_score(score, compared)
-        with h5py.File(self.folder / f"{score}.h5") as file:
-            return {name: file[name][:] for name in file}
+        return self._read_rows(score)
 
+    @changes
     def _learn_score(self, score: str, parameters: dict[str, Any]) -> None:
         from aesearch.scoring import Scorer, learn_scorer
 
@@ -481,8 +485,7 @@ class Collection(Parts):
         columns = {"mean": scorer.normality.mean, "directions": scorer.normality.directions, "score": scores}
         if scorer.scales is not None:
             columns["scales"] = scorer.scales
-        self._write_rows(f"{score}.h5", columns, {})
-        self._record(score, f"{score}.h5", parameters, {"learned_from": scorer.normality.learned_from})
+        self._write_rows(score, columns, parameters, {"learned_from": scorer.normality.learned_from})
 
     def error_maps(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.float32]]:
         """Where the reconstruction errors of anomalies lie: (height, width) float32 each, as the encoder sees them.
@@ -513,15 +516,16 @@ class Collection(Parts):
         """(label, probability) of each image by the linear probe; `AesearchError` until `probe` has run."""
         from aesearch.probe import LinearProbe
 
-        recorded = self.manifest.artifacts.get("probe")
-        if recorded is not None and recorded["made_from"]["features"] != self.store.fingerprint:
+        path = self.manifest.path("probe", PROBE)
+        if self.manifest.artifacts["probe"]["made_from"].get("features") != self.store.fingerprint:
             raise StaleArtifactError("the features have changed since the probe was trained: run aesearch probe")
-        model = LinearProbe.load(self.folder / PROBE)
+        model = LinearProbe.load(path)
         chances = model.predict_probabilities(self.encode(images))
         return [(model.classes[int(c.argmax())], float(c.max())) for c in chances]
 
     # ---------------------------------------------------------------- deriving
 
+    @changes
     def cluster(
         self, *, method: str = "gmm", clusters: int | None = None, space: str = "umap", seed: int = 0
     ) -> Clustering:
@@ -539,7 +543,6 @@ class Collection(Parts):
             seed=seed,
             progress=self.progress,
         )
-        self._write_rows(CLUSTERS, {"cluster": found.assignments}, {"method": method, "space": space})
         figures = {
             "clusters": len(found.sizes),
             "sizes": found.sizes,
@@ -547,9 +550,10 @@ class Collection(Parts):
             "against_labels": found.against_labels,
             "stability": found.stability,
         }
-        self._record("clusters", CLUSTERS, options, figures)
+        self._write_rows("clusters", {"cluster": found.assignments}, options, figures)
         return found
 
+    @changes
     def map(self, *, method: str = "umap", dims: int = 2, seed: int = 0, colour_by: str = "auto") -> Projection:
         """Lay the images out and keep coordinates, a picture and an interactive page.
 
@@ -572,9 +576,9 @@ class Collection(Parts):
             progress=self.progress,
         )
         name = self.map_name(method, dims)
-        self._write_rows(f"{name}.h5", {"coordinates": projection.coordinates}, {"method": method})
         self._draw_map(name, projection, groups, by)
-        self._record(name, f"{name}.h5", {"method": method, "dims": dims, "seed": seed, "colour_by": by}, {})
+        options = {"method": method, "dims": dims, "seed": seed, "colour_by": by}
+        self._write_rows(name, {"coordinates": projection.coordinates}, options, {})
         return projection
 
     @staticmethod
@@ -615,12 +619,9 @@ class Collection(Parts):
 
     def assignments(self) -> NDArray[np.int32]:
         """Cluster of each row, (rows,) int32, -1 for noise; `AesearchError` until `cluster` has run."""
-        import h5py
-
         if not self._fresh("clusters"):
             raise CollectionNotFoundError("there are no clusters of these features: run aesearch cluster")
-        with h5py.File(self.folder / CLUSTERS) as file:
-            return np.asarray(file["cluster"][:], dtype=np.int32)
+        return np.asarray(self._read_rows("clusters")["cluster"], dtype=np.int32)
 
     def assign(self, images: Sequence[ImageLike]) -> list[tuple[int, float]]:
         """(cluster, share of the nearest rows that are in it) of each image; nothing is fitted again.
@@ -644,6 +645,7 @@ class Collection(Parts):
         ]
         return means, [m[o] for m, o in zip(members, order, strict=True)]
 
+    @changes
     def probe(self, *, doubts: bool = True, seed: int = 0) -> ProbeResult:
         """Train and measure a linear probe on the labels; `classify` uses it from then on.
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from aesearch.atomic import replacing
-from aesearch.errors import AesearchError, CollectionNotFoundError
+from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
 
-FORMAT_VERSION = 1
-NAME = "collection.json"
+FORMAT_VERSION = 2
+NAME, SEEN = "collection.json", ".seen.json"
 ENCODER, PORTABLE, CHECKPOINT = "encoder.safetensors", "encoder.onnx", "training.safetensors"
 FEATURES = "features.h5"
+REMEDIES = {"encoder": "train", "features": "extract", "index": "build-index", "clusters": "cluster", "probe": "probe"}
+SETTLED_NS = 2 * 10**9  # a file changed later than this before now may change again without its time showing it
 PACKAGES = ("aesearch", "torch", "numpy", "faiss-cpu", "scikit-learn", "umap-learn")
 
 
@@ -29,8 +33,8 @@ class Manifest:
     source : dict or None
         ``name``, ``labels``, ``data_dir``: opens the collection's source again.
     artifacts : dict
-        By name (``encoder``, ``features``, ``index``, ``clusters``, …): ``file``, ``made_from``,
-        ``parameters``, ``figures``, ``versions``, ``time``.
+        By name (``encoder``, ``features``, ``index``, ``clusters``, …): ``files`` with the ``bytes`` and ``sha256``
+        of each, ``made_from``, ``parameters``, ``figures``, ``versions``, ``time``.
     training : dict or None
         Settings of a training that began and has not ended.
     """
@@ -48,15 +52,27 @@ class Manifest:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document["format_version"] != FORMAT_VERSION:
                 raise AesearchError(
-                    f"{path} has format {document['format_version']}; this aesearch reads {FORMAT_VERSION}"
+                    f"{path} has format {document['format_version']}, this aesearch reads {FORMAT_VERSION}: "
+                    "make it anew, aesearch build-index SOURCE --overwrite"
                 )
-            return cls(folder, document["source"], dict(document["artifacts"]), document["training"])
+            if document.pop("sha256") != _digest(document) or not _is_well_formed(document):
+                raise ValueError("not as it was written")
+            return cls(folder, document["source"], document["artifacts"], document["training"])
         except FileNotFoundError:
             raise CollectionNotFoundError(
                 f"there is no collection at {folder}: make one with aesearch build-index SOURCE -c {folder.name}"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise AesearchError(f"{path} is damaged: rebuild with aesearch build-index SOURCE --overwrite") from error
+
+    def refresh(self) -> bool:
+        """Read it again, if it is there; whether another process has changed it."""
+        with contextlib.suppress(CollectionNotFoundError):
+            now = Manifest.load(self.folder)
+            if now != self:
+                self.source, self.artifacts, self.training = now.source, now.artifacts, now.training
+                return True
+        return False
 
     def save(self) -> None:
         """Write it, whole or not at all."""
@@ -66,14 +82,14 @@ class Manifest:
             "training": self.training,
             "artifacts": self.artifacts,
         }
+        written = json.dumps(document | {"sha256": _digest(document)}, indent=2, ensure_ascii=False) + "\n"
         with replacing(self.folder / NAME) as temporary:
-            temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            temporary.write_bytes(written.encode("utf-8", "backslashreplace"))  # a name may be no Unicode
 
     def record(
         self,
         name: str,
-        file: str,
-        *,
+        *files: str,
         made_from: dict[str, str],
         parameters: dict[str, Any],
         figures: dict[str, Any],
@@ -81,7 +97,7 @@ class Manifest:
     ) -> None:
         """Note a finished artifact and save."""
         self.artifacts[name] = {
-            "file": file,
+            "files": {file: _facts(self.folder / file) for file in files},
             "made_from": made_from,
             "parameters": parameters,
             "figures": figures,
@@ -90,6 +106,74 @@ class Manifest:
             **more,
         }
         self.save()
+
+    def path(self, name: str, file: str) -> Path:
+        """Where an artifact's file lies, if it is the one that was recorded.
+
+        Raises
+        ------
+        CollectionNotFoundError
+            The artifact was not made, or its file is gone.
+        StaleArtifactError
+            The file is damaged, or another.
+        """
+        path, recorded = self.folder / file, self.artifacts.get(name, {}).get("files", {}).get(file)
+        remedy = f"run aesearch {REMEDIES.get(name, 'map')}"
+        if recorded is None:
+            raise CollectionNotFoundError(f"collection {self.folder} has no {name} yet: {remedy}")
+        if not path.is_file():
+            raise CollectionNotFoundError(f"{path} is gone: {remedy}")
+        if not self._is_as_recorded(path, recorded):
+            raise StaleArtifactError(f"{path} is damaged, or not the one that this collection was made with: {remedy}")
+        return path
+
+    def holds(self, name: str, file: str) -> bool:
+        """Whether `path` gives one."""
+        try:
+            return self.path(name, file).is_file()
+        except AesearchError:
+            return False
+
+    def _is_as_recorded(self, path: Path, recorded: dict[str, Any]) -> bool:
+        """Compare size and hash; a file that was seen before, and has not been touched since, is not read again."""
+        stat = path.stat()
+        if stat.st_size != recorded["bytes"]:
+            return False
+        stamp = [recorded["sha256"], stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+        seen = self._seen()
+        if seen.get(path.name) == stamp:
+            return True
+        if file_fingerprint(path) != recorded["sha256"]:
+            return False
+        if max(stat.st_mtime_ns, stat.st_ctime_ns) < time.time_ns() - SETTLED_NS:
+            with contextlib.suppress(OSError), replacing(self.folder / SEEN) as temporary:  # it may be read-only
+                temporary.write_text(json.dumps(seen | {path.name: stamp}), encoding="utf-8")
+        return True
+
+    def _seen(self) -> dict[str, Any]:
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads((self.folder / SEEN).read_text(encoding="utf-8"))
+            return found if isinstance(found, dict) else {}
+        return {}
+
+
+def _digest(document: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain(document), sort_keys=True).encode()).hexdigest()
+
+
+def _is_well_formed(document: dict[str, Any]) -> bool:
+    """Whether everything is of the kind it should be, and no file lies elsewhere."""
+    parts = ("made_from", "parameters", "figures", "versions", "files")
+    return all(isinstance(document[name], dict | type(None)) for name in ("source", "training")) and all(
+        all(isinstance(artifact[part], dict) for part in parts)
+        and all(Path(file).name == file and isinstance(facts["bytes"], int) and isinstance(facts["sha256"], str)
+                for file, facts in artifact["files"].items())
+        for artifact in document["artifacts"].values()
+    )  # fmt: skip
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": file_fingerprint(path)}
 
 
 def installed_versions() -> dict[str, str]:
@@ -107,12 +191,9 @@ def installed_versions() -> dict[str, str]:
 
 
 def file_fingerprint(path: Path) -> str:
-    """32 hexadecimal digits of the file's BLAKE2b."""
-    digest = hashlib.blake2b(digest_size=16)
+    """The file's SHA-256, 64 hexadecimal digits."""
     with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def plain(value: Any) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,8 @@ from aesearch.atomic import replacing
 from aesearch.distances import exact_neighbours
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
 from aesearch.index import IndexOptions, SearchIndex, load_index
-from aesearch.manifest import ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint
+from aesearch.locking import FolderLock
+from aesearch.manifest import ENCODER, FEATURES, PORTABLE, Manifest
 from aesearch.pictures import ImageLike, read_image
 from aesearch.portable import PortableEncoder
 from aesearch.store import Store
@@ -32,12 +35,31 @@ MOST_COMPARED = 100_000  # ids that a mistyped one is compared with
 EXACT_AMONG = 100_000  # rows that a filter leaves: they are searched without the index
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+Some = TypeVar("Some", bound="Parts")
+
+
+def changes(method: Callable[Concatenate[Some, P], R]) -> Callable[Concatenate[Some, P], R]:
+    """Let a method of `Parts` change the folder: no other process may meanwhile, and what others changed is known."""
+
+    @functools.wraps(method)
+    def alone(self: Some, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self.lock.hold(method.__name__.strip("_").replace("_", "-")) as first:
+            if first and self.manifest.refresh():
+                self._forget()
+            return method(self, *args, **kwargs)
+
+    return alone
+
+
 class Parts:
     """A folder's manifest, source, encoder, store and index, and what is read straight from them."""
 
     def __init__(self, folder: str | Path, *, device: str = "auto", progress: bool = True) -> None:
         self.folder = Path(folder)
         self.device, self.progress = device, progress
+        self.lock = FolderLock(self.folder)
         try:
             self.manifest = Manifest.load(self.folder)
         except CollectionNotFoundError:
@@ -68,12 +90,8 @@ class Parts:
         """The trained network; `StaleArtifactError` if it is not the one the manifest knows."""
         from aesearch.autoencoders import Autoencoder
 
-        path = self.folder / ENCODER
-        if path.is_file() and file_fingerprint(path) != self._encoder_fingerprint():
-            raise StaleArtifactError(
-                f"{path} is not the encoder that this collection was made with: run aesearch train"
-            )
-        return Autoencoder.load(self.folder / ENCODER, device=self.device)
+        self._encoder_fingerprint()
+        return Autoencoder.load(self.manifest.path("encoder", ENCODER), device=self.device)
 
     @cached_property
     def spec(self) -> AutoencoderSpec:
@@ -84,19 +102,37 @@ class Parts:
     @cached_property
     def _single_encoder(self) -> Autoencoder | PortableEncoder:
         """What encodes single images: without torch where it need not be, as importing it takes seconds."""
-        dim, path = self.spec.feature_dim, self.folder / PORTABLE
-        recorded = self.manifest.artifacts["encoder"].get("portable")
-        if self.device not in ("auto", "cpu") or not path.is_file() or file_fingerprint(path) != recorded:
+        dim = self.spec.feature_dim
+        if self.device not in ("auto", "cpu") or not self.manifest.holds("encoder", PORTABLE):
             return self.autoencoder
-        return PortableEncoder(path.read_bytes(), dim)
+        return PortableEncoder((self.folder / PORTABLE).read_bytes(), dim)
 
     @cached_property
     def store(self) -> Store:
         """The feature store; `StaleArtifactError` if another encoder made it."""
-        store = Store(self.folder / FEATURES)
+        store = Store(self.manifest.path("features", FEATURES))
         if store.encoder_fingerprint != self._encoder_fingerprint():
             raise StaleArtifactError("the features were made with another encoder: run aesearch extract")
         return store
+
+    def _adopt_store(self) -> None:
+        """Note a sound store that is there but not in the manifest: a kill came between."""
+        path, source = self.folder / FEATURES, self.manifest.source
+        if source is None or not path.is_file() or self.manifest.holds("features", FEATURES):
+            return
+        with contextlib.suppress(AesearchError):  # then it is made anew
+            store, encoder = Store(path), self._encoder_fingerprint()
+            if (store.source, store.encoder_fingerprint) == (source["name"], encoder) and store.is_sound():
+                self.manifest.record(
+                    "features",
+                    FEATURES,
+                    made_from={"encoder": encoder, "source": "to be compared"},
+                    parameters={},
+                    figures={"rows": store.rows},
+                    source=source,
+                    fingerprint=store.fingerprint,
+                )
+                self._forget()
 
     @cached_property
     def index(self) -> SearchIndex:
@@ -106,7 +142,8 @@ class Parts:
             raise CollectionNotFoundError(f"collection {self.folder} has no index: run aesearch build-index")
         if recorded["made_from"].get("features") != self.store.fingerprint:
             raise StaleArtifactError("the features have changed since the index was built: run aesearch build-index")
-        return load_index(self.folder / INDEX, recorded["parameters"]["metric"], self.store.rows, self.store.dim)
+        path = self.manifest.path("index", INDEX)
+        return load_index(path, recorded["parameters"]["metric"], self.store.rows, self.store.dim)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -140,7 +177,7 @@ class Parts:
 
     def _features_stale(self, source: Source) -> bool:
         recorded = self.manifest.artifacts.get("features")
-        if recorded is None or not (self.folder / FEATURES).is_file():
+        if recorded is None or not self.manifest.holds("features", FEATURES):
             return True
         made_from = {"encoder": self._encoder_fingerprint(), "source": source.fingerprint}
         return bool(recorded["made_from"] != made_from)
@@ -149,8 +186,8 @@ class Parts:
         recorded = self.manifest.artifacts.get("index")
         return (
             recorded is None
-            or not (self.folder / INDEX).is_file()
             or recorded["made_from"].get("features") != self.store.fingerprint
+            or not self.manifest.holds("index", INDEX)
         )
 
     def _forget(self) -> None:
@@ -190,22 +227,32 @@ class Parts:
         return (
             recorded is not None
             and recorded["made_from"] == {"features": self.store.fingerprint}
-            and (self.folder / recorded["file"]).is_file()
+            and all(self.manifest.holds(name, file) for file in recorded["files"])
         )
 
     def _record(self, name: str, file: str, parameters: dict[str, Any], figures: dict[str, Any]) -> None:
-        self.manifest.record(
-            name, file, made_from={"features": self.store.fingerprint}, parameters=parameters, figures=figures
-        )
+        """Note what was made of the store as it is."""
+        made_from = {"features": self.store.fingerprint}
+        self.manifest.record(name, file, made_from=made_from, parameters=parameters, figures=figures)
 
-    def _write_rows(self, file: str, columns: dict[str, NDArray[Any]], attributes: dict[str, str]) -> None:
-        """Write arrays aligned with the store's rows."""
+    def _write_rows(
+        self, name: str, columns: dict[str, NDArray[Any]], parameters: dict[str, Any], figures: dict[str, Any]
+    ) -> None:
+        """Write and note arrays made of the store, as ``NAME.h5``."""
         import h5py
 
-        with replacing(self.folder / file) as temporary, h5py.File(temporary, "w") as output:
-            for name, values in columns.items():
-                output[name] = values
-            output.attrs.update({**attributes, "store_fingerprint": self.store.fingerprint})
+        with replacing(self.folder / f"{name}.h5") as temporary, h5py.File(temporary, "w") as output:
+            for column, values in columns.items():
+                output[column] = values
+            output.attrs["store_fingerprint"] = self.store.fingerprint
+        self._record(name, f"{name}.h5", parameters, figures)
+
+    def _read_rows(self, name: str) -> dict[str, NDArray[Any]]:
+        """What `_write_rows` wrote."""
+        import h5py
+
+        with h5py.File(self.manifest.path(name, f"{name}.h5")) as file:
+            return {column: file[column][:] for column in file}
 
     def _check_rows(self, rows: Sequence[int]) -> None:
         for row in rows:

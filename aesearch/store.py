@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import itertools
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +30,7 @@ CHUNK_ROWS = 8192
 FLUSH_SECONDS = 5.0  # at most this much work is lost to a kill
 TEXTS = ("id", "label", "split", "content_hash")
 NUMBERS = ("reconstruction_error", "held_out", "style", "stamp")  # beside the features
+SKIPPED = ("skipped/id", "skipped/reason")
 LATER = ("style", "stamp")  # not in every store
 HASH_BYTES = 32
 FIXED_BYTES = 128  # texts that are never longer are written at a fixed length, which is far quicker
@@ -139,6 +143,15 @@ class Store:
         with self._open() as file:
             return _read_skipped(file)
 
+    def is_sound(self) -> bool:
+        """Whether all is as it was written, by the checksums in the file: for a store that no manifest knows yet."""
+        try:
+            with self._open() as file:
+                written = json.loads(file.attrs["checksums"])
+                return all(checksum == _checksum(file[name]) for name, checksum in written.items())
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError):
+            return False
+
     def _read(self, name: str, rows: NDArray[np.int64] | Sequence[int] | slice | None) -> Any:
         with self._open() as file:
             if rows is None or isinstance(rows, slice):
@@ -224,9 +237,11 @@ class StoreWriter:
         self._pending: list[dict[str, Any]] = []
         self._pending_rows = 0
         self._flushed = time.monotonic()
+        self._attributes = attributes
         written = json.dumps(identity, sort_keys=True)
-        self._digests = {name: hashlib.blake2b(digest_size=16) for name in TEXTS}
-        self._file = self._continue(written) or self._create(written, attributes)
+        self._digests = {name: hashlib.blake2b(digest_size=16) for name in TEXTS}  # for the fingerprint
+        self._checks = dict.fromkeys([*self._numbers, *TEXTS, *SKIPPED], 0)  # whether the partial file is sound
+        self._file = self._continue(written) or self._create(written)
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -276,14 +291,20 @@ class StoreWriter:
                 columns[name] = _as_texts(columns[name], joined[name], file[name].dtype)
             skipped = [s for part in pending for s in part["skipped"]]
             rows, listed = (int(v) for v in file.attrs["progress"][:2])
+            checks = dict(self._checks)
             for name, values in columns.items():
                 _put(file[name], rows, values)
-            _put(file["skipped/id"], listed, [s[0] for s in skipped])
-            _put(file["skipped/reason"], listed, [s[1] for s in skipped])
+                data: Any = joined[name] if name in joined else np.ascontiguousarray(values)
+                checks[name] = zlib.crc32(data, checks[name])
+            for place, name in enumerate(SKIPPED):
+                texts = [s[place] for s in skipped]
+                _put(file[name], listed, texts)
+                checks[name] = zlib.crc32("\0".join([*texts, ""]).encode(), checks[name])
             file.flush()
-            file.attrs["progress"] = [rows + len(columns["features"]), listed + len(skipped), self.next_position]
+            done = rows + len(columns["features"]), listed + len(skipped), self.next_position
+            file.attrs["progress"] = [*done, *checks.values()]
             # From here on the rows count: interrupted before, they are written once more to the same place.
-            self._pending, self._pending_rows = [], 0
+            self._pending, self._pending_rows, self._checks = [], 0, checks
             file.flush()
             for name, data in joined.items():
                 self._digests[name].update(data)
@@ -303,60 +324,84 @@ class StoreWriter:
         """Stamp the store with its fingerprint and put it in place."""
         self.flush()
         file = self._file
-        digest = hashlib.blake2b(str(file.attrs["encoder_fingerprint"]).encode(), digest_size=16)
+        file.attrs["created_with"] = f"aesearch {aesearch.__version__}"
+        file.attrs.update(self._attributes)
+        digest = hashlib.blake2b(self._attributes["encoder_fingerprint"].encode(), digest_size=16)
         for name in TEXTS:
             digest.update(self._digests[name].digest())
         file.attrs["fingerprint"] = digest.hexdigest()
         file.flush()
         with self.partial.open("rb+") as raw:
             os.fsync(raw.fileno())  # the long wait, while a kill still leaves something to go on from
+        file.attrs["checksums"] = json.dumps(self._checks)
         for name in ("identity", "progress"):
             del file.attrs[name]
         file.close()
         self._file = None
         put_in_place(self.partial, self.path)
 
-    def _create(self, identity: str, attributes: dict[str, str]) -> h5py.File:
+    def _create(self, identity: str) -> h5py.File:
         import h5py
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = h5py.File(self.partial, "w")
         for number, (dtype, shape) in self._numbers.items():
             file.create_dataset(number, (0, *shape), dtype, maxshape=(None, *shape), chunks=(CHUNK_ROWS, *shape))
-        for name in (*TEXTS, "skipped/id", "skipped/reason"):
+        for name in (*TEXTS, *SKIPPED):
             length = self._lengths.get(name, FIXED_BYTES + 1)
             text = h5py.string_dtype("utf-8", length + 1 if length <= FIXED_BYTES else None)
             file.create_dataset(name, (0,), text, maxshape=(None,), chunks=(CHUNK_ROWS,))
         file.attrs["format_version"] = FORMAT_VERSION
-        file.attrs["created_with"] = f"aesearch {aesearch.__version__}"
         file.attrs["identity"] = identity
-        file.attrs["progress"] = [0, 0, 0]
-        for name, value in attributes.items():
-            file.attrs[name] = value
+        file.attrs["progress"] = [0, 0, 0, *self._checks.values()]
         return file
 
     def _continue(self, identity: str) -> h5py.File | None:
-        """Open a partial store of this identity, cut to its finished rows."""
+        """Open a partial store of this identity, cut to its finished rows; none if it is torn or damaged."""
         import h5py
 
         try:
             file = h5py.File(self.partial, "r+")
-        except OSError:  # absent, or torn by a power cut: start over
+        except OSError:  # absent, or torn by a power cut
             return None
-        known = file.attrs.get("identity") == identity and "progress" in file.attrs
-        if not known or any(name not in file for name in self._numbers):
+        try:
+            if self._read_again(file, identity):
+                return file
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError):
+            pass
+        self._checks = dict.fromkeys(self._checks, 0)
+        self._digests = {name: hashlib.blake2b(digest_size=16) for name in TEXTS}
+        self.next_position = 0
+        with contextlib.suppress(OSError, RuntimeError):
             file.close()
-            return None
-        rows, skipped, self.next_position = (int(v) for v in file.attrs["progress"])
-        for name in (*self._numbers, *TEXTS):
-            file[name].resize(rows, axis=0)
-        for name in ("skipped/id", "skipped/reason"):
-            file[name].resize(skipped, axis=0)
-        for name in TEXTS:
-            for start in range(0, rows, CHUNK_ROWS):
-                written = file[name][start : start + CHUNK_ROWS].tolist()
-                self._digests[name].update(b"\0".join([*written, b""]))
-        return file
+        return None
+
+    def _read_again(self, file: h5py.File, identity: str) -> bool:
+        """Cut a partial file to its finished rows, and read them; whether they are those that were written."""
+        if file.attrs["identity"] != identity or int(file.attrs["format_version"]) != FORMAT_VERSION:
+            return False
+        rows, skipped, self.next_position, *written = (int(v) for v in file.attrs["progress"])
+        for name in self._checks:
+            count = skipped if name in SKIPPED else rows
+            if len(file[name]) < count:
+                return False
+            file[name].resize(count, axis=0)
+            for data in _data(file[name]):
+                self._checks[name] = zlib.crc32(data, self._checks[name])
+                if name in TEXTS:
+                    self._digests[name].update(data)
+        return [*self._checks.values()] == written
+
+
+def _data(dataset: h5py.Dataset) -> Iterator[Any]:
+    """What checksums are made of: numbers as they are, texts each with a NUL at its end."""
+    for start in range(0, len(dataset), CHUNK_ROWS):
+        block = dataset[start : start + CHUNK_ROWS]
+        yield b"\0".join([*block.tolist(), b""]) if block.dtype.kind in "SO" else block
+
+
+def _checksum(dataset: h5py.Dataset) -> int:
+    return functools.reduce(lambda before, data: zlib.crc32(data, before), _data(dataset), 0)
 
 
 def _longest(values: Sequence[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 import logging
 import math
@@ -514,12 +515,9 @@ class _State:
             "best_epoch": self.best_epoch,
             "seconds": self.seconds,
         }
+        tensors, written = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}, json.dumps(document)
         with replacing(path) as temporary:
-            save_file(
-                {n: t.detach().cpu().contiguous() for n, t in tensors.items()},
-                temporary,
-                metadata={"aesearch": json.dumps(document)},
-            )
+            save_file(tensors, temporary, metadata={"aesearch": written, "sha256": _digest(tensors, written)})
 
     def load(self, path: Path | None, identity: dict[str, Any]) -> None:
         import torch
@@ -529,8 +527,11 @@ class _State:
             raise AesearchError("there is no training to resume: run aesearch train without --resume")
         try:
             with safe_open(path, framework="pt") as file:
-                document = json.loads((file.metadata() or {})["aesearch"])
+                metadata = file.metadata() or {}
+                document = json.loads(metadata["aesearch"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
+            if metadata["sha256"] != _digest(tensors, metadata["aesearch"]):
+                raise ValueError("not as it was written")
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise AesearchError(f"{path} is damaged: run aesearch train without --resume") from error
         differing = [k for k, v in identity.items() if document["identity"].get(k) != v]
@@ -553,6 +554,15 @@ class _State:
         self.history = [Epoch(**e) for e in document["history"]]
         self.best_loss, self.best_epoch = document["best_loss"], document["best_epoch"]
         self.attempt, self.seconds = document["attempt"], document.get("seconds", 0.0)
+
+
+def _digest(tensors: dict[str, torch.Tensor], document: str) -> str:
+    """Of all that a checkpoint holds: no manifest knows its hash."""
+    digest = hashlib.sha256(document.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

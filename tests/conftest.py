@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from aesearch.cli import app
 from aesearch.collection import Collection
+from aesearch.manifest import Manifest, file_fingerprint
 
 QUICK = {"epochs": 8, "latent_dim": 16}
 
@@ -55,6 +56,16 @@ def run(tmp_path, monkeypatch):
         return result
 
     return run
+
+
+def sign_again(folder, change):
+    """Change a manifest, and have it know the files as they are now."""
+    manifest = Manifest.load(folder)
+    change(manifest)
+    for artifact in manifest.artifacts.values():
+        for file, facts in artifact["files"].items():
+            facts |= {"bytes": (folder / file).stat().st_size, "sha256": file_fingerprint(folder / file)}
+    manifest.save()
 
 
 def gradient(height=24, width=32, channels=3):

@@ -237,7 +237,7 @@ def test_what_a_user_can_get_wrong_is_one_line(run, tmp_path, arguments, message
         (["export", "x", "--format", "xml"], "xml"),
         (["build-index", "digits", "--index", "what"], "no FAISS factory string"),
         (["build-index", "digits", "--latent-dim", "3"], "was trained with latent_dim 16"),
-        (["classify", "x.png"], "no probe yet"),
+        (["classify", "x.png"], "run aesearch probe"),
     ],
 )
 def test_wrong_questions_to_a_collection_are_one_line(run, digits, tmp_path, arguments, message):

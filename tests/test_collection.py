@@ -1,11 +1,12 @@
 """A collection from the inside: what is reused, what is refused, what Python gets."""
 
+import hashlib
 import json
 
 import h5py
 import numpy as np
 import pytest
-from conftest import BAD, GOOD, QUICK, gradient
+from conftest import BAD, GOOD, QUICK, gradient, sign_again
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -324,7 +325,8 @@ def test_the_manifest_says_what_was_made_from_what(digits):
     assert artifacts["features"]["made_from"]["encoder"] == artifacts["encoder"]["fingerprint"]
     assert artifacts["index"]["made_from"]["features"] == artifacts["features"]["fingerprint"]
     for artifact in artifacts.values():
-        assert (digits.folder / artifact["file"]).is_file()
+        for file, facts in artifact["files"].items():
+            assert hashlib.sha256((digits.folder / file).read_bytes()).hexdigest() == facts["sha256"]
         assert {"versions", "time", "parameters", "figures"} <= set(artifact)
 
 
@@ -358,12 +360,11 @@ def test_an_interrupted_build_goes_on_and_ends_with_the_same_weights(tmp_path, m
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(building, "_write_csv", interrupt)
         Collection.build("digits", tmp_path / "cut", progress=False, epochs=4)
-    document = json.loads((tmp_path / "cut/collection.json").read_text())
-    other = document | {"training": document["training"] | {"fingerprint": "of other images"}}
-    (tmp_path / "cut/collection.json").write_text(json.dumps(other))
+    manifest = (tmp_path / "cut/collection.json").read_text()
+    sign_again(tmp_path / "cut", lambda manifest: manifest.training.update(fingerprint="of other images"))
     with pytest.raises(AesearchError, match="the images have changed since that training began"):
         Collection(tmp_path / "cut", progress=False).train(open_source("digits"), built_options(), resume=True)
-    (tmp_path / "cut/collection.json").write_text(json.dumps(document))
+    (tmp_path / "cut/collection.json").write_text(manifest)
     again = Collection.build("digits", tmp_path / "cut", progress=False, epochs=4)
     one, two = (load_autoencoder(c.folder / "encoder.safetensors")[0].state_dict() for c in (whole, again))
     assert all((one[name] == two[name]).all() for name in one)

@@ -11,6 +11,7 @@ import time
 import h5py
 import numpy as np
 import pytest
+from conftest import sign_again
 from PIL import Image
 
 from aesearch import AesearchError, Collection
@@ -44,14 +45,17 @@ def changing(built, tmp_path):
     """The same, to change; its files as old as they were."""
     shutil.copytree(built / "c", tmp_path / "c")
     shutil.copytree(built / "photos", tmp_path / "photos", copy_function=shutil.copy2)
-    manifest = json.loads((tmp_path / "c/collection.json").read_text())
-    text = json.dumps(manifest).replace(str(built / "photos"), str(tmp_path / "photos"))
-    (tmp_path / "c/collection.json").write_text(text)
     with h5py.File(tmp_path / "c/features.h5", "r+") as file:
         file.attrs["source"] = str(tmp_path / "photos")
         for row, id in enumerate(file["id"].asstr()[:]):
             status = (tmp_path / "photos" / id).stat()
             file["stamp"][row] = status.st_size, status.st_mtime_ns
+
+    def move(manifest):
+        text = json.dumps([manifest.source, manifest.artifacts])
+        manifest.source, manifest.artifacts = json.loads(text.replace(str(built / "photos"), str(tmp_path / "photos")))
+
+    sign_again(tmp_path / "c", move)
     return tmp_path
 
 
@@ -183,7 +187,7 @@ def test_another_encoder_adds_nothing(changing, digit_images):
     write(changing / "photos", digit_images[N : N + 3], start=N)
     model = (changing / "c/encoder.safetensors").read_bytes()
     (changing / "c/encoder.safetensors").write_bytes(model[:-4] + b"1234")
-    with pytest.raises(AesearchError, match="not the encoder"):
+    with pytest.raises(AesearchError, match="is damaged, or not the one"):
         Collection.open(changing / "c", progress=False).update()
 
 
