@@ -1,30 +1,75 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and a line that says so where there is no room for them."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from aesearch.errors import AesearchError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+SAID = ("No space left", "quota exceeded")  # by libraries that give no number
+
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, size: int = 0) -> Iterator[Path]:
     """Give a temporary path beside ``path``; when the block ends well, it is flushed and takes its place.
 
     A reader sees the old file or the new one, never half of one. If the block raises, the old file stays.
+
+    Parameters
+    ----------
+    size : int
+        Bytes that it will have, as far as that is known.
+
+    Raises
+    ------
+    AesearchError
+        There is no room for it on the disk.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    with needing_room(path, size):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            put_in_place(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def needing_room(path: Path, size: int) -> Iterator[None]:
+    """Check that there is room for a file before the block, and say so if the disk gets full in it."""
+    free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise AesearchError(_no_room(path, f"{size / 1e6:,.1f} MB", free))
     try:
-        yield temporary
-        put_in_place(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except Exception as error:
+        if not _is_full(error):
+            raise
+        needed = f"{size / 1e6:,.1f} MB" if size else "more"
+        raise AesearchError(_no_room(path, needed, shutil.disk_usage(path.parent).free)) from error
+
+
+def _no_room(path: Path, needed: str, free: int) -> str:
+    return f"no room for {path}: it needs {needed}, {free / 1e6:,.1f} MB are free; make room, the same command goes on"
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether this error, or the one it came of, is that of a full disk."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    cause = error.__cause__ or error.__context__
+    return any(said in str(error) for said in SAID) or (cause is not None and _is_full(cause))
 
 
 def put_in_place(temporary: Path, path: Path) -> None:

@@ -33,7 +33,7 @@ def save_autoencoder(path: Path, model: nn.ModuleDict, spec: AutoencoderSpec) ->
 
     document = {"format_version": FORMAT_VERSION, "spec": spec.to_json()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with replacing(path) as temporary:
+    with replacing(path, sum(t.nbytes for t in tensors.values())) as temporary:
         save_file(tensors, temporary, metadata={"aesearch": json.dumps(document)})
 
 
@@ -114,8 +114,9 @@ class Autoencoder:
 
     def save_portable(self, path: Path) -> None:
         """Write the encoder as ONNX: (n, channels, height, width) uint8 to (n, latent_dim) float32."""
-        with replacing(path) as temporary:
-            temporary.write_bytes(self._as_onnx())
+        model = self._as_onnx()
+        with replacing(path, len(model)) as temporary:
+            temporary.write_bytes(model)
 
     def _as_onnx(self) -> bytes:
         return translate(self._model["encoder"], self.spec.preprocessing, self.spec.latent_dim)

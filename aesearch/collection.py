@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,8 +160,14 @@ class Collection(Parts):
         """
         from aesearch.building import train_encoder
 
-        resume = resume or self._interrupted(source, options)
-        train_encoder(self.manifest, source, options, resume=resume, device=self.device, progress=self.progress)
+        run = partial(train_encoder, self.manifest, source, options, device=self.device, progress=self.progress)
+        try:
+            run(resume=resume or self._interrupted(source, options))
+        except StaleArtifactError as error:
+            if resume:
+                raise
+            logger.warning("%s; it begins anew", error)
+            run()
         self._forget()
 
     @changes

@@ -38,6 +38,7 @@ MEMORY_SHARE = 0.5  # of the machine's memory, unless a limit is given
 HELD_OUT_QUERIES, SINGLE_QUERIES = 1000, 20
 EFFORTS = {"nprobe": (4, 8, 16, 32, 64, 128, 256), "efSearch": (16, 32, 64, 128, 256, 512)}
 RECALL_AT = 10
+WRITTEN_AT_ONCE = 2**20  # bytes
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,10 @@ class SearchIndex:
         """Write the FAISS file, whole or not at all."""
         import faiss
 
-        with replacing(path) as temporary:
-            faiss.write_index(self.index, str(temporary))
+        vector = 4 * self.index.d if self.index.is_trained and _graph(self.index) else self.index.sa_code_size()
+        with replacing(path, self.index.ntotal * vector) as temporary, temporary.open("wb") as file:
+            made: Any = faiss  # its stubs know nothing of it; writing itself, FAISS overlooks that a disk is full
+            faiss.write_index(self.index, made.PyCallbackIOWriter(file.write, WRITTEN_AT_ONCE))
 
 
 def load_index(path: Path, metric: str, rows: int, dim: int) -> SearchIndex:

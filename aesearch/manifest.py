@@ -146,7 +146,7 @@ class Manifest:
         if file_fingerprint(path) != recorded["sha256"]:
             return False
         if max(stat.st_mtime_ns, stat.st_ctime_ns) < time.time_ns() - SETTLED_NS:
-            with contextlib.suppress(OSError), replacing(self.folder / SEEN) as temporary:  # it may be read-only
+            with contextlib.suppress(OSError, AesearchError), replacing(self.folder / SEEN) as temporary:  # if it can
                 temporary.write_text(json.dumps(seen | {path.name: stamp}), encoding="utf-8")
         return True
 

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.architectures import AutoencoderSpec
-from aesearch.atomic import replacing
 from aesearch.distances import exact_neighbours
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
 from aesearch.index import IndexOptions, SearchIndex, load_index
@@ -22,7 +21,7 @@ from aesearch.locking import FolderLock
 from aesearch.manifest import ENCODER, FEATURES, PORTABLE, Manifest
 from aesearch.pictures import ImageLike, read_image
 from aesearch.portable import PortableEncoder
-from aesearch.store import Store
+from aesearch.store import Store, read_arrays, write_arrays
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
     from aesearch.autoencoders import Autoencoder
@@ -239,20 +238,12 @@ class Parts:
         self, name: str, columns: dict[str, NDArray[Any]], parameters: dict[str, Any], figures: dict[str, Any]
     ) -> None:
         """Write and note arrays made of the store, as ``NAME.h5``."""
-        import h5py
-
-        with replacing(self.folder / f"{name}.h5") as temporary, h5py.File(temporary, "w") as output:
-            for column, values in columns.items():
-                output[column] = values
-            output.attrs["store_fingerprint"] = self.store.fingerprint
+        write_arrays(self.folder / f"{name}.h5", columns, {"store_fingerprint": self.store.fingerprint})
         self._record(name, f"{name}.h5", parameters, figures)
 
     def _read_rows(self, name: str) -> dict[str, NDArray[Any]]:
         """What `_write_rows` wrote."""
-        import h5py
-
-        with h5py.File(self.manifest.path(name, f"{name}.h5")) as file:
-            return {column: file[column][:] for column in file}
+        return read_arrays(self.manifest.path(name, f"{name}.h5"))
 
     def _check_rows(self, rows: Sequence[int]) -> None:
         for row in rows:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.atomic import replacing
 from aesearch.distances import exact_neighbours
-from aesearch.errors import AesearchError, CollectionNotFoundError
+from aesearch.errors import AesearchError
+from aesearch.store import read_arrays, write_arrays
 
 HOLD_OUT_SHARE = 0.2
 NEIGHBOURS = 10
@@ -42,25 +42,14 @@ class LinearProbe:
 
     def save(self, path: Path, store_fingerprint: str) -> None:
         """Write as HDF5: ``classes``, ``weights``, ``bias``."""
-        import h5py
-
-        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-            file["classes"] = self.classes
-            file["weights"], file["bias"] = self.weights, self.bias
-            file.attrs["store_fingerprint"] = store_fingerprint
+        arrays = {"classes": self.classes, "weights": self.weights, "bias": self.bias}
+        write_arrays(path, arrays, {"store_fingerprint": store_fingerprint})
 
     @classmethod
     def load(cls, path: Path) -> LinearProbe:
         """Read what `save` wrote."""
-        import h5py
-
-        if not path.is_file():
-            raise CollectionNotFoundError("there is no probe yet: run aesearch probe")
-        try:
-            with h5py.File(path) as file:
-                return cls([c.decode() for c in file["classes"]], file["weights"][:], file["bias"][:])
-        except (OSError, KeyError) as error:
-            raise AesearchError(f"{path} is damaged: run aesearch probe") from error
+        found = read_arrays(path)
+        return cls([c.decode() for c in found["classes"]], found["weights"], found["bias"])
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import itertools
 import json
+import math
 import os
 import time
 import zlib
@@ -19,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import aesearch
-from aesearch.atomic import put_in_place
+from aesearch.atomic import needing_room, put_in_place, replacing
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ NUMBERS = ("reconstruction_error", "held_out", "style", "stamp")  # beside the f
 SKIPPED = ("skipped/id", "skipped/reason")
 LATER = ("style", "stamp")  # not in every store
 HASH_BYTES = 32
+SLACK_BYTES = 2**18  # of HDF5's own tables, at most, between two flushes
+VARIABLE_BYTES = 32  # of a text that is not written at a fixed length, beside its own
 FIXED_BYTES = 128  # texts that are never longer are written at a fixed length, which is far quicker
 
 
@@ -209,6 +213,11 @@ class StoreWriter:
         Attributes of the finished file.
     texts : dict of sequence of str
         Every ``id``, ``label`` and ``split`` there may be: how long they get. One left out may get of any length.
+
+    Raises
+    ------
+    AesearchError
+        There is no room on the disk, at first or later: what is there stays.
     """
 
     def __init__(
@@ -241,7 +250,17 @@ class StoreWriter:
         written = json.dumps(identity, sort_keys=True)
         self._digests = {name: hashlib.blake2b(digest_size=16) for name in TEXTS}  # for the fingerprint
         self._checks = dict.fromkeys([*self._numbers, *TEXTS, *SKIPPED], 0)  # whether the partial file is sound
-        self._file = self._continue(written) or self._create(written)
+        fixed = [length for name in TEXTS if (length := self._text_bytes(name)) is not None]
+        numbers = sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in self._numbers.values())
+        self._width = numbers + sum(fixed) + VARIABLE_BYTES * (len(TEXTS) - len(fixed))  # of a row
+        self._file: Any = self._continue(written)
+        try:
+            with needing_room(self.path, self._growth(self.finished_rows(), len((texts or {}).get("id", ())))):
+                self._file = self._file or self._create(written)
+        except AesearchError:
+            if self._file:
+                self._file.close()
+            raise
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -291,6 +310,9 @@ class StoreWriter:
                 columns[name] = _as_texts(columns[name], joined[name], file[name].dtype)
             skipped = [s for part in pending for s in part["skipped"]]
             rows, listed = (int(v) for v in file.attrs["progress"][:2])
+            loose = sum(len(data) for name, data in joined.items() if self._text_bytes(name) is None)
+            loose += sum(len(text.encode()) + VARIABLE_BYTES for texts in skipped for text in texts)
+            self._reserve(self._growth(rows, rows + len(columns["features"])) + 2 * loose)
             checks = dict(self._checks)
             for name, values in columns.items():
                 _put(file[name], rows, values)
@@ -310,10 +332,25 @@ class StoreWriter:
                 self._digests[name].update(data)
         self._pending, self._pending_rows, self._flushed = [], 0, time.monotonic()
 
+    def _growth(self, rows: int, then: int) -> int:
+        """Bytes that the file grows by, from so many rows to so many: it grows by chunks."""
+        return max(0, -(-then // CHUNK_ROWS) - -(-rows // CHUNK_ROWS)) * CHUNK_ROWS * self._width + SLACK_BYTES
+
+    def _text_bytes(self, name: str) -> int | None:
+        """Bytes of a text written at a fixed length; the last one is to spare. None where it is written as it is."""
+        length = self._lengths.get(name, FIXED_BYTES + 1)
+        return length + 1 if length <= FIXED_BYTES else None
+
+    def _reserve(self, size: int) -> None:
+        """Have the disk keep room for what is to be written: HDF5 does not survive a full one."""
+        with needing_room(self.path, size), self.partial.open("rb+") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), self._file.id.get_filesize(), size)
+
     def finished_rows(self) -> int:
         """Rows written so far."""
         self.flush()
-        return len(self._file["features"])
+        return len(self._file["features"]) if self._file else 0
 
     def skipped(self) -> list[tuple[str, str]]:
         """(id, reason) of what gave no row so far."""
@@ -324,6 +361,7 @@ class StoreWriter:
         """Stamp the store with its fingerprint and put it in place."""
         self.flush()
         file = self._file
+        self._reserve(SLACK_BYTES)
         file.attrs["created_with"] = f"aesearch {aesearch.__version__}"
         file.attrs.update(self._attributes)
         digest = hashlib.blake2b(self._attributes["encoder_fingerprint"].encode(), digest_size=16)
@@ -336,8 +374,11 @@ class StoreWriter:
         file.attrs["checksums"] = json.dumps(self._checks)
         for name in ("identity", "progress"):
             del file.attrs[name]
+        size = file.id.get_filesize()
         file.close()
         self._file = None
+        if self.partial.stat().st_size > size:
+            os.truncate(self.partial, size)  # what was reserved and not needed
         put_in_place(self.partial, self.path)
 
     def _create(self, identity: str) -> h5py.File:
@@ -348,8 +389,7 @@ class StoreWriter:
         for number, (dtype, shape) in self._numbers.items():
             file.create_dataset(number, (0, *shape), dtype, maxshape=(None, *shape), chunks=(CHUNK_ROWS, *shape))
         for name in (*TEXTS, *SKIPPED):
-            length = self._lengths.get(name, FIXED_BYTES + 1)
-            text = h5py.string_dtype("utf-8", length + 1 if length <= FIXED_BYTES else None)
+            text = h5py.string_dtype("utf-8", self._text_bytes(name))
             file.create_dataset(name, (0,), text, maxshape=(None,), chunks=(CHUNK_ROWS,))
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["identity"] = identity
@@ -440,3 +480,27 @@ def _put(dataset: h5py.Dataset, start: int, values: NDArray[Any] | list[str]) ->
 def _read_skipped(file: h5py.File) -> list[tuple[str, str]]:
     ids, reasons = file["skipped/id"][:], file["skipped/reason"][:]
     return [(i.decode(), r.decode()) for i, r in zip(ids, reasons, strict=True)]
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any], attributes: Mapping[str, str]) -> None:
+    """Write a small HDF5 file, whole or not at all; it is made in memory, as HDF5 does not survive a full disk."""
+    import h5py
+
+    made = io.BytesIO()
+    with h5py.File(made, "w") as file:
+        for name, values in arrays.items():
+            file[name] = values
+        file.attrs.update(attributes)
+    with replacing(path, made.getbuffer().nbytes) as temporary:
+        temporary.write_bytes(made.getbuffer())
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """What `write_arrays` wrote; ``AesearchError`` if it is damaged."""
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            return {name: file[name][:] for name in file}
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise AesearchError(f"{path} is damaged: make it anew") from error

@@ -34,7 +34,7 @@ from aesearch.autoencoders import (
 )
 from aesearch.batches import Images, LoadedImages
 from aesearch.decoding import Preprocessing
-from aesearch.errors import AesearchError
+from aesearch.errors import AesearchError, StaleArtifactError
 from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, held_out_batches, transform
 
 if TYPE_CHECKING:
@@ -516,7 +516,7 @@ class _State:
             "seconds": self.seconds,
         }
         tensors, written = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}, json.dumps(document)
-        with replacing(path) as temporary:
+        with replacing(path, sum(t.nbytes for t in tensors.values())) as temporary:
             save_file(tensors, temporary, metadata={"aesearch": written, "sha256": _digest(tensors, written)})
 
     def load(self, path: Path | None, identity: dict[str, Any]) -> None:
@@ -533,10 +533,10 @@ class _State:
             if metadata["sha256"] != _digest(tensors, metadata["aesearch"]):
                 raise ValueError("not as it was written")
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise AesearchError(f"{path} is damaged: run aesearch train without --resume") from error
+            raise StaleArtifactError(f"{path} is damaged: run aesearch train without --resume") from error
         differing = [k for k, v in identity.items() if document["identity"].get(k) != v]
         if differing:
-            raise AesearchError(
+            raise StaleArtifactError(
                 f"the training to resume had other settings ({', '.join(differing)}): "
                 "give the same ones, or train without --resume"
             )

@@ -1,0 +1,222 @@
+"""Damaged, swapped, locked, read-only: the right answer or one line, never a wrong answer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from aesearch import manifest as manifests
+from aesearch.autoencoders import Autoencoder
+from aesearch.collection import Collection
+from aesearch.errors import AesearchError
+from aesearch.opening import open_source
+from aesearch.training import TrainingOptions
+
+PARTS = 12  # of a file, each damaged in turn
+FILES = (
+    "collection.json", "encoder.safetensors", "encoder.onnx", "features.h5", "index.faiss", "clusters.h5", "probe.h5",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, digit_images):
+    """A collection with all there can be, and its answers."""
+    folder = tmp_path_factory.mktemp("whole") / "c"
+    built = Collection.build("digits", folder, progress=False, epochs=2, latent_dim=8)
+    built.cluster(method="kmeans", clusters=5, space="features")
+    built.probe(doubts=False)
+    return folder, answers(folder, digit_images)
+
+
+def answers(folder, images):
+    """All that can be asked, each with its answer or, where that is refused, nothing."""
+    questions = {
+        "query": lambda c: c.query(row=5).distances,
+        "image": lambda c: c.query(images[3]).distances,
+        "features": lambda c: c.features(),
+        "ids": lambda c: np.array(c.ids),
+        "errors": lambda c: c.anomalies(score="reconstruction").scores,
+        "clusters": lambda c: c.assignments(),
+        "probe": lambda c: np.array([chance for _, chance in c.classify(list(images[:5]))]),
+        "rebuilt": lambda c: c.reconstruct(rows=[1])[1],
+        "info": lambda c: np.array([str({**c.info(), "collection": ""})]),
+    }
+    found = {}
+    for name, ask in questions.items():
+        try:
+            found[name] = ask(Collection.open(folder, progress=False))
+        except AesearchError as error:
+            assert "\n" not in str(error)
+    return found
+
+
+def damaged(content, part, how):
+    """The content with a byte flipped in the middle of a part, or cut off there."""
+    place = min(len(content) - 1, int((part + 0.5) * len(content) / PARTS))
+    if how == "cut":
+        return content[:place]
+    return content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("how", ["flipped", "cut"])
+def test_damage_gives_the_right_answer_or_a_refusal(whole, digit_images, tmp_path, file, how, monkeypatch):
+    monkeypatch.setattr(manifests, "SETTLED_NS", 0)  # as if all files were old: known by their times where they can be
+    folder, wanted = whole
+    shutil.copytree(folder, tmp_path / "c")
+    assert answers(tmp_path / "c", digit_images).keys() == wanted.keys()
+    content = (folder / file).read_bytes()
+    for part in range(PARTS):
+        (tmp_path / "c" / file).write_bytes(damaged(content, part, how))
+        found = answers(tmp_path / "c", digit_images)
+        assert len(found) < len(wanted) or file == "encoder.onnx"  # torch does without it
+        for name, answer in found.items():
+            assert answer.dtype.kind in "UO" or np.allclose(answer, wanted[name], atol=1e-5)
+            assert answer.dtype.kind not in "UO" or np.array_equal(answer, wanted[name])
+
+
+def test_a_damaged_checkpoint_costs_the_time_and_not_the_result(tmp_path, monkeypatch, caplog):
+    from aesearch import building
+
+    options = TrainingOptions(epochs=3, latent_dim=8)
+
+    def interrupt(path, head, rows):
+        if len(list(rows)) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(building, "_write_csv", interrupt)
+        Collection(tmp_path / "cut", progress=False).train(open_source("digits"), options)
+    sound = (tmp_path / "cut/training.safetensors").read_bytes()
+    fingerprints, begun_anew = set(), 0
+    for part in (None, 0, PARTS // 2, PARTS - 1):
+        shutil.rmtree(tmp_path / "c", ignore_errors=True)
+        shutil.copytree(tmp_path / "cut", tmp_path / "c")
+        if part is not None:
+            (tmp_path / "c/training.safetensors").write_bytes(damaged(sound, part, "flipped"))
+        caplog.clear()
+        collection = Collection(tmp_path / "c", progress=False)
+        collection.train(open_source("digits"), options)
+        begun_anew += "it begins anew" in caplog.text
+        fingerprints.add(collection.manifest.artifacts["encoder"]["fingerprint"])
+    assert len(fingerprints) == 1 and begun_anew == 3
+
+
+def test_a_damaged_partial_store_costs_the_time_and_not_the_result(whole, tmp_path, monkeypatch):
+    folder, wanted = whole
+    shutil.copytree(folder, tmp_path / "cut")
+    calls = []
+    encode = Autoencoder.encode_and_score
+
+    def interrupt(self, images):
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        calls.append(len(images))
+        return encode(self, images)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Autoencoder, "encode_and_score", interrupt)
+        patch.setattr(Autoencoder, "reading_size", 300)
+        Collection.open(tmp_path / "cut", progress=False).extract()
+    sound = (tmp_path / "cut/features.h5.partial").read_bytes()
+    begun = set()
+    for part in range(-1, PARTS):
+        shutil.copytree(tmp_path / "cut", tmp_path / "c")
+        if part >= 0:
+            (tmp_path / "c/features.h5.partial").write_bytes(damaged(sound, part, "flipped"))
+        collection = Collection.open(tmp_path / "c", progress=False)
+        begun.add(collection.extract().resumed_at)
+        assert np.allclose(collection.features(), wanted["features"], atol=1e-5)
+        assert np.array_equal(collection.ids, wanted["ids"]) and collection.store.is_sound()
+        shutil.rmtree(tmp_path / "c")
+    assert begun == {0, 900}
+
+
+def test_what_belongs_to_another_collection_is_refused(whole, tmp_path, digit_images):
+    folder, _ = whole
+    other = Collection.build("digits", tmp_path / "other", progress=False, epochs=1, latent_dim=8, seed=1)
+    for file in ("encoder.safetensors", "features.h5", "index.faiss"):
+        shutil.copytree(folder, tmp_path / "c")
+        shutil.copy(other.folder / file, tmp_path / "c")
+        with pytest.raises(AesearchError, match="not the one that this collection was made with: run aesearch"):
+            Collection.open(tmp_path / "c", progress=False).reconstruct(rows=[0])
+            Collection.open(tmp_path / "c", progress=False).query(row=0)
+        shutil.rmtree(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(format_version=1), "has format 1, this aesearch reads 2: make it anew"),
+        (lambda m: m["artifacts"]["index"]["files"].update({"../x": {"bytes": 1, "sha256": ""}}), "is damaged"),
+        (lambda m: m.update(artifacts=[]), "is damaged"),
+        (lambda m: m.pop("source"), "is damaged"),
+    ],
+)
+def test_a_manifest_of_another_kind_is_refused(whole, tmp_path, change, message):
+    document = json.loads((whole[0] / "collection.json").read_text())
+    change(document)
+    del document["sha256"]
+    (tmp_path / "collection.json").write_text(json.dumps(document | {"sha256": manifests._digest(document)}))
+    with pytest.raises(AesearchError, match=message):
+        Collection.open(tmp_path)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from aesearch.locking import FolderLock
+with FolderLock(Path(sys.argv[1])).hold("train"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_who_changes_a_collection_is_told_and_readers_go_on(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "c")
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "c"], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        collection = Collection.open(tmp_path / "c", progress=False)
+        with pytest.raises(AesearchError, match=f"is being changed by aesearch train, process {holder.pid} on"):
+            collection.cluster(method="kmeans", clusters=3, space="features")
+        assert len(collection.query(row=4).rows) == 10
+        holder.kill()
+    assert collection.cluster(method="kmeans", clusters=3, space="features").sizes  # a dead one holds nothing
+
+
+def test_what_another_process_has_made_meanwhile_is_kept(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "c")
+    one, other = (Collection.open(tmp_path / "c", progress=False) for _ in range(2))
+    one.map(method="pca")
+    other.probe(doubts=False)
+    assert {"map-pca", "probe"} <= set(Collection.open(tmp_path / "c").manifest.artifacts)
+
+
+def test_a_folder_that_cannot_be_written_can_be_asked(whole, tmp_path, run):
+    place = tmp_path / "place"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(place)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a file system here")
+    try:
+        shutil.copytree(whole[0], place / "c")
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        assert "digits/4" in run("query", "--row", 3, "-k", 1797, "-c", place / "c").stdout
+        for command in (["extract"], ["cluster"], ["train", "digits"], ["map", "--method", "pca"]):
+            assert "Read-only file system" in run(*command, "-c", place / "c", code=1).stderr
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_source_that_is_gone_costs_only_its_pictures(tmp_path, digit_images, run):
+    np.save(tmp_path / "x.npy", digit_images[:100])
+    Collection.build(str(tmp_path / "x.npy"), tmp_path / "c", progress=False, epochs=1)
+    (tmp_path / "x.npy").unlink()
+    assert len(Collection.open(tmp_path / "c").query(row=3).rows) == 10
+    for command in (["extract"], ["update"], ["anomalies", "--score", "nap"]):
+        run(*command, "-c", tmp_path / "c", code=1)
