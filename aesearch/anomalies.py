@@ -13,6 +13,7 @@ from aesearch.errors import AesearchError
 
 SCORES = ("combined", "reconstruction", "nap", "neighbours")
 NEIGHBOURS = 5
+WIDE_SHARE, MOST_NEIGHBOURS = 1 / 30, 200
 BLUR = 1 / 28  # of the longer side: single pixels are no region
 MOST_REGIONS = 3
 RIDGE, LEAST_VARIANCE = 0.1, 1e-12
@@ -156,6 +157,15 @@ def learn_threshold(normal: NDArray[np.float32], rate: float, seed: int = 0) -> 
         )
     threshold = float(learned[place - 1])
     return Alarms(threshold, rate, float((fresh > threshold).mean()), learned, len(fresh))
+
+
+def neighbours_of(score: str, rows: int) -> tuple[int, ...]:
+    """To how many nearest of so many rows a score measures the mean distance.
+
+    ``combined`` takes a few, and many: a few odd images of one sort would vouch for each other.
+    """
+    wide = min(MOST_NEIGHBOURS, max(NEIGHBOURS, round(WIDE_SHARE * rows)))
+    return (NEIGHBOURS, wide) if score == "combined" else (NEIGHBOURS,)
 
 
 def neighbour_distance(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies import NEIGHBOURS, Normality, learn_scales, most_alarmed, neighbour_distance
+from aesearch.anomalies import Normality, learn_scales, most_alarmed, neighbour_distance
 from aesearch.autoencoders import Autoencoder
 from aesearch.batches import in_order, read_batches
 from aesearch.errors import AesearchError, StaleArtifactError
@@ -33,15 +33,18 @@ class Scorer:
     autoencoder : Autoencoder
     search : callable
         From features (n, dim) and k to the rows and distances, (n, k) each, of the nearest in the collection.
+    neighbours : tuple of int
+        To how many of them the mean distance is measured, the largest number last.
     normality : Normality, optional
         What ``nap`` and ``combined`` need: how what the network does with normal images is spread.
-    scales : (2, 2) float32, optional
-        What ``combined`` needs besides: `learn_scales` of its two measures.
+    scales : (2, 3) float32, optional
+        What ``combined`` needs besides: `learn_scales` of its measures.
     """
 
     score: str
     autoencoder: Autoencoder
     search: Search
+    neighbours: tuple[int, ...]
     normality: Normality | None = None
     scales: NDArray[np.float32] | None = None
 
@@ -56,26 +59,32 @@ class Scorer:
     def measure(
         self, images: NDArray[np.uint8], own: NDArray[np.int64] | None = None, learned: NDArray[np.bool_] | None = None
     ) -> NDArray[np.float32]:
-        """One column, or those that are combined: (n, 1 or 2) float32.
+        """One column, or those that are combined: (n, 1 or 3) float32.
 
         ``own`` are the rows the images have in the collection, if any, ``learned`` says which of them ``normality`` was
         learned from.
         """
         if self.normality is None:
             latents, errors = self.autoencoder.encode_and_score(images)
-            return (errors if self.score == "reconstruction" else self.far(self._features(latents), own))[:, None]
+            return errors[:, None] if self.score == "reconstruction" else self.far(self._features(latents), own)
         if self.score == "nap":
             return self.normality.distance(self.autoencoder.hidden_differences(images), learned)[:, None]
         latents, around = self.autoencoder.activations(images)
-        return np.stack([self.far(self._features(latents), own), self.normality.distance(around, learned)], axis=1)
+        return np.column_stack([self.far(self._features(latents), own), self.normality.distance(around, learned)])
 
     def far(self, features: NDArray[np.float32], own: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Mean distance to the nearest features of the collection, (n,) float32; ``own`` are the rows they are of."""
-        parts = [np.empty(0, np.float32)]
+        """Mean distances to the nearest features of the collection, (n, len(neighbours)) float32.
+
+        ``own`` are the rows that the features are of, if any.
+        """
+        parts = [np.empty((0, len(self.neighbours)), np.float32)]
+        themselves = int(own is not None)
         for start in range(0, len(features), AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            rows, distances = self.search(features[part], NEIGHBOURS + (own is not None))
-            parts.append(neighbour_distance(rows, distances, None if own is None else own[part]))
+            mine = None if own is None else own[part]
+            rows, distances = self.search(features[part], self.neighbours[-1] + themselves)
+            nearest = [k + themselves for k in self.neighbours]
+            parts.append(np.column_stack([neighbour_distance(rows[:, :k], distances[:, :k], mine) for k in nearest]))
         return np.concatenate(parts)
 
     def of_source(self, source: Source, *, progress: bool = False) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -138,7 +147,8 @@ def learn_scorer(
     numbers = blank.autoencoder.hidden_differences if blank.score == "nap" else _around(blank.autoencoder)
     batches = read_in_order(source, positions[learned], blank.autoencoder, "learn", progress)
     scorer = replace(blank, normality=Normality.learn(numbers(b.images) for b in batches if len(b.images)))
-    measures = np.full((len(positions), 1 if blank.score == "nap" else 2), np.nan, np.float32)
+    width = 1 if blank.score == "nap" else len(blank.neighbours) + 1
+    measures = np.full((len(positions), width), np.nan, np.float32)
     row_of = np.full(len(source), -1)
     row_of[positions] = np.arange(len(positions))
     for batch in read_in_order(source, positions, blank.autoencoder, "score", progress):

@@ -26,7 +26,7 @@ from measuring import load_mnist, print_circumstances
 from numpy.typing import NDArray
 
 from aesearch import Collection
-from aesearch.anomalies import SCORES
+from aesearch.anomalies import SCORES, neighbours_of
 from aesearch.answers import Anomalies
 from aesearch.clusters import METHODS, SPACES, cluster
 from aesearch.distances import exact_neighbours
@@ -274,9 +274,10 @@ def one_novel(bench: Bench) -> None:
 
 def contamination(bench: Bench) -> None:
     """Are odd images found that were trained on, and new ones then."""
+    names = ("PCA error, 32", "raw neighbours", *SCORES)
     head(
         "MNIST, one digit normal, odd images trained on: mean AUROC",
-        *(f"{s}, {w}" for s in SCORES for w in ("in", "new")),
+        *(f"{n}, {w}" for n in names for w in ("in", "new")),
     )
     for share in CONTAMINATIONS:
         rows = []
@@ -289,7 +290,11 @@ def contamination(bench: Bench) -> None:
                 )
                 chosen = generator.permutation(np.concatenate([normal, planted]))
                 odd, odd_new = bench.labels[chosen] != digit, bench.truth != digit
-                row = []
+                train, test = flat(bench.train[chosen]), flat(bench.test)
+                pca, most = fit_pca(train, 32), neighbours_of("combined", len(train))[-1]
+                row = [auroc(odd, pca_errors(pca, train)), auroc(odd_new, pca_errors(pca, test))]
+                row.append(auroc(odd, exact_neighbours(train, train, most + 1, "l2")[1][:, 1:].mean(axis=1)))
+                row.append(auroc(odd_new, exact_neighbours(train, test, most, "l2")[1].mean(axis=1)))
                 collection = bench.build(f"only-{digit}-odd-{round(100 * share)}", bench.train[chosen], seed)
                 for score in SCORES:
                     inside = in_order(collection.anomalies(score=score, top=len(chosen)))

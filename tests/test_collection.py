@@ -188,6 +188,19 @@ def test_noise_exceeds_the_threshold_that_few_digits_exceed(digits, digit_images
         digits.anomalies(false_alarms=0.001)
 
 
+def test_odd_images_that_are_there_more_than_once_do_not_hide_each_other(tmp_path, digit_images, digit_labels):
+    generator = np.random.default_rng(0)
+    few = np.flatnonzero(np.isin(digit_labels, ["0", "1", "2"]))
+    odd = digit_images[digit_labels.index("4")] + generator.integers(0, 9, (8, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", np.concatenate([digit_images[few], odd]))
+    built = Collection.build(str(tmp_path / "x.npy"), tmp_path / "c", progress=False, **QUICK)
+    aurocs = {}
+    for score in ("neighbours", "combined"):
+        found = built.anomalies(score=score, top=len(few) + 8)
+        aurocs[score] = roc_auc_score(found.rows >= len(few), found.scores)
+    assert aurocs["neighbours"] < 0.6 and aurocs["combined"] > 0.9
+
+
 def test_the_auroc_of_a_normal_label(digits):
     found = digits.anomalies(normal_label="0", score="reconstruction", top=1797)
     odd = np.array(found.labels) != "0"
