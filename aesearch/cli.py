@@ -79,6 +79,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it says of broken files is in skipped.csv
 
 
 @app.command()

@@ -26,7 +26,8 @@ GREY_TOLERANCE = 3  # levels of 255 that JPEG's chroma may differ in a picture t
 
 # Raster formats only: EPS and WMF start other programs.
 FORMATS = tuple(
-    "AVIF BMP DDS DIB FITS GIF ICNS ICO IM JPEG JPEG2000 MSP PCX PNG PPM PSD QOI SGI SPIDER SUN TGA TIFF WEBP".split()
+    "AVIF BLP BMP DDS DIB FITS GIF ICNS ICO IM JPEG JPEG2000 MSP PCX PNG PPM PSD QOI SGI SPIDER SUN TGA TIFF "
+    "WEBP".split()
 )
 DEEP_MODES = ("I", "F")  # and "I;16…": more than 8 bits a pixel
 TURNS = {
@@ -177,8 +178,9 @@ def describe_image(image: Image.Image) -> ImageFacts:
     """Size, colour and depth of an opened image."""
     width, height = image.size
     if _is_deep(image):
-        values = np.asarray(image, dtype=np.float64)
-        return ImageFacts(height, width, True, float(np.nan_to_num(values, posinf=0).max()))
+        with np.errstate(invalid="ignore"):
+            values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0)
+        return ImageFacts(height, width, True, float(values.max()))
     if image.mode in ("1", "L"):
         return ImageFacts(height, width, True)
     thumbnail = _to_eight_bit(image, 255).convert("RGB").resize((32, 32))
@@ -293,7 +295,7 @@ def _to_eight_bit(image: Image.Image, white: float) -> Image.Image:
     from PIL import Image
 
     if _is_deep(image):
-        return Image.fromarray(scale_to_uint8(np.asarray(image, dtype=np.float32), white))
+        return Image.fromarray(scale_to_uint8(np.asarray(image), white))
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, "white")
@@ -303,7 +305,8 @@ def _to_eight_bit(image: Image.Image, white: float) -> Image.Image:
 
 def scale_to_uint8(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
     """Map [0, white] to [0, 255], rounding; what lies outside is clipped, NaN becomes 0."""
-    scaled = np.nan_to_num(values.astype(np.float32) * np.float32(255.0 / white), posinf=255.0, neginf=0.0)
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN of all kinds, and the largest of numbers
+        scaled = np.nan_to_num(values.astype(np.float32) * np.float32(255.0 / white), posinf=255.0, neginf=0.0)
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
 
 

@@ -35,6 +35,7 @@ NUMBERS = ("reconstruction_error", "held_out", "style", "stamp")  # beside the f
 SKIPPED = ("skipped/id", "skipped/reason")
 LATER = ("style", "stamp")  # not in every store
 HASH_BYTES = 32
+UNSOUND = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)  # of damaged files
 SLACK_BYTES = 2**18  # of HDF5's own tables, at most, between two flushes
 VARIABLE_BYTES = 32  # of a text that is not written at a fixed length, beside its own
 FIXED_BYTES = 128  # texts that are never longer are written at a fixed length, which is far quicker
@@ -65,6 +66,7 @@ class Store:
                     raise AesearchError(
                         f"{path} has format {version}, this aesearch reads {FORMAT_VERSION}: run aesearch extract"
                     )
+                check_plain(file)
                 self.rows, self.dim = file["features"].shape
                 beside = [name for name in NUMBERS if name in file or name not in LATER]
                 if any(len(file[name]) != self.rows for name in (*TEXTS, *beside)):
@@ -72,7 +74,7 @@ class Store:
                 self.encoder_fingerprint = str(file.attrs["encoder_fingerprint"])
                 self.fingerprint = str(file.attrs["fingerprint"])
                 self.source = str(file.attrs["source"])
-        except (OSError, KeyError, ValueError) as error:
+        except UNSOUND as error:
             raise AesearchError(f"{path} is no feature store, or is damaged: run aesearch extract") from error
 
     def features(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
@@ -153,7 +155,7 @@ class Store:
             with self._open() as file:
                 written = json.loads(file.attrs["checksums"])
                 return all(checksum == _checksum(file[name]) for name, checksum in written.items())
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError):
+        except UNSOUND:
             return False
 
     def _read(self, name: str, rows: NDArray[np.int64] | Sequence[int] | slice | None) -> Any:
@@ -407,7 +409,7 @@ class StoreWriter:
         try:
             if self._read_again(file, identity):
                 return file
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError, MemoryError):
+        except UNSOUND:
             pass
         self._checks = dict.fromkeys(self._checks, 0)
         self._digests = {name: hashlib.blake2b(digest_size=16) for name in TEXTS}
@@ -482,6 +484,21 @@ def _read_skipped(file: h5py.File) -> list[tuple[str, str]]:
     return [(i.decode(), r.decode()) for i, r in zip(ids, reasons, strict=True)]
 
 
+def check_plain(group: h5py.Group) -> None:
+    """``ValueError`` unless all data lie in the file as they are: HDF5 can name other files, and promise terabytes."""
+    import h5py
+
+    size = Path(group.file.filename).stat().st_size
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is a link")
+        found = group[name]
+        if isinstance(found, h5py.Group):
+            check_plain(found)
+        elif found.external or found.is_virtual or found.id.get_create_plist().get_nfilters() or found.nbytes > size:
+            raise ValueError(f"{name} is not plain")
+
+
 def write_arrays(path: Path, arrays: Mapping[str, Any], attributes: Mapping[str, str]) -> None:
     """Write a small HDF5 file, whole or not at all; it is made in memory, as HDF5 does not survive a full disk."""
     import h5py
@@ -501,6 +518,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
     try:
         with h5py.File(path) as file:
+            check_plain(file)
             return {name: file[name][:] for name in file}
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except UNSOUND as error:
         raise AesearchError(f"{path} is damaged: make it anew") from error

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import h5py
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from aesearch.autoencoders import Autoencoder
 from aesearch.collection import Collection
 from aesearch.errors import AesearchError
 from aesearch.opening import open_source
+from aesearch.store import Store
 from aesearch.training import TrainingOptions
 
 PARTS = 12  # of a file, each damaged in turn
@@ -220,3 +222,25 @@ def test_a_source_that_is_gone_costs_only_its_pictures(tmp_path, digit_images, r
     assert len(Collection.open(tmp_path / "c").query(row=3).rows) == 10
     for command in (["extract"], ["update"], ["anomalies", "--score", "nap"]):
         run(*command, "-c", tmp_path / "c", code=1)
+
+
+@pytest.mark.parametrize("kind", ["external", "link", "promise", "virtual"])
+def test_a_store_that_leads_elsewhere_is_refused(whole, tmp_path, kind):
+    store = tmp_path / "features.h5"
+    shutil.copy(whole[0] / "features.h5", store)
+    (tmp_path / "secret").write_bytes(bytes(1797 * 4))
+    with h5py.File(store, "r+") as file:
+        shape = file["reconstruction_error"].shape
+        del file["reconstruction_error"]
+        if kind == "external":
+            file.create_dataset("reconstruction_error", shape, "f4", external=[(str(tmp_path / "secret"), 0, 1797 * 4)])
+        elif kind == "link":
+            file["reconstruction_error"] = h5py.ExternalLink(str(whole[0] / "features.h5"), "/reconstruction_error")
+        elif kind == "promise":
+            file.create_dataset("reconstruction_error", (10**12,), "f4", chunks=(10**6,))
+        else:
+            layout = h5py.VirtualLayout(shape, "f4")
+            layout[:] = h5py.VirtualSource(str(whole[0] / "features.h5"), "reconstruction_error", shape)
+            file.create_virtual_dataset("reconstruction_error", layout)
+    with pytest.raises(AesearchError, match="is no feature store, or is damaged"):
+        Store(store)
