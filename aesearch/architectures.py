@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aesearch.decoding import Preprocessing, halvings
-from aesearch.errors import AesearchError
+from aesearch.errors import AesearchError, did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -162,7 +162,9 @@ class AutoencoderSpec:
 def architecture(name: str) -> Architecture:
     """The architecture of that name; `AesearchError` names those there are."""
     if name not in ARCHITECTURES:
-        raise AesearchError(f"no architecture {name!r}; there is: {', '.join(ARCHITECTURES)}")
+        raise AesearchError(
+            f"no architecture {name!r}, there is: {', '.join(ARCHITECTURES)}{did_you_mean(name, list(ARCHITECTURES))}"
+        )
     return ARCHITECTURES[name]
 
 

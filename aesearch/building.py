@@ -19,6 +19,7 @@ from aesearch.batches import LoadedImages, load, load_or_stream
 from aesearch.decoding import Preprocessing, choose_preprocessing
 from aesearch.errors import AesearchError
 from aesearch.examination import examine
+from aesearch.export import cell
 from aesearch.extraction import Extraction, extract_features
 from aesearch.invariance import choose_invariance
 from aesearch.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint, plain
@@ -257,7 +258,7 @@ def _known_held_out(manifest: Manifest, name: str) -> set[str]:
 
 def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([head, *rows])
+        csv.writer(file).writerows([head, *([cell(value) for value in row] for row in rows)])
 
 
 def _draw_curve(path: Path, history: list[Epoch], loss: str) -> None:

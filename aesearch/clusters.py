@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.distances import Rows, exact_neighbours, gather, in_blocks, prepare
-from aesearch.errors import AesearchError
+from aesearch.errors import AesearchError, check_choice
 from aesearch.projection import draw, embed_umap, index_of_sample
 
 METHODS = ("gmm", "kmeans", "hdbscan")
@@ -101,8 +101,7 @@ def cluster(
     """
     n = features.shape[0]
     for name, value, allowed in (("method", method, METHODS), ("space", space, SPACES)):
-        if value not in allowed:
-            raise AesearchError(f"cluster {name} {value!r} is not one of {', '.join(allowed)}")
+        check_choice(f"cluster {name}", value, allowed)
     if method == "hdbscan" and clusters is not None:
         raise AesearchError("hdbscan finds the number of clusters itself: leave --clusters out")
     if clusters is not None and not 1 <= clusters <= n:

@@ -17,7 +17,7 @@ from aesearch.answers import Anomalies, Duplicates, Hits
 from aesearch.atomic import replacing
 from aesearch.decoding import Preprocessing
 from aesearch.distances import exact_neighbours, in_blocks
-from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
+from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, check_choice
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index
 from aesearch.manifest import CHECKPOINT, Manifest, plain
 from aesearch.parts import INDEX, Parts, changes
@@ -401,8 +401,7 @@ class Collection(Parts):
         """
         if top < 1:
             raise AesearchError(f"--top must be 1 or more, not {top}")
-        if score not in anomaly_scores.SCORES:
-            raise AesearchError(f"--score {score!r} is not one of {', '.join(anomaly_scores.SCORES)}")
+        check_choice("--score", score, anomaly_scores.SCORES)
         texts: Callable[[str, NDArray[np.int64]], list[str]]
         if source is None:
             texts, places = self.store.texts, np.arange(self.store.rows)
@@ -616,9 +615,7 @@ class Collection(Parts):
 
     def _groups(self, colour_by: str) -> tuple[list[str], str]:
         """What colours a map, and its name."""
-        choices = ("auto", "label", "cluster", "split", "none")
-        if colour_by not in choices:
-            raise AesearchError(f"--colour-by {colour_by!r} is not one of {', '.join(choices)}")
+        check_choice("--colour-by", colour_by, ("auto", "label", "cluster", "split", "none"))
         labels = self.labels()
         if colour_by == "label" or (colour_by == "auto" and any(labels)):
             return labels, "label"

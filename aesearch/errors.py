@@ -1,5 +1,9 @@
 """What a user can cause, and the one line that is shown for it."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class AesearchError(Exception):
     """A plain one-line message that says what is wrong and what to do.
@@ -18,3 +22,17 @@ class StaleArtifactError(AesearchError):
 
 class SourceError(AesearchError):
     """The images cannot be found or read."""
+
+
+def check_choice(what: str, given: str, known: Sequence[str]) -> None:
+    """``AesearchError`` unless what was given is among what is known; names the nearest of it."""
+    if given not in known:
+        raise AesearchError(f"{what} {given!r} is not one of {', '.join(known)}{did_you_mean(given, known)}")
+
+
+def did_you_mean(given: str, known: Sequence[str]) -> str:
+    """The end of a line that names the nearest known name, if there is one."""
+    import difflib
+
+    near = difflib.get_close_matches(given, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

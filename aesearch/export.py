@@ -10,16 +10,21 @@ import numpy as np
 
 from aesearch.atomic import replacing
 from aesearch.distances import in_blocks
-from aesearch.errors import AesearchError
+from aesearch.errors import AesearchError, check_choice
 from aesearch.store import Store
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 FORMATS = ("npy", "csv", "parquet", "tensorboard")
+
+
+def cell(value: Any) -> Any:
+    """A table's cell that no spreadsheet takes for a formula: a text that looks like one gets a ' before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def export_features(store: Store, output: Path, format: str) -> None:
     """Write a store's rows, in order; ``AesearchError`` for an unknown format or a missing library."""
-    if format not in FORMATS:
-        raise AesearchError(f"export format {format!r} is not one of {', '.join(FORMATS)}")
+    check_choice("export format", format, FORMATS)
     if format == "tensorboard":
         _tensorboard(store, output)
         return
@@ -33,9 +38,8 @@ def _npy(store: Store, path: Path) -> None:
 
 
 def _facts(store: Store) -> dict[str, Any]:
-    return {name: store.texts(name) for name in ("id", "label", "split")} | {
-        "reconstruction_error": store.reconstruction_errors()
-    }
+    texts: dict[str, Any] = {name: store.texts(name) for name in ("id", "label", "split")}
+    return texts | {"reconstruction_error": store.reconstruction_errors()}
 
 
 def _csv(store: Store, path: Path) -> None:
@@ -45,7 +49,7 @@ def _csv(store: Store, path: Path) -> None:
         writer.writerow([*facts, *(f"f{i}" for i in range(store.dim))])
         for start, block in in_blocks(store.rows_of_features()):
             columns = [values[start : start + len(block)] for values in facts.values()]
-            writer.writerows([*row[:-1], *row[-1].tolist()] for row in zip(*columns, block, strict=True))
+            writer.writerows([*map(cell, row[:-1]), *row[-1].tolist()] for row in zip(*columns, block, strict=True))
 
 
 def _parquet(store: Store, path: Path) -> None:
@@ -68,7 +72,7 @@ def _tensorboard(store: Store, folder: Path) -> None:
     with replacing(folder / "metadata.tsv") as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write("\t".join(facts) + "\n")
         for row in zip(*facts.values(), strict=True):
-            file.write("\t".join(" ".join(str(v).split()) for v in row) + "\n")
+            file.write("\t".join(" ".join(str(cell(v)).split()) for v in row) + "\n")
     config = 'embeddings {\n  tensor_path: "tensors.tsv"\n  metadata_path: "metadata.tsv"\n}\n'
     with replacing(folder / "projector_config.pbtxt") as temporary:
         temporary.write_text(config, encoding="utf-8")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from aesearch.atomic import replacing
 from aesearch.distances import METRICS, Rows, from_squared, gather, in_blocks, nearest_in_blocks, prepare
-from aesearch.errors import AesearchError
+from aesearch.errors import AesearchError, check_choice, did_you_mean
 
 if TYPE_CHECKING:
     import faiss
@@ -65,8 +65,7 @@ class IndexOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise AesearchError(f"metric {self.metric!r} is not one of {', '.join(METRICS)}")
+        check_choice("metric", self.metric, METRICS)
         if not 0 <= self.min_recall <= 1:
             raise AesearchError(f"min-recall must lie in [0, 1], not {self.min_recall}")
         if self.max_memory is not None and self.max_memory < 1:
@@ -308,6 +307,7 @@ def _make(factory: str, dim: int) -> faiss.Index:
     except (RuntimeError, ValueError) as error:
         raise AesearchError(
             f"index {factory!r} is none of {', '.join(KINDS)} and no FAISS factory string for {dim} numbers"
+            f"{did_you_mean(factory, KINDS)}"
         ) from error
     if "IDMap" in factory:
         raise AesearchError(f"index {factory!r}: rows are numbered without IDMap, leave it out")

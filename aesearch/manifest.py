@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aesearch.atomic import replacing
-from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
+from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, did_you_mean
 
 FORMAT_VERSION = 2
 NAME, SEEN = "collection.json", ".seen.json"
@@ -58,9 +58,11 @@ class Manifest:
             if document.pop("sha256") != _digest(document) or not _is_well_formed(document):
                 raise ValueError("not as it was written")
             return cls(folder, document["source"], document["artifacts"], document["training"])
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            others = [p.parent.name for p in folder.parent.glob(f"*/{NAME}")]
             raise CollectionNotFoundError(
                 f"there is no collection at {folder}: make one with aesearch build-index SOURCE -c {folder.name}"
+                f"{did_you_mean(folder.name, others)}"
             ) from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise AesearchError(f"{path} is damaged: rebuild with aesearch build-index SOURCE --overwrite") from error
@@ -120,6 +122,7 @@ class Manifest:
         path, recorded = self.folder / file, self.artifacts.get(name, {}).get("files", {}).get(file)
         remedy = f"run aesearch {REMEDIES.get(name, 'map')}"
         if recorded is None:
+            Manifest.load(self.folder)  # no collection at all is another line
             raise CollectionNotFoundError(f"collection {self.folder} has no {name} yet: {remedy}")
         if not path.is_file():
             raise CollectionNotFoundError(f"{path} is gone: {remedy}")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.errors import SourceError
+from aesearch.errors import SourceError, did_you_mean
 from aesearch.sources import ArraySource, FileSource, Source
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -59,7 +59,7 @@ def open_source(name: str, *, labels: str = "none", data_dir: str | None = None)
         Nothing by that name, or no image in it.
     """
     if labels not in LABELS:
-        raise SourceError(f"labels {labels!r} is not one of {', '.join(LABELS)}")
+        raise SourceError(f"labels {labels!r} is not one of {', '.join(LABELS)}{did_you_mean(labels, LABELS)}")
     data_dir = str(Path(data_dir or os.environ.get("AESEARCH_DATA") or "data").expanduser().resolve())
     source = _find(name, labels, data_dir)
     source.opening = {"name": source.name, "labels": labels, "data_dir": data_dir}

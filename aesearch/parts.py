@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from aesearch.architectures import AutoencoderSpec
 from aesearch.distances import exact_neighbours
-from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
+from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, did_you_mean
 from aesearch.index import IndexOptions, SearchIndex, load_index
 from aesearch.locking import FolderLock
 from aesearch.manifest import ENCODER, FEATURES, PORTABLE, Manifest
@@ -285,10 +285,7 @@ class Parts:
         known = dict(zip(self.store.texts("id", rows), rows.tolist(), strict=True))
         for id in ids:
             if id not in known:
-                import difflib
-
                 some = self.store.texts("id", np.arange(min(self.store.rows, MOST_COMPARED)))
-                near = difflib.get_close_matches(id, some, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; the first is {some[0]!r}"
+                hint = did_you_mean(id, some) or f"; the first is {some[0]!r}"
                 raise AesearchError(f"there is no image {id!r} in {self.folder}{hint}")
         return [known[id] for id in ids]

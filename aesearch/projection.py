@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.distances import Rows, exact_neighbours, gather, in_blocks, prepare
-from aesearch.errors import AesearchError
+from aesearch.errors import AesearchError, check_choice
 from aesearch.index import IndexOptions, SearchIndex, build_index
 
 METHODS = ("umap", "tsne", "pca", "latent")
@@ -53,8 +53,7 @@ def project(
     AesearchError
         Unknown method, or too few rows for it.
     """
-    if method not in METHODS:
-        raise AesearchError(f"map method {method!r} is not one of {', '.join(METHODS)}")
+    check_choice("map method", method, METHODS)
     if dims not in (2, 3):
         raise AesearchError(f"a map has 2 or 3 dimensions, not {dims}")
     fitted = draw(features.shape[0], FITTED[method], seed)

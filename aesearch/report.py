@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from aesearch.anomalies import worst_regions
 from aesearch.atomic import replacing
+from aesearch.export import cell
 from aesearch.figures import (
     ACCENT,
     Tile,
@@ -157,7 +158,7 @@ def write_anomalies(path: Path, listed: list[dict[str, Any]], maps: Sequence[NDA
         writer.writeheader()
         for one, error_map in zip(listed, maps, strict=True):
             boxes = [" ".join(f"{side:.3f}" for side in box) for box in worst_regions(error_map)]
-            writer.writerow(one | {"boxes": "; ".join(boxes)})
+            writer.writerow({name: cell(value) for name, value in one.items()} | {"boxes": "; ".join(boxes)})
 
 
 def write_heatmaps(folder: Path, ids: Sequence[str], maps: Sequence[NDArray[np.float32]]) -> float:

@@ -34,7 +34,7 @@ from aesearch.autoencoders import (
 )
 from aesearch.batches import Images, LoadedImages
 from aesearch.decoding import Preprocessing
-from aesearch.errors import AesearchError, StaleArtifactError
+from aesearch.errors import AesearchError, StaleArtifactError, check_choice
 from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, held_out_batches, transform
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ class TrainingOptions:
         architecture(self.arch)
         choices = {"loss": LOSSES, "invariance": tuple(INVARIANCES), "optimizer": OPTIMIZERS, "output": OUTPUTS}
         for name, allowed in choices.items():
-            if getattr(self, name) not in (None, *allowed):
-                raise AesearchError(f"{name} {getattr(self, name)!r} is not one of {', '.join(allowed)}")
+            if getattr(self, name) is not None:
+                check_choice(name, getattr(self, name), allowed)
         if self.channels not in (None, 1, 3):
             raise AesearchError(f"channels must be 1 or 3, not {self.channels}")
         for name in ("latent_dim", "epochs", "batch_size"):

@@ -197,8 +197,8 @@ def _shown_defaults(command):
     [
         (["info"], "no collection at indexes/default"),
         (["query", "x.png"], "no encoder"),
-        (["query", "--row", "1"], "no features"),
-        (["cluster"], "no features"),
+        (["query", "--row", "1"], "no collection at"),
+        (["cluster"], "no collection at"),
         (["build-index"], "no collection at"),
         (["build-index", "nowhere"], "no source 'nowhere'"),
         (["build-index", "empty"], "no image in"),
@@ -211,7 +211,7 @@ def _shown_defaults(command):
         (["train", "digits", "--loss", "l1"], "loss 'l1'"),
         (["train", "--resume"], "no training to resume"),
         (["info", "-c", "broken"], "damaged"),
-        (["export", "x.npy"], "no features"),
+        (["export", "x.npy"], "no collection at"),
     ],
 )
 def test_what_a_user_can_get_wrong_is_one_line(run, tmp_path, arguments, message):

@@ -421,7 +421,7 @@ def test_very_small_collections_work(tmp_path, count, caplog):
         (lambda c: c.anomalies(top=0), "--top"),
         (lambda c: c.map(colour_by="mood"), "mood"),
         (lambda c: Collection.open("nowhere"), "no collection at nowhere"),
-        (lambda c: Collection("nowhere").features(), "no features"),
+        (lambda c: Collection("nowhere").features(), "no collection at nowhere"),
     ],
 )
 def test_wrong_calls_are_one_line(digits, call, message):

@@ -87,7 +87,7 @@ def test_a_corpus_of_bad_files(tmp_path, monkeypatch, run, capfd):
     root.mkdir()
     good, bad = write_files(root)
     traps = write_traps(root)
-    collection = Collection.build(str(root), tmp_path / "c", progress=False, epochs=1, latent_dim=8)
+    collection = Collection.build(str(root), tmp_path / "c", progress=False, epochs=1, latent_dim=8, image_size=(16,))
     taken = set(collection.ids)
     with (tmp_path / "c/skipped.csv").open(newline="", encoding="utf-8") as file:
         skipped = {row["path"]: row["reason"] for row in csv.DictReader(file)}
@@ -99,6 +99,8 @@ def test_a_corpus_of_bad_files(tmp_path, monkeypatch, run, capfd):
     for id in sorted(set(good) & taken)[::9]:  # a row is the file of its name
         assert np.abs(collection.encode([root / id])[0] - features[collection.ids.index(id)]).max() < 1e-4
     said = run("query", "--row", 0, "-k", 500, "-c", tmp_path / "c").stdout
+    run("export", "features.csv", "--format", "csv", "-c", tmp_path / "c")
+    assert "'=1+1.jpg" in (root / "features.csv").read_text(encoding="utf-8")
     assert "\x1b" not in said and len(said.splitlines()) == collection.store.rows + 1
 
 

@@ -12,11 +12,12 @@ import aesearch
 PACKAGE = Path(aesearch.__file__).parent
 # High to low; a module imports only what stands below it.
 ORDER = (
-    "__main__", "cli", "options", "console", "sweep", "report", "collection", "answers", "building", "examination",
-    "training", "updating", "extraction", "scoring", "invariance", "parts", "batches", "opening", "pictures", "sources",
+    "__main__", "cli", "options", "console", "stopping",
+    "sweep", "report", "collection", "answers", "building", "examination", "training", "updating",
+    "extraction", "scoring", "invariance", "parts", "batches", "opening", "pictures", "sources",
     "clusters", "duplicates", "projection", "probe", "index",
     "anomalies", "generation", "export", "store", "figures", "autoencoders",
-    "portable", "architectures", "decoding", "manifest", "distances", "atomic",
+    "portable", "architectures", "decoding", "manifest", "distances", "locking", "atomic",
     "errors", "__init__",
 )  # fmt: skip
 
