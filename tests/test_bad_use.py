@@ -73,8 +73,8 @@ def test_wrong_arguments_are_one_line(asked, arguments, message):
     "arguments",
     [["query", "-k", "0", "--row", "1"], ["anomalies", "--top", "0"], ["map", "--dims", "4"], ["query"], ["quer"], [""],
      ["query", "--row", "x"], ["train"], ["classify"], ["generate", "--sample", "0"],
-     ["build-index", "--max-memory", "0"], ["train", "digits", "--latent-dim", "0"], ["train", "digits", "--epochs", "0"],
-     ["train", "digits", "--batch-size", "0"], ["train", "digits", "-c", ""]],
+     ["build-index", "--max-memory", "0"], ["train", "digits", "--latent-dim", "0"],
+     ["train", "digits", "--epochs", "0"], ["train", "digits", "--batch-size", "0"], ["train", "digits", "-c", ""]],
 )  # fmt: skip
 def test_wrong_usage_exits_with_2(asked, arguments):
     asked(*arguments, code=2)
