@@ -26,10 +26,12 @@ def listen() -> None:
 
     The second is for libraries that keep Python from noticing, or drop the exception on its way.
     """
-    notices, noticed = os.pipe()
-    os.set_blocking(noticed, False)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    if os.name != "posix":  # there only sockets can wake it
+        return
+    notices, noticed = os.pipe()
+    os.set_blocking(noticed, False)
     signal.set_wakeup_fd(noticed, warn_on_full_buffer=False)
     threading.Thread(target=_end_late, args=(notices,), daemon=True).start()
 
