@@ -166,11 +166,23 @@ def fill_store(
 
 
 def update_store(
-    manifest: Manifest, source: Source, autoencoder: Autoencoder, *, encoder_fingerprint: str, progress: bool = False
+    manifest: Manifest,
+    source: Source,
+    autoencoder: Autoencoder,
+    before: Store,
+    *,
+    encoder_fingerprint: str,
+    progress: bool = False,
 ) -> Update:
-    """Bring the collection's store up to date with its source, and list what gave no image."""
-    path = manifest.folder / FEATURES
-    update = update_features(source, autoencoder, path, encoder_fingerprint=encoder_fingerprint, progress=progress)
+    """Make a store as another would be, were it up to date with its source, and list what gave no image."""
+    update = update_features(
+        source,
+        autoencoder,
+        before,
+        manifest.folder / FEATURES,
+        encoder_fingerprint=encoder_fingerprint,
+        progress=progress,
+    )
     _record_features(manifest, source, encoder_fingerprint, {"rows": len(update.came_from), **update.to_json()})
     return update
 

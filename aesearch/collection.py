@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
@@ -20,7 +21,8 @@ from aesearch.distances import exact_neighbours, in_blocks
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, check_choice
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index
 from aesearch.manifest import CHECKPOINT, Manifest, plain
-from aesearch.parts import INDEX, Parts, changes
+from aesearch.manifest import NAME as MANIFEST
+from aesearch.parts import INDEX, NEXT, Parts, changes
 from aesearch.pictures import ImageLike, blank, read_image, read_pictures
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
@@ -197,8 +199,8 @@ class Collection(Parts):
 
         New and changed images are encoded, rows of those gone are dropped, renamed ones known by their content. The
         index is brought along, or built anew where that is cheaper. Clusters and maps are brought along: new images
-        get their places by their nearest neighbours, until `cluster` or `map` fits all of them anew. A kill loses
-        nothing but these: then they are stale, and to be made anew.
+        get their places by their nearest neighbours, until `cluster` or `map` fits all of them anew. Until all
+        is done, the collection stays as it was.
 
         Raises
         ------
@@ -217,27 +219,38 @@ class Collection(Parts):
         had_index = not self._index_stale()
         kept = ("clusters", *(name for name in self.manifest.artifacts if name.startswith("map-")))
         laid_out = [name for name in kept if had_index and self._fresh(name)]
-        rows = self.store.rows
         if self._unchanged_since(source):
-            return Update.nothing(rows, len(self.store.skipped()))
-        for name in ("index", *laid_out):  # until they have come along
-            if name in self.manifest.artifacts:
-                self.manifest.artifacts[name]["made_from"] = {}
+            return Update.nothing(self.store.rows, len(self.store.skipped()))
+        staged = self._stage()
         done = update_store(
-            self.manifest,
+            staged.manifest,
             source,
             self.autoencoder,
+            self.store,
             encoder_fingerprint=self._encoder_fingerprint(),
             progress=self.progress,
         )
-        self._forget()
         if had_index:
-            self._bring_index_along(done, rows)
+            staged._bring_index_along(self, done)
         elif "index" in self.manifest.artifacts:
-            self.build_index(IndexOptions(**self.manifest.artifacts["index"]["parameters"]))
+            staged.build_index(IndexOptions(**self.manifest.artifacts["index"]["parameters"]))
         for name in laid_out:
-            self._bring_along(name, done.came_from)
+            staged._bring_along(name, self, done.came_from)
+        staged.manifest.name = MANIFEST
+        staged.manifest.save()
+        self._take_over()
         return done
+
+    def _stage(self) -> Collection:
+        """A collection that grows beside this one until it takes its place: readers see the old one meanwhile."""
+        staged = Collection(self.folder / NEXT, device=self.device, progress=self.progress)
+        staged.folder.mkdir(exist_ok=True)
+        staged.name = self.name
+        staged.manifest = Manifest(
+            staged.folder, self.manifest.source, copy.deepcopy(self.manifest.artifacts), name=".growing.json"
+        )
+        staged.__dict__["autoencoder"] = self.autoencoder
+        return staged
 
     def _can_update(self, source: Source) -> bool:
         """Whether there is a store of that source by this encoder."""
@@ -250,33 +263,33 @@ class Collection(Parts):
         recorded = self.manifest.artifacts.get("features", {}).get("made_from", {})
         return recorded.get("source") == source.fingerprint and not self._index_stale()
 
-    def _bring_index_along(self, done: Update, before: int) -> None:
-        recorded = self.manifest.artifacts["index"]
-        options, figures = IndexOptions(**recorded["parameters"]), recorded["figures"]
+    def _bring_index_along(self, before: Collection, done: Update) -> None:
+        recorded = before.manifest.artifacts["index"]
+        options, figures, rows = IndexOptions(**recorded["parameters"]), recorded["figures"], before.store.rows
         since = {"added": figures.get("added", 0), "removed": figures.get("removed", 0)}
         features, changed = self.store.rows_of_features(), sum(since.values())
         index = bring_along(
-            self.folder / INDEX, options.metric, done.came_from, features, before=before, changed=changed
+            before.folder / INDEX, options.metric, done.came_from, features, before=rows, changed=changed
         )
         if index is None:
             self.build_index(options)
             return
         since["added"] += int((done.came_from < 0).sum())
-        since["removed"] += before - int((done.came_from >= 0).sum())
+        since["removed"] += rows - int((done.came_from >= 0).sum())
         index.save(self.folder / INDEX)
         self._record("index", INDEX, recorded["parameters"], figures | since)
 
-    def _bring_along(self, name: str, came_from: NDArray[np.int64]) -> None:
+    def _bring_along(self, name: str, collection: Collection, came_from: NDArray[np.int64]) -> None:
         """Keep the places of a map, or the clusters, of rows that were there; give new ones theirs by their nearest."""
         from aesearch.clusters import VOTERS, assign
         from aesearch.projection import PLACED_BY, Projection, between
 
-        recorded = self.manifest.artifacts[name]
+        recorded = collection.manifest.artifacts[name]
         kept, added = np.flatnonzero(came_from >= 0), np.flatnonzero(came_from < 0)
         if not len(kept):
             return
         column = "cluster" if name == "clusters" else "coordinates"
-        before = self._read_rows(name)[column]
+        before = collection._read_rows(name)[column]
         now = np.zeros((len(came_from), *before.shape[1:]), before.dtype)
         now[kept] = before[came_from[kept]]
         figures = recorded["figures"] | {"placed": recorded["figures"].get("placed", 0) + len(added)}
@@ -465,7 +478,8 @@ class Collection(Parts):
     def _blank_scorer(self, score: str) -> Scorer:
         from aesearch.scoring import Scorer
 
-        return Scorer(score, self.autoencoder, self._nearest, anomaly_scores.neighbours_of(score, self.store.rows))
+        rows = 0 if score in ("reconstruction", "nap") else self.store.rows
+        return Scorer(score, self.autoencoder, self._nearest, anomaly_scores.neighbours_of(score, rows))
 
     def _learned(self, score: str) -> dict[str, NDArray[np.float32]]:
         """What a score has learned from the images, and that of each row; learned when first asked for."""
@@ -600,9 +614,7 @@ class Collection(Parts):
         from aesearch.figures import MapDisplay, save_picture
 
         shown = np.arange(self.store.rows)
-        title = f"{self.folder.name}: {len(shown):,} images, {projection.method}" + (
-            f", coloured by {by}" if by else ""
-        )
+        title = f"{self.name}: {len(shown):,} images, {projection.method}" + (f", coloured by {by}" if by else "")
         if len(shown) > MOST_SHOWN:
             shown = np.sort(np.random.default_rng(0).choice(shown, MOST_SHOWN, replace=False))
             title += f", {MOST_SHOWN:,} of them shown"

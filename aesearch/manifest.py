@@ -37,12 +37,15 @@ class Manifest:
         of each, ``made_from``, ``parameters``, ``figures``, ``versions``, ``time``.
     training : dict or None
         Settings of a training that began and has not ended.
+    name : str
+        Of the file.
     """
 
     folder: Path
     source: dict[str, Any] | None = None
     artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
     training: dict[str, Any] | None = None
+    name: str = NAME
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -85,7 +88,7 @@ class Manifest:
             "artifacts": self.artifacts,
         }
         written = json.dumps(document | {"sha256": _digest(document)}, indent=2, ensure_ascii=False) + "\n"
-        with replacing(self.folder / NAME) as temporary:
+        with replacing(self.folder / self.name) as temporary:
             temporary.write_bytes(written.encode("utf-8", "backslashreplace"))  # a name may be no Unicode
 
     def record(

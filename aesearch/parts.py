@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import functools
+import shutil
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifac
 from aesearch.index import IndexOptions, SearchIndex, load_index
 from aesearch.locking import FolderLock
 from aesearch.manifest import ENCODER, FEATURES, PORTABLE, Manifest
+from aesearch.manifest import NAME as MANIFEST
 from aesearch.pictures import ImageLike, read_image
 from aesearch.portable import PortableEncoder
 from aesearch.store import Store, read_arrays, write_arrays
@@ -27,7 +29,7 @@ if TYPE_CHECKING:  # imported where they are used: a query is answered in less t
     from aesearch.autoencoders import Autoencoder
     from aesearch.sources import Source
 
-INDEX = "index.faiss"
+INDEX, NEXT = "index.faiss", ".next"
 FIELDS = ("id", "label", "split")  # that --where can ask for
 FEW = 32  # images that are encoded without torch
 MOST_COMPARED = 100_000  # ids that a mistyped one is compared with
@@ -45,8 +47,10 @@ def changes(method: Callable[Concatenate[Some, P], R]) -> Callable[Concatenate[S
     @functools.wraps(method)
     def alone(self: Some, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with self.lock.hold(method.__name__.strip("_").replace("_", "-")) as first:
-            if first and self.manifest.refresh():
-                self._forget()
+            if first:
+                self._take_over()
+                if self.manifest.refresh():
+                    self._forget()
             return method(self, *args, **kwargs)
 
     return alone
@@ -58,6 +62,7 @@ class Parts:
     def __init__(self, folder: str | Path, *, device: str = "auto", progress: bool = True) -> None:
         self.folder = Path(folder)
         self.device, self.progress = device, progress
+        self.name = self.folder.name
         self.lock = FolderLock(self.folder)
         try:
             self.manifest = Manifest.load(self.folder)
@@ -113,6 +118,19 @@ class Parts:
         if store.encoder_fingerprint != self._encoder_fingerprint():
             raise StaleArtifactError("the features were made with another encoder: run aesearch extract")
         return store
+
+    def _take_over(self) -> None:
+        """Put what was made beside the collection in place, if it was finished, however often that is interrupted."""
+        staged = self.folder / NEXT
+        if not (staged / MANIFEST).is_file():
+            return
+        for path in staged.iterdir():
+            if not path.name.startswith(".") and path.name != MANIFEST:
+                path.replace(self.folder / path.name)
+        (staged / MANIFEST).replace(self.folder / MANIFEST)  # the last: until then it says that there is more to do
+        shutil.rmtree(staged, ignore_errors=True)
+        self.manifest.refresh()
+        self._forget()
 
     def _adopt_store(self) -> None:
         """Note a sound store that is there but not in the manifest: a kill came between."""

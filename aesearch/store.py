@@ -190,6 +190,17 @@ def _scattered(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:
     return found
 
 
+def is_finished(path: Path, identity: dict[str, Any]) -> bool:
+    """Whether a sound store of that identity lies there; see `StoreWriter`."""
+    try:
+        store = Store(path)
+        with store._open() as file:
+            same = file.attrs.get("identity") == json.dumps(identity, sort_keys=True)
+        return same and store.is_sound()
+    except AesearchError:
+        return False
+
+
 class StoredRows:
     """Features of a store that stay on the disk: sliced like an array (rows, dim) float32."""
 
@@ -374,8 +385,7 @@ class StoreWriter:
         with self.partial.open("rb+") as raw:
             os.fsync(raw.fileno())  # the long wait, while a kill still leaves something to go on from
         file.attrs["checksums"] = json.dumps(self._checks)
-        for name in ("identity", "progress"):
-            del file.attrs[name]
+        del file.attrs["progress"]
         size = file.id.get_filesize()
         file.close()
         self._file = None

@@ -14,7 +14,7 @@ from aesearch.autoencoders import Autoencoder
 from aesearch.batches import in_order
 from aesearch.errors import SourceError
 from aesearch.sources import Batch, Source
-from aesearch.store import Store, StoreWriter
+from aesearch.store import Store, StoreWriter, is_finished
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,17 +54,25 @@ class Update:
 
 
 def update_features(
-    source: Source, autoencoder: Autoencoder, path: Path, *, encoder_fingerprint: str, progress: bool = False
+    source: Source,
+    autoencoder: Autoencoder,
+    before: Store,
+    path: Path,
+    *,
+    encoder_fingerprint: str,
+    progress: bool = False,
 ) -> Update:
-    """Bring a store up to date with its source; an interrupted update is continued.
+    """Make a store that is up to date with its source from one that was; what was interrupted is continued.
 
     A file of the same id, size and time of change is taken as unchanged. The rows then are in the source's order, as
     if all of it had been extracted anew.
 
     Parameters
     ----------
+    before : Store
+        As it was, made by the same encoder.
     path : Path
-        The store, made by the same encoder.
+        Where the new one goes.
 
     Raises
     ------
@@ -73,15 +81,17 @@ def update_features(
     """
     from tqdm.auto import tqdm
 
-    before = _Before(Store(path))
+    known = _Before(before)
     identity = {
         "encoder": encoder_fingerprint,
         "source": source.fingerprint,
-        "update_of": before.store.fingerprint,
+        "update_of": before.fingerprint,
         "batch_size": autoencoder.batch_size,
     }
+    if is_finished(path, identity):
+        return known.compare(Store(path))
     attributes = {"encoder_fingerprint": encoder_fingerprint, "source": source.name}
-    unchanged = before.unchanged(source)
+    unchanged = known.unchanged(source)
     spec = autoencoder.spec
     texts = {"id": source.ids, "label": source.labels, "split": source.splits}
     with StoreWriter(path, spec.feature_dim, identity, attributes, style_dim=spec.style_dim, texts=texts) as writer:
@@ -89,16 +99,15 @@ def update_features(
         disable = None if progress else True
         with tqdm(total=len(source), initial=begun, desc="update", unit="img", unit_scale=True, disable=disable) as bar:
             for group in in_order(begun, len(source), autoencoder.reading_size):
-                columns, skipped = _rows_of(source, autoencoder, before, group, unchanged[group])
+                columns, skipped = _rows_of(source, autoencoder, known, group, unchanged[group])
                 listed = source.listing_skips if group[0] == 0 else []
                 named = [(source.ids[p], reason) for p, reason in skipped]
                 writer.append(columns, [*listed, *named], int(group[-1]) + 1)
                 bar.update(len(group))
         if writer.finished_rows() == 0:
             raise SourceError(f"no usable image is left in {source.name}: the collection stays as it was")
-        count = len(writer.skipped())
         writer.finish()
-    return before.compare(Store(path), count)
+    return known.compare(Store(path))
 
 
 class _Before:
@@ -128,7 +137,7 @@ class _Before:
         places = np.minimum(np.searchsorted(self._sorted, contents), len(self._sorted) - 1)
         return np.where(self._sorted[places] == contents, self._order[places], -1)
 
-    def compare(self, now: Store, skipped: int) -> Update:
+    def compare(self, now: Store) -> Update:
         """What is different now."""
         ids, contents = now.texts("id"), now.contents()
         own = self.by_id(ids)
@@ -153,7 +162,7 @@ class _Before:
             unchanged=int(same.sum()),
             renamed=renamed,
             encoded=int((known < 0).sum()),
-            skipped=skipped,
+            skipped=len(now.skipped()),
             came_from=came_from,
         )
 

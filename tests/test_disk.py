@@ -13,7 +13,7 @@ from PIL import Image
 
 from aesearch.collection import Collection
 
-MEGABYTES = 24
+MEGABYTES = 48
 KEPT = ("encoder.safetensors", "encoder.onnx", "features.h5", "index.faiss")
 COMMANDS = {
     "train": ["train", "photos", "--epochs", "2", "--latent-dim", "16"],

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -183,6 +184,27 @@ def test_killed_before_the_manifest_knew_nothing_is_encoded_again(changing, digi
     assert_as_if_extracted_anew(changing)
 
 
+@pytest.mark.parametrize("moved", range(5))
+def test_what_was_made_takes_its_place_though_that_was_interrupted(changing, digit_images, monkeypatch, moved):
+    write(changing / "photos", digit_images[N : N + 3], start=N)
+    replace, calls = Path.replace, []
+
+    def interrupted(self, target):
+        if self.parent.name == ".next" and target.parent.name != ".next":
+            calls.append(self)
+            if len(calls) > moved:
+                raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", interrupted)
+        Collection.open(changing / "c", progress=False).update()
+    seen = count_encoded(monkeypatch)
+    assert Collection.open(changing / "c", progress=False).update().unchanged == N + 3
+    assert not seen and not (changing / "c/.next").exists()
+    assert len(assert_as_if_extracted_anew(changing).assignments()) == N + 3
+
+
 def test_another_encoder_adds_nothing(changing, digit_images):
     write(changing / "photos", digit_images[N : N + 3], start=N)
     model = (changing / "c/encoder.safetensors").read_bytes()
@@ -250,7 +272,7 @@ def test_a_killed_update_goes_on(changing, digit_images):
     process.wait()
     time.sleep(0.1)
     assert Collection.open(changing / "c").store.rows == N  # a reader sees the old one
-    with h5py.File(changing / "c/features.h5.partial") as file:
+    with h5py.File(changing / "c/.next/features.h5.partial") as file:
         assert file.attrs["progress"][0] >= 300
     done = Collection.open(changing / "c", progress=False).update()
     assert done.added == 3 * N
