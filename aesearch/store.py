@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import io
@@ -357,8 +358,11 @@ class StoreWriter:
     def _reserve(self, size: int) -> None:
         """Have the disk keep room for what is to be written: HDF5 does not survive a full one."""
         with needing_room(self.path, size), self.partial.open("rb+") as file:
-            if hasattr(os, "posix_fallocate"):
+            try:
                 os.posix_fallocate(file.fileno(), self._file.id.get_filesize(), size)
+            except (AttributeError, OSError) as error:  # some systems, and file systems, cannot: then checking must do
+                if getattr(error, "errno", None) not in (None, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                    raise
 
     def finished_rows(self) -> int:
         """Rows written so far."""
