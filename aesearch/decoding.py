@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 178_956_970  # beyond this a small file can fill the memory: Pillow's own error limit
 MAX_FILE_BYTES = 2**30
+MOST_SCANS = 50  # of a JPEG: each goes over all its pixels, and may take some bytes of the file only
 LARGEST_SIDE = 64  # longer medians are reduced to this unless --image-size says otherwise
 GREY_TOLERANCE = 3  # levels of 255 that JPEG's chroma may differ in a picture that is grey
 
@@ -42,6 +43,8 @@ TURNS = {
 SIDEWAYS = (2, 4, 5, 6)  # ROTATE_90, ROTATE_270, TRANSPOSE, TRANSVERSE swap height and width
 DRAFT_FACTOR, DRAFT_BOX = 2, "aesearch_box"
 JPEG, TURNED = b"\xff\xd8\xff", (b"Exif\0\0", b"tiff:Orientation")  # what may say how a picture lies: EXIF, XMP
+SCAN = b"\xff\xda"
+STRIPS = (273, 324)  # TIFF's tags of where its strips or tiles lie
 BIT_DEPTHS = (8, 10, 12, 14, 16, 24, 32)
 
 
@@ -102,7 +105,7 @@ def decode(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     Raises
     ------
     UnreadableImageError
-        No image, broken, or larger than ``MAX_PIXELS``.
+        No image, broken, larger than ``MAX_PIXELS``, or a JPEG of more than ``MOST_SCANS`` scans.
     """
     from PIL import Image
 
@@ -124,7 +127,7 @@ def _plain_jpeg(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8] 
 
     Which way a file takes depends on its bytes alone, so that one image always gives the same pixels.
     """
-    if not data.startswith(JPEG) or any(mark in data for mark in TURNED):
+    if not data.startswith(JPEG) or any(mark in data for mark in TURNED) or data.count(SCAN) > MOST_SCANS:
         return None
     import simplejpeg
     from PIL import Image
@@ -244,6 +247,8 @@ def _open(data: bytes, preprocessing: Preprocessing | None) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise UnreadableImageError(_too_large(image.width, image.height))
+            if _is_jpeg(image) and data.count(SCAN) > MOST_SCANS * _parts(image):
+                raise UnreadableImageError(f"JPEG of more than {MOST_SCANS} scans")
             if preprocessing is not None and image.format in ("JPEG", "MPO"):
                 side = DRAFT_FACTOR * max(preprocessing.height, preprocessing.width)
                 if drafted := image.draft("", (side, side)):
@@ -260,6 +265,16 @@ def _open(data: bytes, preprocessing: Preprocessing | None) -> Image.Image:
         raise UnreadableImageError("does not fit in memory") from None
     except Exception as error:  # the format plugins raise nearly anything on broken files
         raise UnreadableImageError(f"broken image: {_first_line(error)}") from None
+
+
+def _is_jpeg(image: Image.Image) -> bool:
+    return image.format in ("JPEG", "MPO") or "jpeg" in str(image.info.get("compression"))
+
+
+def _parts(image: Image.Image) -> int:
+    """How many JPEGs a picture is put together from."""
+    tags = getattr(image, "tag_v2", {})
+    return max(1, *(len(tags.get(tag, ())) for tag in STRIPS))
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

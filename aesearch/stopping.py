@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import select
 import signal
-import threading
-import time
 from types import FrameType
 from typing import NoReturn
 
-PATIENCE = 1.5  # seconds that the work gets to put down what it holds
+PATIENCE = 1.3  # seconds that the work gets to put down what it holds
+LAST_PATIENCE = 0.3  # seconds from the second signal to the end that nothing can put off
 MESSAGE = "stopped; the same command goes on where it can"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
@@ -24,26 +27,53 @@ class Stopped(KeyboardInterrupt):
 def listen() -> None:
     """From now on SIGINT and SIGTERM raise `Stopped`, and end the process if it is still there a little later.
 
-    The second is for libraries that keep Python from noticing, or drop the exception on its way.
+    The second is for libraries that keep Python from noticing, some for minutes, or drop the exception on its way. No
+    thread of this process could do it, as they hold the interpreter: another process does. To be called at the start,
+    before there are threads.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, _stop)
-    if os.name != "posix":  # there only sockets can wake it
+    if os.name != "posix":
         return
-    notices, noticed = os.pipe()
-    os.set_blocking(noticed, False)
-    signal.set_wakeup_fd(noticed, warn_on_full_buffer=False)
-    threading.Thread(target=_end_late, args=(notices,), daemon=True).start()
+    received, told = os.pipe()
+    process = os.getpid()
+    if os.fork() == 0:
+        os.close(told)
+        _watch(received, process)
+    os.close(received)
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    with contextlib.suppress(AttributeError, OSError):  # glibc has it: a second signal then ends the process at once
+        library = ctypes.CDLL(None)
+        library.signal.restype = library.sysv_signal.restype = ctypes.c_void_p
+        for number in SIGNALS:
+            library.sysv_signal(number, ctypes.c_void_p(library.signal(number, None)))
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # once is enough
+    signal.signal(number, signal.SIG_DFL)
     raise Stopped(number)
 
 
-def _end_late(notices: int) -> None:
-    while (number := os.read(notices, 1)[0]) not in (signal.SIGINT, signal.SIGTERM):
-        pass
-    time.sleep(PATIENCE)
-    os.write(2, f"{MESSAGE}\n".encode())
-    os._exit(128 + number)
+def _watch(received: int, process: int) -> NoReturn:
+    """End a process that does not end itself after a signal; a pipe tells of the signal, and then of the end."""
+    try:
+        for number in SIGNALS:  # Ctrl-C goes to this one too
+            signal.signal(number, signal.SIG_IGN)
+        while (got := os.read(received, 1)) and got[0] not in SIGNALS:
+            pass
+        if got and not _ended(received, PATIENCE):
+            os.write(2, f"{MESSAGE}\n".encode())
+            os.kill(process, got[0])
+            if not _ended(received, LAST_PATIENCE):
+                os.kill(process, signal.SIGKILL)
+    finally:
+        os._exit(0)
+
+
+def _ended(received: int, seconds: float) -> bool:
+    """Whether the other end of the pipe is closed within that time; further signals are read over."""
+    while select.select([received], [], [], seconds)[0]:
+        if not os.read(received, 1):
+            return True
+    return False

@@ -177,6 +177,21 @@ def test_what_is_no_image_is_refused_with_a_reason(data, reason):
         decode(data, COLOUR)
 
 
+@pytest.mark.parametrize("jpegs_of", ["JPEG", "TIFF"])
+def test_a_jpeg_of_thousands_of_scans_is_refused_at_once(jpegs_of):
+    buffer = io.BytesIO()
+    options = {"progressive": True} if jpegs_of == "JPEG" else {"compression": "jpeg"}
+    Image.new("L", (640, 640), 128).save(buffer, jpegs_of, **options)
+    data = buffer.getvalue()
+    last = data.rfind(b"\xff\xda")
+    many = data[:-2] + data[last:-2] * 3000 + data[-2:]  # each goes over all pixels again
+    with pytest.raises(UnreadableImageError, match="scans"):
+        decode(many, Preprocessing(28, 28, 1))
+    with pytest.raises(UnreadableImageError, match="scans"):
+        describe(many)
+    assert decode(data, Preprocessing(28, 28, 1)).shape == (1, 28, 28)
+
+
 def test_size_and_channels_come_from_the_median_of_the_sample():
     facts = [ImageFacts(20, 30, True), ImageFacts(22, 33, True), ImageFacts(900, 10, True)]
     assert choose_preprocessing(facts).shape == (1, 22, 30)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from torture import change, finish, torture, write
@@ -18,3 +22,17 @@ def test_killed_commands_go_on_and_end_as_if_undisturbed(tmp_path):
     finish(tmp_path, "build-index")
     change(tmp_path / "photos", IMAGES)
     assert torture(tmp_path, "update", 1, 2, generator)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a process ends by SIGKILL")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_library_that_keeps_python_from_noticing_is_ended_all_the_same(number):
+    holding = "collections.deque(itertools.repeat(0, 10**12), maxlen=0)"  # hours, and the interpreter is held
+    code = f"import collections, itertools; from aesearch import stopping; stopping.listen(); print(flush=True); {holding}"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.communicate(timeout=0.5)  # by now it counts
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == -number and said.decode() == "stopped; the same command goes on where it can\n"
