@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 178_956_970  # beyond this a small file can fill the memory: Pillow's own error limit
+MAX_SLOW_PIXELS = 2**24  # of the formats that Pillow decodes pixel by pixel, in Python
 MAX_FILE_BYTES = 2**30
 MOST_SCANS = 50  # of a JPEG: each goes over all its pixels, and may take some bytes of the file only
 LARGEST_SIDE = 64  # longer medians are reduced to this unless --image-size says otherwise
@@ -245,8 +246,9 @@ def _open(data: bytes, preprocessing: Preprocessing | None) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns below its limit; the limit is checked here
             image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                raise UnreadableImageError(_too_large(image.width, image.height))
+            slow = any(tile[0] in Image.DECODERS for tile in image.tile)
+            if image.width * image.height > (most := MAX_SLOW_PIXELS if slow else MAX_PIXELS):
+                raise UnreadableImageError(f"{image.width} x {image.height} pixels, more than {most:,}")
             if _is_jpeg(image) and data.count(SCAN) > MOST_SCANS * _parts(image):
                 raise UnreadableImageError(f"JPEG of more than {MOST_SCANS} scans")
             if preprocessing is not None and image.format in ("JPEG", "MPO"):
@@ -291,10 +293,6 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 def _turned(preprocessing: Preprocessing) -> Preprocessing:
     return dataclasses.replace(preprocessing, height=preprocessing.width, width=preprocessing.height)
-
-
-def _too_large(width: int, height: int) -> str:
-    return f"{width} x {height} pixels, more than {MAX_PIXELS:,}"
 
 
 def _first_line(error: Exception) -> str:

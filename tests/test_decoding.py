@@ -1,6 +1,7 @@
 """One image file to one array: what each mode becomes, and what is refused."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -190,6 +191,13 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_at_once(jpegs_of):
     with pytest.raises(UnreadableImageError, match="scans"):
         describe(many)
     assert decode(data, Preprocessing(28, 28, 1)).shape == (1, 28, 28)
+
+
+def test_formats_that_decode_slowly_are_taken_up_to_fewer_pixels():
+    header = struct.pack(">4sIIBB", b"qoif", 5000, 4000, 3, 0)
+    run = b"\xfd" * (5000 * 4000 // 62 + 1)  # of 62 equal pixels each: minutes in Python from some hundred kilobytes
+    with pytest.raises(UnreadableImageError, match="5000 x 4000 pixels, more than 16,777,216"):
+        decode(header + run + b"\0" * 7 + b"\1", Preprocessing(28, 28, 1))
 
 
 def test_size_and_channels_come_from_the_median_of_the_sample():
