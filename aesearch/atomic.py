@@ -48,9 +48,7 @@ def replacing(path: Path, size: int = 0) -> Iterator[Path]:
 @contextlib.contextmanager
 def needing_room(path: Path, size: int) -> Iterator[None]:
     """Check that there is room for a file before the block, and say so if the disk gets full in it."""
-    free = shutil.disk_usage(path.parent).free
-    if free < size:
-        raise AesearchError(_no_room(path, f"{size / 1e6:,.1f} MB", free))
+    check_room(path, size)
     try:
         yield
     except Exception as error:
@@ -58,6 +56,13 @@ def needing_room(path: Path, size: int) -> Iterator[None]:
             raise
         needed = f"{size / 1e6:,.1f} MB" if size else "more"
         raise AesearchError(_no_room(path, needed, shutil.disk_usage(path.parent).free)) from error
+
+
+def check_room(path: Path, size: int) -> None:
+    """Raise `AesearchError` unless the disk has room for so many bytes more; ``path`` names what needs them."""
+    free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise AesearchError(_no_room(path, f"{size / 1e6:,.1f} MB", free))
 
 
 def _no_room(path: Path, needed: str, free: int) -> str:

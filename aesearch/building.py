@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.atomic import replacing
+from aesearch.architectures import AutoencoderSpec, build_autoencoder, count_parameters
+from aesearch.atomic import check_room, replacing
 from aesearch.autoencoders import Autoencoder, save_autoencoder
 from aesearch.batches import LoadedImages, load, load_or_stream
 from aesearch.decoding import Preprocessing, choose_preprocessing
@@ -35,6 +36,8 @@ HISTORY, CURVE, SKIPPED = "history.csv", "history.png", "skipped.csv"
 IMAGE_MEMORY = 2 * 2**30  # bytes of uint8 training images kept in memory; more are streamed
 SAMPLE_MEMORY = 256 * 2**20  # bytes of held-out images, and of the sample that PCA learns from
 SAMPLE_IMAGES = 5000
+STATES = 4  # of every number in a checkpoint: now, at its best, Adam's two moments
+TEXT_BYTES = 128  # of a row in the store, about: id, label, split, content, stamp
 
 
 def train_encoder(
@@ -45,6 +48,7 @@ def train_encoder(
     resume: bool = False,
     device: str = "auto",
     progress: bool = False,
+    encoded_next: int = 0,
 ) -> None:
     """Train an autoencoder on a source; it takes the place of the one there may be when it is finished.
 
@@ -57,6 +61,13 @@ def train_encoder(
         Gets the artifact ``encoder``; its folder the weights, the history, the curve and a checkpoint.
     resume : bool
         Go on from the last finished epoch.
+    encoded_next : int
+        Images that are to be encoded and indexed after the training: there must be room for them too.
+
+    Raises
+    ------
+    AesearchError
+        There is no room on the disk, or training failed.
     """
     folder = manifest.folder
     if resume and _begun_on(manifest) not in (None, source.fingerprint):
@@ -73,6 +84,7 @@ def train_encoder(
     sample = load(source, positions[drawn], preprocessing) if in_memory is None else in_memory
     settled, ratios = _settle_invariance(options, preprocessing, sample, held_out)
     spec, recipe = settled.spec(preprocessing), settled.recipe(len(images))
+    check_room(folder / ENCODER, _bytes_needed(spec, encoded_next))
     described = (f"{len(images):,}", preprocessing, spec.latent_dim, recipe.invariance)
     logger.info("training on %s images as %s, %d latent numbers, invariance %s", *described)
     manifest.training = {
@@ -115,6 +127,13 @@ def train_encoder(
         native_size=list(native),
         fingerprint=file_fingerprint(folder / ENCODER),
     )
+
+
+def _bytes_needed(spec: AutoencoderSpec, encoded_next: int) -> int:
+    """Of a training's files, and of the store and the index of so many images after it."""
+    numbers = count_parameters(build_autoencoder(spec))
+    row = 4 * (spec.latent_dim + spec.feature_dim) + TEXT_BYTES
+    return 4 * numbers * (2 * STATES + 2) + encoded_next * row  # a checkpoint beside the last; two files of the encoder
 
 
 def _begun_on(manifest: Manifest) -> str | None:
@@ -160,8 +179,8 @@ def fill_store(
     )
     _record_features(manifest, source, encoder_fingerprint, dataclasses.asdict(extraction))
     if extraction.skipped:
-        counts = (f"{extraction.skipped:,}", f"{extraction.skipped + extraction.rows:,}", folder / SKIPPED)
-        logger.warning("%s of %s files gave no image; the reasons are in %s", *counts)
+        counts = (f"{extraction.skipped:,}", f"{extraction.skipped + extraction.rows:,}", SKIPPED)
+        logger.warning("%s of %s files gave no image; the collection's %s has the reasons", *counts)
     return extraction
 
 

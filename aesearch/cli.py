@@ -132,7 +132,7 @@ def sweep(
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace collections of other images or settings.")
+        bool, typer.Option("--overwrite", help="Replace the collections when the new ones are finished.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -225,7 +225,7 @@ def build_index(
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a collection of other images or settings.")
+        bool, typer.Option("--overwrite", help="Replace the collection when the new one is finished.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -237,7 +237,7 @@ def build_index(
     """
     from aesearch.index import IndexOptions
 
-    opened = _open(collection, device)
+    opened = _open(collection, device, overwrite=overwrite)
     asked: dict[str, Any] = {"kind": index, "metric": metric, "min_recall": min_recall}
     if max_memory is not None:
         asked["max_memory"] = parse_bytes(max_memory, "--max-memory")
@@ -743,11 +743,11 @@ def export(
 # -------------------------------------------------------------------- helping the commands
 
 
-def _open(name: str, device: str = "auto", *, must_exist: bool = False) -> Collection:
+def _open(name: str, device: str = "auto", *, must_exist: bool = False, overwrite: bool = False) -> Collection:
     from aesearch.collection import Collection
 
     folder = _folder(name)
-    return Collection.open(folder) if must_exist else Collection(folder, device=device)
+    return Collection.open(folder) if must_exist else Collection(folder, device=device, overwrite=overwrite)
 
 
 def _folder(name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,11 +16,11 @@ from numpy.typing import NDArray
 
 from aesearch import anomalies as anomaly_scores
 from aesearch.answers import Anomalies, Duplicates, Hits
-from aesearch.atomic import replacing
+from aesearch.atomic import check_room, replacing
 from aesearch.decoding import Preprocessing
 from aesearch.distances import exact_neighbours, in_blocks
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, check_choice
-from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index
+from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, least_bytes
 from aesearch.manifest import CHECKPOINT, Manifest, plain
 from aesearch.manifest import NAME as MANIFEST
 from aesearch.parts import INDEX, NEXT, Parts, changes
@@ -38,8 +39,10 @@ if TYPE_CHECKING:  # imported where they are used: a query is answered in less t
 logger = logging.getLogger(__name__)
 
 PROBE = "probe.h5"
+GROWING, ANEW = ".growing.json", ".anew.json"  # manifests of what is not finished: an update, another collection
 LEARNED = ("nap", "combined")  # scores that need more of the images than the store holds
 MOST_SHOWN = 100_000  # points on a map
+PAGE_BYTES, POINT_BYTES = 5_000_000, 50  # of a map's page, and of each point on it, about
 PART_ROWS = 2**14  # whose neighbours are looked for at once
 DISPLAY_SIDE = 160  # pixels of the longer side of pictures on sheets, at most
 
@@ -82,11 +85,11 @@ class Collection(Parts):
         labels : {"none", "folder"}, optional
             Whether sub-folders are labels; by default as before for the collection's own source, else not.
         overwrite : bool
-            Replace a collection of other images or settings instead of refusing.
+            Replace a collection, of whatever images and settings, when the new one is finished.
         **training
             Any field of `aesearch.training.TrainingOptions`.
         """
-        collection = cls(folder, device=device, progress=progress)
+        collection = cls(folder, device=device, progress=progress, overwrite=overwrite)
         opened = collection.open_images(source, labels=labels, data_dir=data_dir)
         collection.complete(opened, training, index, overwrite=overwrite)
         return collection
@@ -105,13 +108,12 @@ class Collection(Parts):
         """Do what is missing of train, extract and index; the steps behind `build`."""
         from aesearch.training import TrainingOptions
 
-        if overwrite:
-            self.manifest.artifacts.clear()
-            self.manifest.training = None
         source = source or self.source
+        if overwrite and self.manifest.artifacts:
+            return self._make_anew(source, training, index)
         self._refuse_other(source, training)
         if "encoder" not in self.manifest.artifacts:
-            self.train(source, TrainingOptions(**training))
+            self.train(source, TrainingOptions(**training), encoded_next=len(source))
         self._adopt_store()
         if self._features_stale(source):
             if self._can_update(source):
@@ -123,6 +125,20 @@ class Collection(Parts):
             wanted = index or (IndexOptions(**recorded) if recorded else IndexOptions())
             if self._index_stale() or recorded != wanted.to_json():
                 self.build_index(wanted)
+
+    def _make_anew(self, source: Source, training: dict[str, Any], index: IndexOptions | None) -> None:
+        """As `complete`, beside the collection that there is; an interrupted one goes on, if it was of the same."""
+        staged = self._beside(ANEW)
+        try:
+            staged.manifest = Manifest.load(staged.folder, ANEW)
+            staged._refuse_other(source, training)
+        except AesearchError:
+            shutil.rmtree(staged.folder)
+            staged = self._beside(ANEW)
+            staged.manifest = Manifest(staged.folder, name=ANEW)
+            staged.manifest.save()
+        staged.complete(source, training, index)
+        self._finish(staged)
 
     def _refuse_other(self, source: Source, training: dict[str, Any]) -> None:
         """Never train over, or mix, what was made from other images or with other settings."""
@@ -155,14 +171,15 @@ class Collection(Parts):
         )
 
     @changes
-    def train(self, source: Source, options: TrainingOptions, *, resume: bool = False) -> None:
+    def train(self, source: Source, options: TrainingOptions, *, resume: bool = False, encoded_next: int = 0) -> None:
         """Train an encoder on a source and put it in place of the one there may be; see `building.train_encoder`.
 
         An interrupted training with the same settings goes on; ``resume`` also adds epochs to one that had ended.
         """
         from aesearch.building import train_encoder
 
-        run = partial(train_encoder, self.manifest, source, options, device=self.device, progress=self.progress)
+        run = partial(train_encoder, self.manifest, source, options, encoded_next=encoded_next)
+        run = partial(run, device=self.device, progress=self.progress)
         try:
             run(resume=resume or self._interrupted(source, options))
         except StaleArtifactError as error:
@@ -236,21 +253,35 @@ class Collection(Parts):
             staged.build_index(IndexOptions(**self.manifest.artifacts["index"]["parameters"]))
         for name in laid_out:
             staged._bring_along(name, self, done.came_from)
-        staged.manifest.name = MANIFEST
-        staged.manifest.save()
-        self._take_over()
+        self._finish(staged)
         return done
 
     def _stage(self) -> Collection:
-        """A collection that grows beside this one until it takes its place: readers see the old one meanwhile."""
-        staged = Collection(self.folder / NEXT, device=self.device, progress=self.progress)
-        staged.folder.mkdir(exist_ok=True)
-        staged.name = self.name
-        staged.manifest = Manifest(
-            staged.folder, self.manifest.source, copy.deepcopy(self.manifest.artifacts), name=".growing.json"
-        )
+        """A collection beside this one, with its encoder and what is known of the rest."""
+        staged = self._beside(GROWING)
+        artifacts = copy.deepcopy(self.manifest.artifacts)
+        staged.manifest = Manifest(staged.folder, self.manifest.source, artifacts, name=GROWING)
         staged.__dict__["autoencoder"] = self.autoencoder
         return staged
+
+    def _beside(self, kind: str) -> Collection:
+        """A collection that grows beside this one until it takes its place: readers see the old one meanwhile.
+
+        What lies there of another kind is in the way.
+        """
+        folder = self.folder / NEXT
+        if (folder / ANEW).is_file() != (kind == ANEW):
+            shutil.rmtree(folder, ignore_errors=True)
+        staged = Collection(folder, device=self.device, progress=self.progress)
+        staged.folder.mkdir(exist_ok=True)
+        staged.name = self.name
+        return staged
+
+    def _finish(self, staged: Collection) -> None:
+        """Let what has grown beside this collection take its place."""
+        staged.manifest.name = MANIFEST
+        staged.manifest.save()
+        self._take_over()
 
     def _can_update(self, source: Source) -> bool:
         """Whether there is a store of that source by this encoder."""
@@ -309,6 +340,7 @@ class Collection(Parts):
     def build_index(self, options: IndexOptions | None = None) -> SearchIndex:
         """Index the features and measure the index's recall@10 against exact search."""
         options = options or IndexOptions()
+        check_room(self.folder / INDEX, least_bytes(options, self.store.rows, self.store.dim))
         built = build_index(self.store.rows_of_features(), options, progress=self.progress)
         if "index" in self.manifest.artifacts:  # what is there is about to be replaced
             self.manifest.artifacts["index"]["made_from"] = {}
@@ -502,6 +534,7 @@ class Collection(Parts):
                 "run aesearch extract, or take --score reconstruction or neighbours"
             )
         blank, trained = self._blank_scorer(score), ~self.store.held_out()
+        check_room(self.folder / f"{score}.h5", 4 * self.store.rows)
         scorer, scores = learn_scorer(
             blank, self.source, positions, trained, self._usual_rows(), progress=self.progress
         )
@@ -557,6 +590,7 @@ class Collection(Parts):
         from aesearch.clusters import cluster as cluster_features
 
         options = {"method": method, "clusters": clusters, "space": space, "seed": seed}
+        check_room(self.folder / "clusters.h5", 4 * self.store.rows)
         found = cluster_features(
             self.store.rows_of_features(),
             method=method,
@@ -591,6 +625,8 @@ class Collection(Parts):
         from aesearch.projection import project
 
         groups, by = self._groups(colour_by)
+        name = self.map_name(method, dims)
+        check_room(self.folder / f"{name}.html", PAGE_BYTES + POINT_BYTES * min(self.store.rows, MOST_SHOWN))
         projection = project(
             self.store.rows_of_features(),
             method=method,
@@ -599,7 +635,6 @@ class Collection(Parts):
             seed=seed,
             progress=self.progress,
         )
-        name = self.map_name(method, dims)
         self._draw_map(name, projection, groups, by)
         options = {"method": method, "dims": dims, "seed": seed, "colour_by": by}
         self._write_rows(name, {"coordinates": projection.coordinates}, options, {})

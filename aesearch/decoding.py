@@ -246,11 +246,7 @@ def _open(data: bytes, preprocessing: Preprocessing | None) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns below its limit; the limit is checked here
             image = Image.open(io.BytesIO(data), formats=FORMATS)
-            slow = any(tile[0] in Image.DECODERS for tile in image.tile)
-            if image.width * image.height > (most := MAX_SLOW_PIXELS if slow else MAX_PIXELS):
-                raise UnreadableImageError(f"{image.width} x {image.height} pixels, more than {most:,}")
-            if _is_jpeg(image) and data.count(SCAN) > MOST_SCANS * _parts(image):
-                raise UnreadableImageError(f"JPEG of more than {MOST_SCANS} scans")
+            _check_work(image, data)
             if preprocessing is not None and image.format in ("JPEG", "MPO"):
                 side = DRAFT_FACTOR * max(preprocessing.height, preprocessing.width)
                 if drafted := image.draft("", (side, side)):
@@ -269,14 +265,18 @@ def _open(data: bytes, preprocessing: Preprocessing | None) -> Image.Image:
         raise UnreadableImageError(f"broken image: {_first_line(error)}") from None
 
 
-def _is_jpeg(image: Image.Image) -> bool:
-    return image.format in ("JPEG", "MPO") or "jpeg" in str(image.info.get("compression"))
+def _check_work(image: Image.Image, data: bytes) -> None:
+    """Refuse what a decoder would need too much time or memory for."""
+    from PIL import Image
 
-
-def _parts(image: Image.Image) -> int:
-    """How many JPEGs a picture is put together from."""
-    tags = getattr(image, "tag_v2", {})
-    return max(1, *(len(tags.get(tag, ())) for tag in STRIPS))
+    slow = any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", ()))
+    if image.width * image.height > (most := MAX_SLOW_PIXELS if slow else MAX_PIXELS):
+        raise UnreadableImageError(f"{image.width} x {image.height} pixels, more than {most:,}")
+    if image.format in ("JPEG", "MPO") or "jpeg" in str(image.info.get("compression")):
+        tags = getattr(image, "tag_v2", {})
+        jpegs = max(1, *(len(tags.get(tag, ())) for tag in STRIPS))  # that the picture is put together from
+        if data.count(SCAN) > MOST_SCANS * jpegs:
+            raise UnreadableImageError(f"JPEG of more than {MOST_SCANS} scans")
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

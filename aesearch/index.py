@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -296,6 +297,12 @@ def choose_factory(kind: str, rows: int, dim: int, memory: int) -> tuple[str, st
     if chosen != best:
         return chosen, f"{best} would take more than {memory / 1e9:.1f} GB of memory"
     return chosen, "too many rows for quick exact search"
+
+
+def least_bytes(options: IndexOptions, rows: int, dim: int) -> int:
+    """How large such an index will be, at least, as far as that can be told beforehand."""
+    factory, _ = choose_factory(options.kind, rows, dim, options.max_memory or memory_at_hand())
+    return 4 * rows * dim if re.fullmatch(r"(IVF\d+,)?Flat|HNSW\d+", factory) else 0
 
 
 def _make(factory: str, dim: int) -> faiss.Index:

@@ -48,9 +48,9 @@ class Manifest:
     name: str = NAME
 
     @classmethod
-    def load(cls, folder: Path) -> Manifest:
+    def load(cls, folder: Path, name: str = NAME) -> Manifest:
         """Read it; ``CollectionNotFoundError`` if there is none."""
-        path = folder / NAME
+        path = folder / name
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document["format_version"] != FORMAT_VERSION:
@@ -60,7 +60,7 @@ class Manifest:
                 )
             if document.pop("sha256") != _digest(document) or not _is_well_formed(document):
                 raise ValueError("not as it was written")
-            return cls(folder, document["source"], document["artifacts"], document["training"])
+            return cls(folder, document["source"], document["artifacts"], document["training"], name)
         except (FileNotFoundError, NotADirectoryError):
             others = [p.parent.name for p in folder.parent.glob(f"*/{NAME}")]
             raise CollectionNotFoundError(
@@ -71,8 +71,8 @@ class Manifest:
             raise AesearchError(f"{path} is damaged: rebuild with aesearch build-index SOURCE --overwrite") from error
 
     def refresh(self) -> bool:
-        """Read it again, if it is there; whether another process has changed it."""
-        with contextlib.suppress(CollectionNotFoundError):
+        """Read it again, if there is one that can be read; whether another process has changed it."""
+        with contextlib.suppress(AesearchError):
             now = Manifest.load(self.folder)
             if now != self:
                 self.source, self.artifacts, self.training = now.source, now.artifacts, now.training

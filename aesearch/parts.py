@@ -59,7 +59,9 @@ def changes(method: Callable[Concatenate[Some, P], R]) -> Callable[Concatenate[S
 class Parts:
     """A folder's manifest, source, encoder, store and index, and what is read straight from them."""
 
-    def __init__(self, folder: str | Path, *, device: str = "auto", progress: bool = True) -> None:
+    def __init__(
+        self, folder: str | Path, *, device: str = "auto", progress: bool = True, overwrite: bool = False
+    ) -> None:
         self.folder = Path(folder)
         self.device, self.progress = device, progress
         self.name = self.folder.name
@@ -67,6 +69,10 @@ class Parts:
         try:
             self.manifest = Manifest.load(self.folder)
         except CollectionNotFoundError:
+            self.manifest = Manifest(self.folder)
+        except AesearchError:  # damaged, or of an older version
+            if not overwrite:
+                raise
             self.manifest = Manifest(self.folder)
 
     @cached_property
@@ -125,7 +131,9 @@ class Parts:
         if not (staged / MANIFEST).is_file():
             return
         for path in staged.iterdir():
-            if not path.name.startswith(".") and path.name != MANIFEST:
+            if path.name.startswith("."):
+                path.unlink()
+            elif path.name != MANIFEST:
                 path.replace(self.folder / path.name)
         (staged / MANIFEST).replace(self.folder / MANIFEST)  # the last: until then it says that there is more to do
         shutil.rmtree(staged, ignore_errors=True)

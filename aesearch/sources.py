@@ -256,15 +256,19 @@ class ArraySource(Source):
         return Batch(positions[good], images, RowHashes(raw), skipped)
 
     def _read_in_order(self, positions: NDArray[np.int64]) -> NDArray[Any]:
-        """Rows in the order asked for, though files are read forwards."""
-        if (np.diff(positions) > 0).all():
-            return self._read_rows(positions)
+        """Rows in the order asked for, though files are read forwards; `SourceError` if the file has changed."""
         order = np.argsort(positions, kind="stable")
-        return self._read_rows(positions[order])[np.argsort(order)]
+        try:
+            rows = self._read_rows(positions[order])
+        except (OSError, ValueError, KeyError, IndexError, EOFError) as error:
+            raise SourceError(f"{self.name} is gone, or has changed: run the same command again") from error
+        if rows.shape != (len(positions), *self._shape):
+            raise SourceError(f"{self.name} has changed: run the same command again")
+        return rows if (np.diff(order) > 0).all() else rows[np.argsort(order)]
 
     def facts(self, position: int) -> ImageFacts:
         """As `Source.facts`."""
-        raw = self._read_rows(np.array([position]))
+        raw = self._read_in_order(np.array([position]))
         if reason := self._unusable(raw)[0]:
             raise UnreadableImageError(reason)
         peak = float(raw.max()) if raw.dtype.kind in "ui" and raw.dtype.itemsize > 1 else None

@@ -401,6 +401,7 @@ class StoreWriter:
         import h5py
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.partial.touch()  # where that is not allowed, Python says so in fewer words than HDF5
         file = h5py.File(self.partial, "w")
         for number, (dtype, shape) in self._numbers.items():
             file.create_dataset(number, (0, *shape), dtype, maxshape=(None, *shape), chunks=(CHUNK_ROWS, *shape))

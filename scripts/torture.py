@@ -37,6 +37,7 @@ COMMANDS: dict[str, list[str]] = {
     "build-index": ["build-index", "--index", "ivf"],
     "cluster": ["cluster", "--clusters", "10"],
     "map": ["map"],
+    "overwrite": ["build-index", "photos", "--overwrite", "--epochs", "4", "--latent-dim", "12"],
     "update": ["update"],
 }
 IN_A_ROW = 3
@@ -91,19 +92,21 @@ def stop(root: Path, command: str, after: float, number: int) -> tuple[int | Non
 def outcome(root: Path, command: str) -> dict[str, Any]:
     """What a command has made."""
     folder = root / "c"
+    weights = load_autoencoder(folder / "encoder.safetensors")[0].state_dict()
     if command == "train":
-        weights = load_autoencoder(folder / "encoder.safetensors")[0].state_dict()
         return {name: tensor.numpy() for name, tensor in weights.items()}
     collection = Collection.open(folder, progress=False)
     if command == "cluster":
         return {"clusters": collection.assignments()}
     made: dict[str, Any] = {"features": collection.features(), "errors": collection.store.reconstruction_errors()}
     made |= {name: np.array(collection.store.texts(name)) for name in ("id", "label", "content_hash")}
-    if command in ("build-index", "update"):
+    if command in ("build-index", "overwrite", "update"):
         made["rows"], made["distances"] = collection.index.search(collection.features(), 10)
     if command == "map":
         with h5py.File(folder / "map-umap.h5") as file:
             made["map"] = file["coordinates"][:]
+    if command == "overwrite":
+        made |= {name: tensor.numpy() for name, tensor in weights.items()}
     return made
 
 
@@ -118,7 +121,7 @@ def wrong(root: Path, command: str, wanted: dict[str, Any]) -> list[str]:
     """What is not the same to the last bit, and files that a finished command has left half-done."""
     made = outcome(root, command)
     differing = [name for name, values in wanted.items() if not np.array_equal(made[name], values)]
-    return differing + [p.name for p in (root / "c").iterdir() if p.name.endswith(".partial")]
+    return differing + [p.name for p in (root / "c").iterdir() if p.name.endswith(".partial") or p.name == ".next"]
 
 
 def torture(root: Path, command: str, kills: int, signals: int, generator: np.random.Generator) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from functools import partial
 
 import h5py
 import numpy as np
@@ -254,10 +255,56 @@ def test_other_images_or_settings_are_refused_not_mixed(digits, tmp_path):
     Collection.build("digits", digits.folder, progress=False, latent_dim=16)
 
 
-def test_overwrite_replaces_a_collection(tmp_path):
-    Collection.build("digits", tmp_path / "c", progress=False, epochs=1)
-    Collection.build("digits", tmp_path / "c", progress=False, epochs=1, latent_dim=5, overwrite=True)
-    assert Collection.open(tmp_path / "c").features().shape == (1797, 5)
+def test_overwrite_replaces_a_collection_when_the_new_one_is_finished(tmp_path, monkeypatch):
+    before = Collection.build("digits", tmp_path / "c", progress=False, epochs=1, latent_dim=6)
+    features = before.features()
+    new = {"progress": False, "epochs": 1, "latent_dim": 5, "overwrite": True}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Collection, "build_index", interrupt)
+        Collection.build("digits", tmp_path / "c", **new)
+    reader = Collection.open(tmp_path / "c")
+    assert (reader.features() == features).all() and len(reader.query(row=3).rows) == 10
+    trained = (tmp_path / "c/.next/encoder.safetensors").read_bytes()
+    Collection.build("digits", tmp_path / "c", **new)  # goes on where it was
+    assert (tmp_path / "c/encoder.safetensors").read_bytes() == trained
+    assert Collection.open(tmp_path / "c").features().shape == (1797, 5) and not (tmp_path / "c/.next").exists()
+
+
+def test_what_an_overwriting_left_unfinished_is_not_mixed_with_an_update_or_other_settings(tmp_path, monkeypatch):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(12):
+        gradient(20 + i, 30).save(photos / f"{i:02}.png")
+    build = partial(Collection.build, str(photos), tmp_path / "c", progress=False, epochs=1)
+    build(latent_dim=6)
+    encoder = (tmp_path / "c/encoder.safetensors").read_bytes()
+    for finish in (lambda: Collection.open(tmp_path / "c").update(), lambda: build(latent_dim=4, overwrite=True)):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Collection, "build_index", interrupt)
+            build(latent_dim=5, overwrite=True)
+        gradient(50, 50).save(photos / "new.png")
+        finish()
+        made = Collection.open(tmp_path / "c")
+        assert made.store.rows == 13 and len(made.query(row=3, k=3).rows) == 3
+        assert not (tmp_path / "c/.next").exists()
+        (photos / "new.png").unlink()
+        if made.store.dim == 6:
+            assert (tmp_path / "c/encoder.safetensors").read_bytes() == encoder
+    assert made.store.dim == 4
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"format_version": 1}'])
+def test_a_damaged_or_older_collection_can_be_overwritten_as_its_message_says(tmp_path, content):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c/collection.json").write_bytes(content)
+    with pytest.raises(AesearchError, match="--overwrite"):
+        Collection.build("digits", tmp_path / "c", progress=False, epochs=1, latent_dim=4)
+    Collection.build("digits", tmp_path / "c", progress=False, epochs=1, latent_dim=4, overwrite=True)
+    assert Collection.open(tmp_path / "c").store.dim == 4
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def test_a_changed_folder_is_encoded_with_the_same_encoder(tmp_path):

@@ -9,13 +9,17 @@ import stat
 import struct
 import zlib
 
+import h5py
 import numpy as np
+import pytest
 from conftest import gradient, jpeg_bytes, png_claiming
 from fuzz import SEEN, mutate, originals
 from PIL import Image, ImageCms
 
 from aesearch.collection import Collection
-from aesearch.decoding import UnreadableImageError, decode, describe
+from aesearch.decoding import Preprocessing, UnreadableImageError, decode, describe
+from aesearch.errors import SourceError
+from aesearch.opening import open_source
 
 
 def png(width, height, rows, *, interlaced=False, broken=False):
@@ -102,6 +106,57 @@ def test_a_corpus_of_bad_files(tmp_path, monkeypatch, run, capfd):
     run("export", "features.csv", "--format", "csv", "-c", tmp_path / "c")
     assert "'=1+1.jpg" in (root / "features.csv").read_text(encoding="utf-8")
     assert "\x1b" not in said and len(said.splitlines()) == collection.store.rows + 1
+
+
+def test_files_that_vanish_or_change_after_they_were_listed(tmp_path):
+    root = tmp_path / "photos"
+    root.mkdir()
+    for number in range(12):
+        gradient(20 + number, 30).save(root / f"{number:02}.png")
+    collection = Collection.build(str(root), tmp_path / "c", progress=False, epochs=1, latent_dim=8, image_size=(16,))
+    before = collection.features()
+    source = open_source(str(root))
+    assert len(source.stamps) == 12  # listed, but for the contents
+    (root / "03.png").unlink()
+    (root / "05.png").write_bytes((root / "05.png").read_bytes()[:40])
+    (root / "07.png").write_bytes((root / "00.png").read_bytes())
+    (root / "09.png").unlink()
+    (root / "09.png").mkdir()
+    collection.extract(source)
+    assert collection.ids == [f"{n:02}.png" for n in range(12) if n not in (3, 5, 9)]
+    assert [id for id, _ in collection.store.skipped()] == ["03.png", "05.png", "09.png"]
+    now = collection.features()
+    assert np.allclose(now[:3], before[:3], atol=1e-5) and np.allclose(now[5], before[0], atol=1e-5)
+    assert collection.update().encoded == 0 and np.array_equal(collection.features(), now)
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "h5"])
+@pytest.mark.parametrize("fate", ["gone", "cut", "smaller"])
+def test_an_array_file_that_changes_after_it_was_opened(tmp_path, kind, fate):
+    def write(rows):
+        images = np.zeros((rows, 8, 8), np.uint8)
+        if kind == "h5":
+            with h5py.File(path, "w") as file:
+                file["images"] = images
+        elif kind == "npz":
+            np.savez(path, images=images)
+        else:
+            np.save(path, images)
+
+    path = tmp_path / f"x.{kind}"
+    write(50)
+    source = open_source(str(path))
+    if fate == "smaller":
+        write(20)
+    elif fate == "cut":
+        os.truncate(path, 300)
+    else:
+        path.unlink()
+    if kind == "npz":  # is read whole when it is opened
+        assert source.read(np.arange(30, 50), Preprocessing(8, 8, 1)).images.shape == (20, 1, 8, 8)
+        return
+    with pytest.raises(SourceError, match="has changed"):
+        source.read(np.arange(30, 50), Preprocessing(8, 8, 1))
 
 
 def test_mutated_files_are_taken_or_refused():

@@ -28,8 +28,10 @@ def test_killed_commands_go_on_and_end_as_if_undisturbed(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_library_that_keeps_python_from_noticing_is_ended_all_the_same(number):
     holding = "collections.deque(itertools.repeat(0, 10**12), maxlen=0)"  # hours, and the interpreter is held
-    code = f"import collections, itertools; from aesearch import stopping; stopping.listen(); print(flush=True); {holding}"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    begin = "import collections, itertools; from aesearch import stopping; stopping.listen(); print(flush=True)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{begin}; {holding}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     process.stdout.readline()
     with pytest.raises(subprocess.TimeoutExpired):
         process.communicate(timeout=0.5)  # by now it counts

@@ -18,6 +18,7 @@ from PIL import Image
 from aesearch.collection import Collection
 from aesearch.decoding import Preprocessing, UnreadableImageError, decode
 from aesearch.manifest import Manifest
+from aesearch.opening import open_source
 from aesearch.store import TEXTS, Store, StoreWriter
 
 QUIET = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
@@ -103,6 +104,47 @@ def test_a_manifest_gives_back_what_was_written(parameters, figures):
         assert again == manifest and again.holds("x", "x.h5")
         (folder / "x.h5").write_bytes(b"contents")
         assert not again.holds("x", "x.h5")
+
+
+MADE = {
+    "index": lambda collection: collection.build_index(),
+    "clusters": lambda collection: collection.cluster(method="kmeans", clusters=2, space="features"),
+    "map-pca": lambda collection: collection.map(method="pca"),
+    "nap": lambda collection: collection.anomalies(score="nap"),
+}
+
+
+@settings(QUIET, max_examples=12)
+@given(
+    st.lists(st.tuples(st.sampled_from(["make", "damage", "change", "extract"]), st.sampled_from([*MADE])), max_size=10)
+)
+def test_an_artifact_is_fresh_if_it_is_whole_and_was_made_of_the_features_as_they_are(template, steps):
+    root, _, images = template
+    shutil.rmtree(root / "c")
+    shutil.copytree(root / "c-before", root / "c")
+    rows = encoded = 30
+    np.save(root / "x.npy", images[:rows])
+    Collection.open(root / "c", progress=False).extract(open_source(str(root / "x.npy")))
+    fresh = set()
+    for step, name in steps:
+        collection, file = Collection.open(root / "c", progress=False), root / "c" / f"{name}.h5"
+        if step == "make":
+            MADE[name](collection)
+            fresh.add(name)
+        elif step == "damage":
+            file = file if name != "index" else file.with_suffix(".faiss")
+            if file.exists():
+                file.write_bytes(file.read_bytes()[:-1])
+            fresh.discard(name)
+        elif step == "change":
+            rows += 1
+            np.save(root / "x.npy", images[:rows])
+        else:
+            collection.extract(open_source(str(root / "x.npy")))
+            fresh, encoded = fresh if rows == encoded else set(), rows
+        now = Collection.open(root / "c", progress=False)
+        assert {name for name in MADE if name != "index" and now._fresh(name)} == fresh - {"index"}
+        assert now._index_stale() == ("index" not in fresh)
 
 
 @pytest.fixture(scope="module")
