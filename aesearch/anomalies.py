@@ -251,6 +251,14 @@ def most_alarmed(measures: NDArray[np.float32], scales: NDArray[np.float32]) -> 
     return np.asarray(((np.log(np.maximum(measures, TINY)) - usual) / spread).max(axis=1), dtype=np.float32)
 
 
+def error_map(original: NDArray[np.uint8], rebuilt: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Where an image (channels, height, width) differs from its reconstruction: (height, width) float32.
+
+    Squared differences on the [0, 1] scale, over the channels their mean.
+    """
+    return np.asarray(np.square(original / np.float32(255) - rebuilt).mean(axis=0), dtype=np.float32)
+
+
 def worst_regions(error_map: NDArray[np.float32]) -> list[tuple[float, float, float, float]]:
     """Boxes around where the error lies, the worst first, at most three.
 

@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from aesearch import anomalies as anomaly_scores
 from aesearch.answers import Anomalies, Duplicates, Hits
 from aesearch.atomic import check_room, replacing
-from aesearch.decoding import Preprocessing
 from aesearch.distances import exact_neighbours, in_blocks
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, check_choice
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, least_bytes
 from aesearch.manifest import CHECKPOINT, Manifest, plain
 from aesearch.manifest import NAME as MANIFEST
 from aesearch.parts import INDEX, NEXT, Parts, changes
-from aesearch.pictures import ImageLike, blank, read_image, read_pictures
+from aesearch.pictures import ImageLike, blank, look_at, read_image, read_pictures
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
     from aesearch.clusters import Clustering
@@ -44,7 +43,7 @@ LEARNED = ("nap", "combined")  # scores that need more of the images than the st
 MOST_SHOWN = 100_000  # points on a map
 PAGE_BYTES, POINT_BYTES = 5_000_000, 50  # of a map's page, and of each point on it, about
 PART_ROWS = 2**14  # whose neighbours are looked for at once
-DISPLAY_SIDE = 160  # pixels of the longer side of pictures on sheets, at most
+DISPLAY_SIDE = 224  # pixels of the longer side of pictures to look at, at most
 
 
 class Collection(Parts):
@@ -545,13 +544,12 @@ class Collection(Parts):
         self._write_rows(score, columns, parameters, {"learned_from": scorer.normality.learned_from})
 
     def error_maps(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.float32]]:
-        """Where the reconstruction errors of anomalies lie: (height, width) float32 each, as the encoder sees them.
+        """Where the reconstruction errors of anomalies lie; see `aesearch.anomalies.error_map`.
 
-        Squared differences on the [0, 1] scale, over the channels their mean; ``source`` is what was scored, if
-        not the collection.
+        ``source`` is what was scored, if not the collection.
         """
-        originals, rebuilt = self.reconstruct_anomalies(found, source)
-        return [np.square(o / np.float32(255) - r).mean(axis=0) for o, r in zip(originals, rebuilt, strict=True)]
+        pairs = zip(*self.reconstruct_anomalies(found, source), strict=True)
+        return [anomaly_scores.error_map(original, rebuilt) for original, rebuilt in pairs]
 
     def duplicates(self, *, threshold: float | None = None) -> Duplicates:
         """Images that are there more than once, or nearly; see `aesearch.duplicates.find_duplicates`."""
@@ -719,24 +717,28 @@ class Collection(Parts):
     # ---------------------------------------------------------------- showing
 
     def pictures(self, rows: Sequence[int]) -> list[NDArray[np.uint8]]:
-        """Images of those rows to look at, (channels, height, width) uint8, a blank where the file is gone."""
-        preprocessing = self.display_preprocessing()
-        positions = self._positions(self.store.texts("id", rows))
-        found = read_pictures(self.source, positions, preprocessing)
-        return [blank(preprocessing) if picture is None else picture for picture in found]
+        """Images of those rows to look at, each in its own shape, (channels, height, width) uint8.
+
+        Those of more than 224 pixels are reduced; one whose file is gone is a blank.
+        """
+        return self._thumbnails(self.source, self._positions(self.store.texts("id", rows)))
+
+    def pictures_of(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.uint8]]:
+        """Anomalies to look at, as `pictures`; ``source`` is what was scored, if not the collection."""
+        return self.pictures(found.rows.tolist()) if source is None else self._thumbnails(source, found.rows.tolist())
 
     def look_at(self, images: Sequence[ImageLike]) -> list[NDArray[np.uint8]]:
         """Images from anywhere, as `pictures` gives those of rows."""
-        preprocessing = self.display_preprocessing()
-        return [read_image(image, preprocessing) for image in images]
+        return [look_at(image, DISPLAY_SIDE, self.spec.preprocessing) for image in images]
 
-    def display_preprocessing(self) -> Preprocessing:
-        """As the encoder's, but in the images' own median size, up to 160 pixels."""
-        own = self.spec.preprocessing
+    def _thumbnails(self, source: Source, positions: Sequence[int]) -> list[NDArray[np.uint8]]:
+        known = [position for position in positions if position >= 0]
+        like = self.spec.preprocessing
+        found = dict(zip(known, source.thumbnails(known, DISPLAY_SIDE, like) if known else [], strict=True))
         height, width = self.manifest.artifacts["encoder"]["native_size"]
         scale = min(1.0, DISPLAY_SIDE / max(height, width))
-        size = {"height": max(1, round(height * scale)), "width": max(1, round(width * scale))}
-        return dataclasses.replace(own, **size)
+        gone = blank((like.channels, max(1, round(height * scale)), max(1, round(width * scale))))
+        return [gone if (picture := found.get(position)) is None else picture for position in positions]
 
     def reconstruct(
         self, images: Sequence[ImageLike] = (), rows: Sequence[int] = ()
@@ -768,10 +770,11 @@ class Collection(Parts):
         preprocessing = self.spec.preprocessing
         places = self._positions(found.ids) if source is None else found.rows.tolist()
         pictures = read_pictures(source or self.source, places, preprocessing)
-        originals = [blank(preprocessing) if picture is None else picture for picture in pictures]
+        gone_one = blank(preprocessing.shape)
+        originals = [gone_one if picture is None else picture for picture in pictures]
         rebuilt = self._rebuild(originals)
         gone = [n for n, picture in enumerate(pictures) if picture is None]
-        rebuilt[gone] = blank(preprocessing) / np.float32(255)
+        rebuilt[gone] = gone_one / np.float32(255)
         if gone:
             logger.warning("%d images cannot be read any more, the first: %s", len(gone), found.ids[gone[0]])
         return originals, rebuilt

@@ -123,6 +123,37 @@ def decode(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     return fit(upright, preprocessing)
 
 
+def thumbnail(data: bytes, side: int, channels: int, white: float) -> NDArray[np.uint8]:
+    """Decode the bytes of an image file to look at: in its own shape, its longer side at most ``side`` pixels.
+
+    Returns
+    -------
+    (channels, height, width) uint8
+
+    Raises
+    ------
+    UnreadableImageError
+        As `decode`.
+    """
+    image = _open(data, Preprocessing(side, side, channels, white))
+    pixels = shrink(image, side, channels, white)
+    turn = _turn(image)
+    if turn is None:
+        return pixels
+    from PIL import Image
+
+    upright = Image.fromarray(pixels[0] if channels == 1 else pixels.transpose(1, 2, 0)).transpose(turn)
+    return shrink(upright, side, channels, white)
+
+
+def shrink(image: Image.Image, side: int, channels: int, white: float) -> NDArray[np.uint8]:
+    """An opened image in its own shape, its longer side at most ``side`` pixels: (channels, height, width) uint8."""
+    box = image.info.get(DRAFT_BOX)
+    width, height = box[2:] if box else image.size
+    scale = min(1.0, side / max(width, height))
+    return fit(image, Preprocessing(max(1, round(height * scale)), max(1, round(width * scale)), channels, white), box)
+
+
 def _plain_jpeg(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8] | None:
     """Decode a JPEG of the common kind, some times quicker than Pillow; None for all others, and broken ones.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import math
 from collections.abc import Sequence
@@ -17,11 +18,17 @@ from aesearch.errors import AesearchError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL import Image, ImageFont
+    from PIL import Image, ImageDraw, ImageFont
 
-TILE = 112  # pixels of a picture's longer side on a sheet, at least
-GAP, CAPTION, FONT_SIZE = 10, 34, 12
-INK, PAPER, ACCENT = "#1d1d1f", "#ffffff", "#d6336c"
+SIDES = ((12, 224), (60, 144))  # of so many tiles at most, pixels of a picture's longer side; of more, LEAST_SIDE
+LEAST_SIDE = 112
+HEAT_SIDE = 224  # pixels of a heat-map's longer side in a file of its own, at least
+GAP, APART, FONT_SIZE, LINE = 10, 26, 12, 15
+HEAD, CAPTION = 46, 2 * LINE + 6
+LEAST_WIDTH = 420
+INK, FAINT, RULE, PAPER, ACCENT = "#1d1d1f", "#6e6e73", "#e4e4e7", "#ffffff", "#d6336c"
+WIDER = 1.6  # than high: what a sheet of many pictures is about
+HEAT = "inferno"
 NAMED_GROUPS = 20  # more groups than this share the colour of "other"
 GREY = "#b0b0b0"
 FLAT_BUTTONS = ["pan2d", "zoom2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]  # none that asks a network
@@ -44,56 +51,126 @@ def to_picture(image: NDArray[Any]) -> NDArray[np.uint8]:
     return image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)
 
 
-def difference_picture(original: NDArray[np.uint8], rebuilt: NDArray[np.float32], scale: float) -> NDArray[np.uint8]:
-    """Where two (channels, height, width) images differ: dark is equal, bright is ``scale`` or more."""
-    from matplotlib import colormaps
+def heat_over(picture: NDArray[np.uint8], error_map: NDArray[np.float32], scale: float) -> NDArray[np.uint8]:
+    """A picture, paler and grey, with an error map (height, width) of any size laid over it.
 
-    difference = np.abs(original.astype(np.float32) / 255 - rebuilt).mean(axis=0)
-    coloured = colormaps["inferno"](np.clip(difference / max(scale, 1e-6), 0, 1))
-    return np.asarray(coloured[..., :3] * 255, dtype=np.uint8)
+    The larger the error, the brighter and the less transparent: ``scale`` or more covers the picture.
+    """
+    from PIL import Image
+
+    size = picture.shape[1::-1]
+    heat = Image.fromarray(np.clip(error_map / max(scale, 1e-12), 0, 1).astype(np.float32))
+    share = np.asarray(heat.resize(size, Image.Resampling.BILINEAR))[..., None]
+    grey = np.asarray(Image.fromarray(picture).convert("L"), dtype=np.float32)[..., None]
+    weight = np.sqrt(share)  # small errors are seen too
+    mixed = (1 - weight) * (grey * 0.75 + 32) + weight * _heat_colours(share[..., 0])
+    return np.asarray(np.rint(mixed), dtype=np.uint8)
 
 
 def heat_picture(error_map: NDArray[np.float32], scale: float) -> Image.Image:
     """An error map (height, width), dark where it is 0, bright where it is ``scale`` or more; enlarged to be seen."""
+    coloured = _heat_colours(np.clip(error_map / max(scale, 1e-12), 0, 1))
+    return _fit_tile(Tile(np.asarray(np.rint(coloured), dtype=np.uint8)), HEAT_SIDE, least=True)
+
+
+def _heat_colours(shares: NDArray[Any]) -> NDArray[np.float32]:
+    """Colours (…, 3) from 0 to 255 of shares in [0, 1]."""
     from matplotlib import colormaps
 
-    coloured = colormaps["inferno"](np.clip(error_map / max(scale, 1e-12), 0, 1))
-    return _enlarge(Tile(np.asarray(coloured[..., :3] * 255, dtype=np.uint8)), 2 * TILE)
+    return np.asarray(colormaps[HEAT](shares)[..., :3] * 255, dtype=np.float32)
 
 
-def draw_sheet(rows: Sequence[Sequence[Tile]], title: str) -> Image.Image:
-    """Lay tiles out in rows under a title; small pictures are enlarged with their pixels kept square."""
+def draw_sheet(
+    rows: Sequence[Sequence[Tile | None]], title: str, *, apart: bool = False, scale: tuple[str, float] | None = None
+) -> Image.Image:
+    """Lay tiles out in rows under a title; small pictures are enlarged with their pixels kept square.
+
+    Parameters
+    ----------
+    rows : sequence of sequence of Tile or None
+        None leaves a place free.
+    apart : bool
+        The first tile of a row is not one of the others: it stands a little off, and a line parts it from the row
+        before, unless its place is free.
+    scale : (name, value), optional
+        What the brightest colour of a heat-map stands for; drawn beside the title.
+    """
     from PIL import Image, ImageDraw
 
-    font, bold = _font(FONT_SIZE), _font(FONT_SIZE + 4)
-    enlarged = [[_enlarge(tile) for tile in row] for row in rows]
-    cell_width = max((i.width for row in enlarged for i in row), default=TILE)
-    cell_width = max(cell_width, TILE)
-    heights = [max((i.height for i in row), default=0) for row in enlarged]
+    count = sum(tile is not None for row in rows for tile in row)
+    side = next((side for most, side in SIDES if count <= most), LEAST_SIDE)
+    pictures = [[None if tile is None else _fit_tile(tile, side) for tile in row] for row in rows]
+    cell = max((p.width for row in pictures for p in row if p), default=side)
+    cell = max(cell, side)
+    heights = [max((p.height for p in row if p), default=0) for row in pictures]
     columns = max((len(row) for row in rows), default=0)
-    width = max(GAP + columns * (cell_width + GAP), 360)
-    sheet = Image.new("RGB", (width, 40 + sum(heights) + len(rows) * (CAPTION + GAP)), PAPER)
+    first = GAP + (APART if apart else 0)
+    width = max(GAP + columns * (cell + GAP) + first, LEAST_WIDTH)
+    sheet = Image.new("RGB", (width, HEAD + sum(heights) + len(rows) * (CAPTION + GAP)), PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((GAP, 10), _shorten(title, width - 2 * GAP, bold), fill=INK, font=bold)
-    top = 40
-    for row, pictures, height in zip(rows, enlarged, heights, strict=True):
-        for column, (tile, picture) in enumerate(zip(row, pictures, strict=True)):
-            left = GAP + column * (cell_width + GAP)
-            corner = (left + (cell_width - picture.width) // 2, top + height - picture.height)
-            sheet.paste(picture, corner)
-            if tile.framed:
-                box = (corner[0] - 3, corner[1] - 3, corner[0] + picture.width + 2, corner[1] + picture.height + 2)
-                pen.rectangle(box, outline=ACCENT, width=3)
-            for number, line in enumerate(tile.lines[:2]):
-                place = (left, top + height + 2 + number * (FONT_SIZE + 3))
-                pen.text(place, _shorten(line, cell_width, font), fill=INK, font=font)
+    _draw_head(sheet, pen, title, scale)
+    top = HEAD
+    for row, drawn, height in zip(rows, pictures, heights, strict=True):
+        if apart and row and row[0] and top > HEAD:
+            pen.line((GAP, top - GAP // 2, width - GAP, top - GAP // 2), fill=RULE)
+        for column, (tile, picture) in enumerate(zip(row, drawn, strict=True)):
+            if tile and picture:
+                left = GAP + column * (cell + GAP) + (first - GAP if column else 0)
+                _draw_tile(sheet, pen, tile, picture, (left, top, cell, height))
         top += height + CAPTION + GAP
     return sheet
 
 
-def in_rows(tiles: Sequence[Tile], columns: int = 10) -> list[list[Tile]]:
-    """Cut a list of tiles into rows."""
+def _draw_head(sheet: Image.Image, pen: ImageDraw.ImageDraw, title: str, scale: tuple[str, float] | None) -> None:
+    """The title and, on the right, what the colours stand for."""
+    from PIL import Image
+
+    font, bold = _font(FONT_SIZE), _font(FONT_SIZE + 4)
+    room = sheet.width - 2 * GAP
+    if scale:
+        low, high = f"{scale[0]} 0", f"{scale[1]:.3g}"
+        bar = Image.fromarray(np.rint(_heat_colours(np.linspace(0, 1, 96)[None])).astype(np.uint8)).resize((96, 10))
+        right = sheet.width - GAP - int(font.getlength(high))
+        pen.text((right, 14), high, fill=FAINT, font=font)
+        sheet.paste(bar, (right - 6 - bar.width, 17))
+        left = right - 12 - bar.width - int(font.getlength(low))
+        pen.text((left, 14), low, fill=FAINT, font=font)
+        room = left - 2 * GAP
+    pen.text((GAP, 11), _shorten(title, room, bold), fill=INK, font=bold)
+
+
+def _draw_tile(
+    sheet: Image.Image, pen: ImageDraw.ImageDraw, tile: Tile, picture: Image.Image, cell: tuple[int, int, int, int]
+) -> None:
+    """A picture at the bottom of its cell (left, top, width, height), its lines under it."""
+    left, top, width, height = cell
+    corner = (left, top + height - picture.height)
+    sheet.paste(picture, corner)
+    box = (corner[0] - 1, corner[1] - 1, corner[0] + picture.width, corner[1] + picture.height)
+    pen.rectangle(box, outline=RULE)  # white pictures end somewhere too
+    if tile.framed:
+        pen.rectangle((box[0] - 2, box[1] - 2, box[2] + 2, box[3] + 2), outline=ACCENT, width=3)
+    font = _font(FONT_SIZE)
+    for number, line in enumerate(tile.lines[:2]):
+        place = (left, top + height + 4 + number * LINE)
+        pen.text(place, _shorten(line, width, font), fill=(INK, FAINT)[number], font=font)
+
+
+def in_rows(tiles: Sequence[Tile], columns: int | None = None) -> list[list[Tile]]:
+    """Cut a list of tiles into rows, by default into as many as make a handsome sheet."""
+    columns = columns or columns_for(len(tiles))
     return [list(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+
+
+def columns_for(count: int) -> int:
+    """How many of so many tiles to lay side by side."""
+    return max(5, math.ceil(math.sqrt(WIDER * count)))
+
+
+def beside(lead: Tile, tiles: Sequence[Tile], columns: int) -> list[list[Tile | None]]:
+    """Rows of tiles with what they belong to at the left of the first."""
+    parts = in_rows(tiles, columns) or [[]]
+    return [[None if number else lead, *part] for number, part in enumerate(parts)]
 
 
 def save_picture(picture: Image.Image | Figure, path: Path) -> None:
@@ -110,14 +187,23 @@ def save_picture(picture: Image.Image | Figure, path: Path) -> None:
             picture.save(temporary)
 
 
-def _enlarge(tile: Tile, least: int = TILE) -> Image.Image:
+def _fit_tile(tile: Tile, side: int, *, least: bool = False) -> Image.Image:
+    """A picture whose longer side has about so many pixels: enlarged by a whole number, or reduced.
+
+    That is at most ``side``, or with ``least`` that at least.
+    """
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(tile.pixels)).convert("RGB")
-    factor = max(1, math.ceil(least / max(picture.size)))
+    longest = max(picture.size)
+    factor = max(1, math.ceil(side / longest) if least else side // longest)
+    if longest * factor > side and not least:
+        size = (max(1, round(length * side / longest)) for length in picture.size)
+        return picture.resize((next(size), next(size)), Image.Resampling.LANCZOS)
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
+@functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib brings along: it has most alphabets."""
     import matplotlib

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.decoding import Preprocessing, UnreadableImageError, decode, fit
+from aesearch.decoding import Preprocessing, UnreadableImageError, decode, fit, shrink, thumbnail
 from aesearch.errors import AesearchError
 from aesearch.sources import Source, read_file
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 ImageLike = str | os.PathLike[str] | NDArray[np.uint8]
 
@@ -24,23 +28,36 @@ def read_image(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uin
     AesearchError
         The file gives no image, or the array is not one.
     """
+    if isinstance(image, np.ndarray):
+        return fit(_from_array(image), preprocessing)
+    return _from_file(image, lambda data: decode(data, preprocessing))
+
+
+def look_at(image: ImageLike, side: int, like: Preprocessing) -> NDArray[np.uint8]:
+    """One image to look at, as `Source.thumbnails` gives them; what it may be, and what is raised, as `read_image`."""
+    if isinstance(image, np.ndarray):
+        return shrink(_from_array(image), side, like.channels, like.white)
+    return _from_file(image, lambda data: thumbnail(data, side, like.channels, like.white))
+
+
+def _from_array(image: NDArray[np.uint8]) -> Image.Image:
     from PIL import Image
 
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-            raise AesearchError(
-                f"an array image is uint8 (height, width[, 1, 3 or 4]), not {image.dtype} {image.shape}"
-            )
-        return fit(Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image), preprocessing)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise AesearchError(f"an array image is uint8 (height, width[, 1, 3 or 4]), not {image.dtype} {image.shape}")
+    return Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
+
+
+def _from_file(image: str | os.PathLike[str], work: Callable[[bytes], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     try:
-        return decode(read_file(Path(image)), preprocessing)
+        return work(read_file(Path(image)))
     except UnreadableImageError as error:
         raise AesearchError(f"{image}: {error}") from None
 
 
-def blank(preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def blank(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """A light grey picture in place of one that is gone."""
-    return np.full(preprocessing.shape, 230, dtype=np.uint8)
+    return np.full(shape, 230, dtype=np.uint8)
 
 
 def read_pictures(

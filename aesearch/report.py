@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies import worst_regions
+from aesearch.anomalies import error_map, worst_regions
 from aesearch.atomic import replacing
 from aesearch.export import cell
 from aesearch.figures import (
     ACCENT,
     Tile,
-    difference_picture,
+    beside,
+    columns_for,
     draw_sheet,
+    heat_over,
     heat_picture,
     in_rows,
     save_picture,
@@ -32,78 +34,88 @@ if TYPE_CHECKING:
     from aesearch.collection import Collection
     from aesearch.sources import Source
 
-COLUMNS = 11
 MOST_GROUPS, MEMBERS = 30, 10
 
 
 def draw_query(collection: Collection, hits: Sequence[Hits], queries: Sequence[NDArray[np.uint8]]) -> Image.Image:
-    """Each query, framed, and its neighbours with their distances; ``queries`` (channels, height, width)."""
-    lines: list[list[Tile]] = []
+    """Each query, framed, and beside it its neighbours with their distances; ``queries`` (channels, height, width)."""
+    lines: list[list[Tile | None]] = []
+    columns = min(10, columns_for(max((len(found.rows) for found in hits), default=1)))
+    if len(hits) == 1:
+        columns = columns_for(len(hits[0].rows))
     for found, query in zip(hits, queries, strict=True):
-        tiles = [Tile(to_picture(query), ("query", found.query), framed=True)]
         pictures = collection.pictures(found.rows.tolist())
-        for n, picture in enumerate(pictures):
-            caption = (f"{n + 1}.  {found.distances[n]:.4f}", found.labels[n] or found.ids[n])
-            tiles.append(Tile(to_picture(picture), caption))
-        lines += in_rows(tiles, COLUMNS)
-    return draw_sheet(lines, f"nearest neighbours in {collection.folder.name}, {collection.metric} distance")
+        tiles = [
+            Tile(to_picture(picture), (f"{n + 1}.  {found.distances[n]:.4f}", _name(found.labels[n], found.ids[n])))
+            for n, picture in enumerate(pictures)
+        ]
+        lines += beside(Tile(to_picture(query), ("query", found.query), framed=True), tiles, columns)
+    title = f"nearest neighbours in {collection.folder.name}, {collection.metric} distance"
+    return draw_sheet(lines, title, apart=True)
 
 
 def draw_anomalies(collection: Collection, found: Anomalies, source: Source | None = None) -> Image.Image:
-    """Original, reconstruction and difference of each; ``source`` is what was scored, if not the collection."""
+    """Each with its error laid over it and its reconstruction; ``source`` is what was scored, if not the collection."""
     originals, rebuilt = collection.reconstruct_anomalies(found, source)
-    differences = [np.abs(o / 255 - r).mean(axis=0) for o, r in zip(originals, rebuilt, strict=True)]
-    scale = max((float(d.max()) for d in differences), default=1.0)
+    maps = [error_map(original, again) for original, again in zip(originals, rebuilt, strict=True)]
+    scale = max((float(errors.max()) for errors in maps), default=1.0)
     groups: list[list[Tile]] = []
-    for n, (original, again) in enumerate(zip(originals, rebuilt, strict=True)):
-        caption = (f"{n + 1}.  {found.scores[n]:.4f}", found.labels[n] or found.ids[n])
-        groups.append(
-            [
-                Tile(to_picture(original), caption),
-                Tile(to_picture(again), ("reconstruction",)),
-                Tile(difference_picture(original, again, scale), (f"difference 0–{scale:.2f}",)),
-            ]
-        )
-    side_by_side = 1 if len(groups) <= 5 else 3
-    rows = [
-        [tile for group in groups[i : i + side_by_side] for tile in group] for i in range(0, len(groups), side_by_side)
-    ]
-    return draw_sheet(rows, f"the oddest images, {collection.folder.name}")
+    for n, picture in enumerate(collection.pictures_of(found, source)):
+        shown = to_picture(picture)
+        caption = (f"{n + 1}.  {found.scores[n]:.4f}", _name(found.labels[n], found.ids[n]))
+        again = _stretch(to_picture(rebuilt[n]), shown.shape)
+        over = heat_over(shown, maps[n], scale)
+        groups.append([Tile(shown, caption), Tile(over, ("where it errs",)), Tile(again, ("as rebuilt",))])
+    together = max(1, columns_for(3 * len(groups)) // 3)
+    rows = [[tile for group in groups[i : i + together] for tile in group] for i in range(0, len(groups), together)]
+    return draw_sheet(rows, f"the oddest images, {collection.folder.name}", scale=("squared error", scale))
 
 
 def draw_duplicates(collection: Collection, found: Duplicates) -> Image.Image:
-    """The largest 30 groups of duplicates, up to eleven of each."""
-    lines = []
+    """The largest 30 groups of duplicates, up to ten of each."""
+    lines: list[list[Tile | None]] = []
     for number, (rows, ids) in enumerate(zip(found.rows[:MOST_GROUPS], found.ids, strict=False), 1):
         head = f"group {number}: {len(rows):,}" + (", exact" if found.exact[number - 1] else "")
-        pictures = collection.pictures(rows[:COLUMNS].tolist())
+        pictures = collection.pictures(rows[:MEMBERS].tolist())
         heads = [head] + [""] * (len(pictures) - 1)
-        lines.append([Tile(to_picture(p), (h, id)) for p, h, id in zip(pictures, heads, ids, strict=False)])
+        lines.append([Tile(to_picture(p), (h, _name("", id))) for p, h, id in zip(pictures, heads, ids, strict=False)])
     return draw_sheet(lines, f"{len(found.rows):,} groups of duplicates in {collection.folder.name}")
 
 
 def draw_clusters(collection: Collection) -> Image.Image:
     """The largest 30 clusters: what the decoder makes of the centre, framed, and the ten members nearest to it."""
     means, members = collection.centres()
-    lines = []
+    lines: list[list[Tile | None]] = []
     for number, mean in enumerate(means[:MOST_GROUPS]):
         shown = members[number][:MEMBERS].tolist()
-        captions = [(f"cluster {number}", f"{len(members[number]):,} images")] + [()] * (len(shown) - 1)
-        centre = Tile(to_picture(collection.decode(mean[None])[0]), ("decoded centre",), framed=True)
-        pictures = collection.pictures(shown)
-        lines.append([centre, *(Tile(to_picture(p), c) for p, c in zip(pictures, captions, strict=True))])
-    return draw_sheet(lines, f"{len(means)} clusters of {collection.folder.name}")
+        caption = (f"cluster {number}", f"{len(members[number]):,} images")
+        centre = Tile(to_picture(collection.decode(mean[None])[0]), caption, framed=True)
+        lines += beside(centre, [Tile(to_picture(picture)) for picture in collection.pictures(shown)], MEMBERS)
+    return draw_sheet(lines, f"{len(means)} clusters of {collection.folder.name}: decoded centre, nearest", apart=True)
+
+
+def _name(label: str, id: str) -> str:
+    """A short name under a picture."""
+    return label or id.rpartition("/")[2]
+
+
+def _stretch(picture: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A picture as the encoder sees it in the shape that the image has."""
+    from PIL import Image as Pillow
+
+    return np.asarray(Pillow.fromarray(picture).resize((shape[1], shape[0]), Pillow.Resampling.BILINEAR))
 
 
 def draw_reconstructions(
     names: Sequence[str], originals: Sequence[NDArray[np.uint8]], rebuilt: NDArray[np.float32]
 ) -> Image.Image:
-    """Originals over their reconstructions, ten to a row."""
+    """Originals over their reconstructions."""
     lines: list[list[Tile]] = []
     errors = [float(np.square(o / 255 - r).mean()) for o, r in zip(originals, rebuilt, strict=True)]
     upper = [Tile(to_picture(o), (name,)) for o, name in zip(originals, names, strict=True)]
     lower = [Tile(to_picture(r), (f"error {error:.5f}",)) for r, error in zip(rebuilt, errors, strict=True)]
-    for pair in zip(in_rows(upper), in_rows(lower), strict=True):
+    columns = columns_for(2 * len(upper))
+    for pair in zip(in_rows(upper, columns), in_rows(lower, columns), strict=True):
         lines += pair
     return draw_sheet(lines, "originals over reconstructions")
 
@@ -156,16 +168,16 @@ def write_anomalies(path: Path, listed: list[dict[str, Any]], maps: Sequence[NDA
         columns = list(listed[0]) if listed else ["rank", "row", "id", "label", "score"]
         writer = csv.DictWriter(file, [*columns, "boxes"])
         writer.writeheader()
-        for one, error_map in zip(listed, maps, strict=True):
-            boxes = [" ".join(f"{side:.3f}" for side in box) for box in worst_regions(error_map)]
+        for one, errors in zip(listed, maps, strict=True):
+            boxes = [" ".join(f"{side:.3f}" for side in box) for box in worst_regions(errors)]
             writer.writerow({name: cell(value) for name, value in one.items()} | {"boxes": "; ".join(boxes)})
 
 
 def write_heatmaps(folder: Path, ids: Sequence[str], maps: Sequence[NDArray[np.float32]]) -> float:
     """Write one picture of each (height, width) map; return the squared error that is drawn brightest."""
     folder.mkdir(parents=True, exist_ok=True)
-    scale = max((float(error_map.max()) for error_map in maps), default=1.0)
-    for rank, (id, error_map) in enumerate(zip(ids, maps, strict=True), 1):
+    scale = max((float(errors.max()) for errors in maps), default=1.0)
+    for rank, (id, errors) in enumerate(zip(ids, maps, strict=True), 1):
         name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in id)[-80:]
-        save_picture(heat_picture(error_map, scale), folder / f"{rank:04d}-{name}.png")
+        save_picture(heat_picture(errors, scale), folder / f"{rank:04d}-{name}.png")
     return scale

@@ -11,7 +11,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from aesearch.decoding import (
     describe_image,
     fit,
     scale_to_uint8,
+    thumbnail,
 )
 from aesearch.errors import SourceError
 
@@ -96,6 +97,18 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def read(self, positions: NDArray[np.int64], preprocessing: Preprocessing) -> Batch:
         """Decode the images at those positions, in that order."""
+
+    @abc.abstractmethod
+    def thumbnails(self, positions: Sequence[int], side: int, like: Preprocessing) -> list[NDArray[np.uint8] | None]:
+        """Images to look at, each in its own shape, (channels, height, width) uint8; None for what cannot be read.
+
+        Parameters
+        ----------
+        side : int
+            Pixels of the longer side, at most; smaller images stay as they are.
+        like : Preprocessing
+            Gives channels and white level.
+        """
 
     @abc.abstractmethod
     def facts(self, position: int) -> ImageFacts:
@@ -167,6 +180,17 @@ class FileSource(Source):
             images[row] = pixels
         skipped = [(int(p), o) for p, o in zip(positions, outcomes, strict=True) if isinstance(o, str)]
         return Batch(np.array([p for p, _ in good], dtype=np.int64), images, [o[1] for _, o in good], skipped)
+
+    def thumbnails(self, positions: Sequence[int], side: int, like: Preprocessing) -> list[NDArray[np.uint8] | None]:
+        """As `Source.thumbnails`."""
+
+        def one(position: int) -> NDArray[np.uint8] | None:
+            try:
+                return thumbnail(read_file(self._paths[position]), side, like.channels, like.white)
+            except UnreadableImageError:
+                return None
+
+        return list(self._threads.map(one, positions))
 
     def _in_parts(
         self, work: Callable[[NDArray[np.int64]], list[Outcome]], positions: NDArray[np.int64]
@@ -254,6 +278,15 @@ class ArraySource(Source):
         images = self._arrange(pixels, preprocessing)
         skipped = [(int(p), r) for p, r in zip(positions, reasons, strict=True) if r]
         return Batch(positions[good], images, RowHashes(raw), skipped)
+
+    def thumbnails(self, positions: Sequence[int], side: int, like: Preprocessing) -> list[NDArray[np.uint8] | None]:
+        """As `Source.thumbnails`."""
+        scale = min(1.0, side / max(self._shape[:2]))
+        height, width = (max(1, round(length * scale)) for length in self._shape[:2])
+        wanted = np.unique(np.asarray(positions, dtype=np.int64))
+        batch = self.read(wanted, replace(like, height=height, width=width))
+        found = dict(zip(batch.positions.tolist(), batch.images, strict=True))
+        return [found.get(int(position)) for position in positions]
 
     def _read_in_order(self, positions: NDArray[np.int64]) -> NDArray[Any]:
         """Rows in the order asked for, though files are read forwards; `SourceError` if the file has changed."""

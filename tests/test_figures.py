@@ -12,9 +12,10 @@ from aesearch.figures import (
     NAMED_GROUPS,
     MapDisplay,
     Tile,
-    difference_picture,
+    beside,
     draw_history,
     draw_sheet,
+    heat_over,
     in_rows,
     save_picture,
     to_picture,
@@ -26,9 +27,11 @@ def tile(value, size=(8, 8), framed=False):
 
 
 def test_a_sheet_shows_every_tile_enlarged_with_square_pixels():
-    sheet = np.asarray(draw_sheet([[tile(10), tile(90)], [tile(170)]], "three"))
+    sheet = np.asarray(draw_sheet([[tile(10), tile(90)], [None, tile(170)]], "three"))
     for value in (10, 90, 170):
-        assert (sheet == value).all(axis=-1).sum() == 112 * 112
+        assert (sheet == value).all(axis=-1).sum() == 224 * 224
+    small = np.asarray(draw_sheet(in_rows([tile(10)] * 100), "many"))
+    assert (small == 10).all(axis=-1).sum() == 100 * 112 * 112
 
 
 def test_a_query_is_framed():
@@ -50,12 +53,31 @@ def test_arrays_become_pictures():
     assert to_picture(colour).shape == (2, 3, 3)
 
 
-def test_the_difference_is_dark_where_images_agree():
-    original = np.zeros((1, 4, 4), np.uint8)
-    rebuilt = np.zeros((1, 4, 4), np.float32)
-    rebuilt[0, 2, 1] = 0.5
-    drawn = difference_picture(original, rebuilt, 0.5).sum(axis=-1)
-    assert drawn.argmax() == 9 and drawn[2, 1] > 500 > 20 > drawn[0, 0]
+def test_a_picture_keeps_its_shape():
+    pixels = np.full((30, 300), 40, np.uint8)
+    sheet = np.asarray(draw_sheet([[Tile(pixels)]], "wide"))
+    assert (sheet == 40).all(axis=-1).sum() == 224 * 22
+
+
+def test_heat_lies_where_images_differ_and_the_picture_shows_elsewhere():
+    errors = np.zeros((4, 4), np.float32)
+    errors[2, 1] = 0.5
+    picture = np.random.default_rng(0).integers(0, 256, (40, 80, 3), dtype=np.uint8)
+    over = heat_over(picture, errors, 0.5).astype(int)
+    assert over.shape == picture.shape and np.ptp(over[25, 30]) > 50  # coloured
+    assert np.ptp(over[:8], axis=-1).max() == 0 and over[:8].std() > 10  # grey, and still there
+
+
+def test_the_scale_of_heat_is_told():
+    plain, told = (np.asarray(draw_sheet([[tile(9)] * 5], "x", scale=s)) for s in (None, ("error", 0.5)))
+    assert np.ptp(plain[:40].astype(int), axis=-1).max() < 10 < 100 < np.ptp(told[:40].astype(int), axis=-1).max()
+
+
+def test_what_belongs_together_lies_beside_what_it_belongs_to():
+    lead, others = tile(10), [tile(90)] * 7
+    rows = beside(lead, others, 3)
+    assert [[t is lead for t in row] for row in rows] == [[True] + [False] * 3, [False] * 4, [False] * 2]
+    assert rows[1][0] is None and draw_sheet(rows, "x", apart=True).width > draw_sheet(rows, "x").width
 
 
 def test_the_curve_marks_the_kept_epoch():
