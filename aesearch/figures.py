@@ -31,8 +31,7 @@ WIDER = 1.6  # than high: what a sheet of many pictures is about
 HEAT = "inferno"
 NAMED_GROUPS = 20  # more groups than this share the colour of "other"
 GREY = "#b0b0b0"
-FLAT_BUTTONS = ["pan2d", "zoom2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]  # none that asks a network
-DEEP_BUTTONS = ["orbitRotation", "pan3d", "zoom3d", "resetCameraDefault3d", "toImage"]
+DEEP_BUTTONS = ["orbitRotation", "pan3d", "zoom3d", "resetCameraDefault3d", "toImage"]  # none that asks a network
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,17 +308,15 @@ class MapDisplay:
         return figure
 
     def page(self) -> str:
-        """One self-contained HTML page: pan, zoom, hover; it asks no network for anything."""
+        """One self-contained HTML page of a 3-D map, to turn and zoom; it asks no network for anything."""
         import plotly.graph_objects as graph
 
-        flat = self.coordinates.shape[1] == 2
-        trace = graph.Scattergl if flat else graph.Scatter3d
         figure = graph.Figure()
         size = float(np.clip(3e4 / max(len(self.coordinates), 1), 3.0, 8.0))
         for name, colour, rows in self.by_group():
-            axes = dict(zip("xyz", self.coordinates[rows].T, strict=False))
+            axes = dict(zip("xyz", self.coordinates[rows].T, strict=True))
             figure.add_trace(
-                trace(
+                graph.Scatter3d(
                     **axes,
                     mode="markers",
                     name=html.escape(name),
@@ -332,17 +329,11 @@ class MapDisplay:
         figure.update_layout(
             title=html.escape(self.title),
             template="plotly_white",
-            dragmode="pan",
-            xaxis=hidden,
-            yaxis=hidden,
             scene={"xaxis": hidden, "yaxis": hidden, "zaxis": hidden},
             legend={"itemsizing": "constant"},
             margin={"l": 10, "r": 10, "t": 50, "b": 10},
         )
-        if flat:
-            figure.update_yaxes(scaleanchor="x")
-        buttons = FLAT_BUTTONS if flat else DEEP_BUTTONS
-        config = {"scrollZoom": True, "displaylogo": False, "modeBarButtons": [buttons]}
+        config = {"scrollZoom": True, "displaylogo": False, "modeBarButtons": [DEEP_BUTTONS]}
         plot = figure.to_html(
             include_plotlyjs=True, include_mathjax=False, config=config, full_html=False, default_height="100%"
         )

@@ -15,8 +15,8 @@ ORDER = (
     "__main__", "cli", "options", "console", "stopping",
     "sweep", "report", "collection", "answers", "building", "examination", "training", "updating",
     "extraction", "scoring", "invariance", "parts", "batches", "opening", "pictures", "sources",
-    "clusters", "duplicates", "projection", "probe", "index",
-    "anomalies", "generation", "export", "store", "figures", "autoencoders",
+    "mappage", "clusters", "duplicates", "projection", "probe", "index",
+    "anomalies", "generation", "export", "store", "figures", "thumbnails", "autoencoders",
     "portable", "architectures", "decoding", "manifest", "distances", "locking", "atomic",
     "errors", "__init__",
 )  # fmt: skip

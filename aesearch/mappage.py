@@ -1,0 +1,111 @@
+"""The page of a map: one file with every image in it, that asks no network for anything."""
+
+from __future__ import annotations
+
+import base64
+import html
+import importlib.metadata
+import importlib.resources
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.thumbnails import Atlas
+
+LEAFLET = "XStatic-Leaflet"
+
+
+@dataclass(frozen=True, eq=False)
+class MapPage:
+    """A map in the plane with all that its page shows.
+
+    Attributes
+    ----------
+    title : str
+    coordinates : (n, 2) float32
+    names : list of n str
+    columns : dict of list of n str
+        What may colour the points, by name; empty strings are drawn grey.
+    colour_by : str
+        One of them at first, or empty.
+    scores : (n,) float32
+        What may colour them too.
+    score_name : str
+    neighbours : (n, k) int32
+        Nearest points of each, nearest first, -1 where there are no more.
+    atlas : Atlas or None
+        None where the images cannot be read any more.
+    """
+
+    title: str
+    coordinates: NDArray[np.float32]
+    names: list[str]
+    columns: dict[str, list[str]]
+    colour_by: str
+    scores: NDArray[np.float32]
+    score_name: str
+    neighbours: NDArray[np.int32]
+    atlas: Atlas | None
+
+    def html(self) -> str:
+        """One self-contained page."""
+        parts = {
+            "title": html.escape(self.title),
+            "styles": leaflet("leaflet.css") + asset("page.css"),
+            "data": json.dumps(self._data(), ensure_ascii=False).replace("<", "\\u003c"),
+            "script": leaflet("leaflet.js") + asset("map.js") + asset("page.js"),
+        }
+        pieces = re.split(r"\{\{(\w+)\}\}", asset("page.html"))  # text, name, text, name, …, text
+        return "".join(parts[piece] if number % 2 else piece for number, piece in enumerate(pieces))
+
+    def _data(self) -> dict[str, Any]:
+        atlas = self.atlas and {
+            "side": self.atlas.side,
+            "across": self.atlas.across,
+            "places": _packed(self.atlas.places, "<i4"),
+            "sizes": _packed(self.atlas.sizes, "u1"),
+            "sheets": ["data:image/webp;base64," + base64.b64encode(sheet).decode() for sheet in self.atlas.sheets],
+        }
+        return {
+            "names": self.names,
+            "x": _packed(self.coordinates[:, 0], "<f4"),
+            "y": _packed(self.coordinates[:, 1], "<f4"),
+            "columns": {name: _coded(values) for name, values in self.columns.items()},
+            "colourBy": self.colour_by,
+            "scores": _packed(self.scores, "<f4"),
+            "scoreName": self.score_name,
+            "neighbours": _packed(self.neighbours, "<i4"),
+            "atlas": atlas,
+        }
+
+
+def _packed(values: NDArray[Any], dtype: str) -> str:
+    return base64.b64encode(np.ascontiguousarray(values, dtype=dtype).tobytes()).decode()
+
+
+def _coded(values: Sequence[str]) -> dict[str, Any]:
+    """Each text once, and a number for each image; of more than 65,535 texts the rarest are left empty."""
+    names, codes, counts = np.unique(np.array(values, dtype=str), return_inverse=True, return_counts=True)
+    if len(names) >= 2**16:
+        kept = np.argsort(-counts, kind="stable")[: 2**16 - 1]
+        again = np.zeros(len(names), np.int64)
+        again[kept] = np.arange(1, 2**16)
+        names, codes = np.concatenate([[""], names[kept]]), again[codes]
+    return {"names": names.tolist(), "codes": _packed(codes, "<u2")}
+
+
+def asset(name: str) -> str:
+    """One of the files in ``aesearch/web``."""
+    return (importlib.resources.files("aesearch") / "web" / name).read_text(encoding="utf-8")
+
+
+def leaflet(name: str) -> str:
+    """One of Leaflet's files."""
+    path = importlib.metadata.distribution(LEAFLET).locate_file(f"xstatic/pkg/leaflet/data/{name}")
+    return Path(str(path)).read_text(encoding="utf-8") + "\n"

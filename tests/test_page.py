@@ -1,0 +1,206 @@
+"""The map's page, in a real browser without a network: what it shows, finds and lists, and that names stay text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from aesearch.collection import Collection
+from aesearch.mappage import MapPage
+from aesearch.thumbnails import Atlas, empty_atlas
+
+NASTY = '<img src=x onerror="document.title=1"> "quoted" {{script}} 😀.png'
+
+
+def pictures(count, shape=(3, 20, 30)):
+    return [np.full(shape, 40 + number % 200, np.uint8) for number in range(count)]
+
+
+def test_an_atlas_keeps_every_thumbnail_where_it_says(monkeypatch):
+    thumbnails = [None if n == 3 else picture for n, picture in enumerate(pictures(1500))]
+    atlas = empty_atlas(1500).extended(np.full(1500, -1), np.arange(1500), [thumbnails[:700], thumbnails[700:]])
+    again = Atlas.from_arrays(atlas.arrays())
+    moved = np.arange(1500)[::-1]  # the images are others now, and 10 more have come
+    places = np.concatenate([again.places[moved], np.full(10, -1)])
+    new = [np.full((1, 9, 5), 7, np.uint8)] * 10
+    again = again.extended(places, np.arange(1500, 1510), [new])
+    for image, wanted in ((0, thumbnails[1499]), (1499, thumbnails[0]), (700, thumbnails[799]), (1505, new[5])):
+        assert np.abs(cut(again, image).astype(int) - wanted.transpose(1, 2, 0)).mean() <= 4
+    assert again.places[moved.tolist().index(3)] == -1 and len(again.sheets) == len(atlas.sheets) + 1
+
+
+def cut(atlas, image):
+    """An image's thumbnail, as a page finds it."""
+    sheet, place = divmod(int(atlas.places[image]), atlas.across**2)
+    pixels = np.asarray(Image.open(io.BytesIO(atlas.sheets[sheet])))
+    top, left = place // atlas.across * atlas.side, place % atlas.across * atlas.side
+    width, height = atlas.sizes[atlas.places[image]].tolist()
+    return pixels[top : top + height, left : left + width]
+
+
+def make_page(count=500):
+    generator = np.random.default_rng(0)
+    rows = np.arange(count)
+    names = [f"{n:03}.png" for n in rows]
+    names[7] = NASTY
+    atlas = empty_atlas(count).extended(np.full(count, -1), rows, [pictures(count)])
+    coordinates = generator.uniform(size=(count, 2)).astype(np.float32)
+    columns = {"label": [f"group {n % 3}" if n else "" for n in rows], "split": ["train"] * count}
+    near = (rows[:, None] + np.arange(1, 4)) % count
+    title = "a <b>title</b>"
+    return MapPage(title, coordinates, names, columns, "label", coordinates[:, 0], "error", near, atlas)
+
+
+def test_a_page_names_no_other_place_and_leaves_names_as_they_are():
+    page = make_page().html()
+    outside = re.findall(
+        r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", re.sub(r"/\*.*?\*/", "", page, flags=re.S)
+    )
+    assert "default-src 'none'" in page and not [o for o in outside if "leaflet" not in o.lower()][1:]
+    data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.S)[1])
+    assert data["names"][7] == NASTY and "<img" not in page and "&lt;b&gt;title" in page
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium that draws in software, without a network."""
+    driver = shutil.which("chromedriver")
+    binary = shutil.which("chromium")
+    if not (driver and binary):
+        pytest.skip("needs chromium and chromedriver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    quiet = (
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "no-first-run",
+        "disable-quic",
+    )
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "window-size=1200,800", *quiet):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """Opens a page; afterwards nothing was logged, and nothing asked for but that file."""
+    path = tmp_path / "map.html"
+
+    def show(page):
+        path.write_text(page, encoding="utf-8")
+        browser.get(path.as_uri())
+        return browser
+
+    yield show
+    if browser.get_log("browser"):
+        browser.save_screenshot(str(tmp_path / "failed.png"))
+        raise AssertionError(browser.get_log("browser"))
+    asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"]
+    assert not [url for url in urls if not url.startswith(("file:", "data:", "blob:"))]
+
+
+def wait(browser, script, *arguments):
+    """Until it is true."""
+    for _ in range(200):
+        if found := browser.execute_script(f"return {script}", *arguments):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(script)
+
+
+def drag(browser, points):
+    """With the left button down."""
+    kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 2), "mouseReleased"]
+    for kind, (x, y) in zip(kinds, points, strict=True):
+        event = {"type": kind, "x": x, "y": y, "button": "left", "buttons": 1, "clickCount": 1}
+        browser.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+
+
+def test_the_page_colours_finds_lists_and_goes_on_to_neighbours(opened):
+    browser = opened(make_page().html())
+    assert browser.title == browser.find_element("tag name", "h1").text == "a <b>title</b>"
+    legend = [e.text.split("\n")[0].strip() for e in browser.find_elements("css selector", "#legend button")]
+    assert [name[:7] for name in legend] == ["group 0", "group 1", "group 2"]
+    wait(browser, "document.querySelectorAll('#map canvas').length > 3")
+    browser.find_element("css selector", "#search input").send_keys("onerror\n")
+    assert wait(browser, "document.querySelector('#panel h2')?.textContent") == NASTY
+    assert not browser.execute_script("return document.querySelector('#panel img, #hover img')")
+    near = browser.execute_script("return [...document.querySelectorAll('#panel .entry b')].map((e) => e.textContent)")
+    assert near == ["008.png", "009.png", "010.png"]
+    browser.find_elements("css selector", "#panel .entry")[2].click()
+    assert wait(browser, "document.querySelector('#panel h2').textContent === '010.png'")
+    before = browser.execute_script("return imageMap.map.getZoom()")
+    browser.find_element("css selector", ".leaflet-control-zoom-in").click()
+    wait(browser, "imageMap.map.getZoom() > arguments[0]", before)
+    browser.find_elements("css selector", "#legend button")[0].click()
+    assert browser.execute_script("return imageMap.isShown(3) === false && imageMap.isShown(4)")
+    for choice in ("score", "split", "none"):
+        browser.execute_script("const c = document.getElementById('colour'); c.value = arguments[0];"
+                               "c.dispatchEvent(new Event('change'))", choice)  # fmt: skip
+        wait(browser, "imageMap.isShown(3)")
+
+
+def test_the_lasso_lists_what_lies_in_it(opened):
+    browser = opened(make_page().html())
+    browser.find_element("id", "lasso").click()
+    box = browser.find_element("id", "map").rect
+    middle, high, r = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, 120
+    drag(browser, [(middle + r * np.cos(a), high + r * np.sin(a)) for a in np.linspace(0, 2 * np.pi, 40)])
+    wait(browser, "document.querySelector('#panel h2')?.textContent.endsWith('selected')")
+    browser.execute_script("window.URL.createObjectURL = (blob) => { window.saved = blob.text(); return 'data:,' }")
+    browser.find_element("xpath", "//button[text()='CSV']").click()
+    table = list(csv.reader(browser.execute_script("return saved").splitlines()))
+    count = int(browser.find_element("css selector", "#panel h2").text.split()[0])
+    assert table[0] == ["id", "label", "split", "error"] and len(table) == count + 1
+    page = make_page()
+    place = dict(zip(page.names, page.coordinates, strict=True))
+    inside = np.array([place[row[0]] for row in table[1:]])
+    scale = 2 ** browser.execute_script("return imageMap.map.getZoom()") * 256
+    assert 20 < count < 400 and (np.hypot(*(inside - 0.5).T) * scale < r + 12).all()
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_it_is_usable_at_any_width(opened, browser, width):
+    browser.set_window_size(width, 740)
+    opened(make_page(40).html())
+    browser.find_element("css selector", "#search input").send_keys("011\n")
+    wait(browser, "document.querySelector('#panel h2')?.textContent === '011.png'")
+    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    boxes = [browser.find_element("id", name).rect for name in ("map", "panel")]
+    assert all(box["width"] >= 150 and box["height"] >= 150 for box in boxes)
+    browser.set_window_size(1200, 800)
+
+
+def test_a_collection_s_map_shows_its_images(opened, tmp_path, digit_images):
+    (tmp_path / "photos").mkdir()
+    for number in range(40):
+        Image.fromarray(digit_images[number]).save(tmp_path / f"photos/{number:02}.png")
+    built = Collection.build(str(tmp_path / "photos"), tmp_path / "c", progress=False, epochs=1, latent_dim=8)
+    built.map(method="pca")
+    thumbnails = (built.folder / "thumbnails.h5").read_bytes()
+    for number in range(40, 44):
+        Image.fromarray(digit_images[number]).save(tmp_path / f"photos/{number:02}.png")
+    (tmp_path / "photos/00.png").unlink()
+    built.update()
+    assert (built.folder / "thumbnails.h5").read_bytes() != thumbnails
+    atlas = built._atlas()
+    for row in (0, 20, 42):
+        number = int(built.ids[row][:2])
+        assert np.abs(cut(atlas, row)[..., 0].astype(int) - digit_images[number]).mean() < 12
+    browser = opened((built.folder / "map-pca.html").read_text(encoding="utf-8"))
+    wait(browser, "imageMap.data.count === 43 && imageMap.data.thumb(42)?.width === 8")
