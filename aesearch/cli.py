@@ -610,7 +610,7 @@ def draw_map(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Lay the images out on a map: coordinates, a picture, and a page to pan, zoom and hover.
+    """Lay the images out on a map: coordinates, a picture, and a page with every image on it.
 
     Example: aesearch map --method umap
     """

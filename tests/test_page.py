@@ -6,11 +6,11 @@ import csv
 import io
 import json
 import re
-import shutil
 import time
 
 import numpy as np
 import pytest
+from browsing import drag, find_browser, open_browser
 from PIL import Image
 
 from aesearch.collection import Collection
@@ -71,26 +71,10 @@ def test_a_page_names_no_other_place_and_leaves_names_as_they_are():
 
 @pytest.fixture(scope="module")
 def browser():
-    """Headless Chromium that draws in software, without a network."""
-    driver = shutil.which("chromedriver")
-    binary = shutil.which("chromium")
-    if not (driver and binary):
+    found = find_browser()
+    if found is None:
         pytest.skip("needs chromium and chromedriver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    quiet = (
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "no-first-run",
-        "disable-quic",
-    )
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "window-size=1200,800", *quiet):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    browser = open_browser(*found)
     yield browser
     browser.quit()
 
@@ -121,14 +105,6 @@ def wait(browser, script, *arguments):
             return found
         time.sleep(0.05)
     raise AssertionError(script)
-
-
-def drag(browser, points):
-    """With the left button down."""
-    kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 2), "mouseReleased"]
-    for kind, (x, y) in zip(kinds, points, strict=True):
-        event = {"type": kind, "x": x, "y": y, "button": "left", "buttons": 1, "clickCount": 1}
-        browser.execute_cdp_cmd("Input.dispatchMouseEvent", event)
 
 
 def test_the_page_colours_finds_lists_and_goes_on_to_neighbours(opened):
