@@ -1,12 +1,15 @@
 """``aesearch`` and ``python -m aesearch``."""
 
+import os
 import sys
+from pathlib import Path
 
 from aesearch import stopping
 
 
 def main() -> None:
     """Run the command line."""
+    _open_streams()
     stopping.listen()  # before the imports that take time
     try:
         from aesearch.cli import app
@@ -14,6 +17,18 @@ def main() -> None:
         app(prog_name="aesearch")
     except stopping.Stopped as stopped:
         sys.exit(stopped.code)
+
+
+def _open_streams() -> None:
+    """What is written to closed streams goes nowhere; what a terminal cannot show is escaped."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = Path(os.devnull).open(mode)  # for as long as the process lives
+            if stream.fileno() != number:
+                os.dup2(stream.fileno(), number)
+            setattr(sys, name, stream)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aesearch.decoding import Preprocessing, halvings
+from aesearch.decoding import MOST_SIDE, Preprocessing, halvings
 from aesearch.errors import AesearchError, did_you_mean
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FIRST_WIDTH, LEAST_LAST, WIDEST = 16, 64, 128  # channels of conv's encoder
 WIDER_BACK = 3  # conv's decoder, which search never runs, has so many times its channels, up to the widest
+MOST_NUMBERS, MOST_STAGES = 65_536, 16  # of a latent or a stage; of stages
 HIDDEN = 512  # units of conv's decoder between latent and maps
 LEAST_TO_PART = 16  # latent numbers; of fewer none can be spared for a style
 SPATIAL_LEAST = 16  # pixels a side that conv-spatial's strides and pools leave something of
@@ -104,6 +105,11 @@ class AutoencoderSpec:
         fixed = architecture(self.arch).widths
         if self.latent_dim < 1 or (min(self.widths, default=1) < 1) or (fixed != () and not self.widths):
             raise AesearchError(f"latent size {self.latent_dim} and widths {self.widths} must be 1 or more")
+        pixels = self.preprocessing
+        if max(self.latent_dim, *self.widths, 0) > MOST_NUMBERS or len(self.widths) > MOST_STAGES:
+            raise AesearchError(f"latent size and widths are {MOST_NUMBERS:,} at most, and of {MOST_STAGES} stages")
+        if not (0 < pixels.height <= MOST_SIDE and 0 < pixels.width <= MOST_SIDE and pixels.channels in (1, 3)):
+            raise AesearchError(f"an encoder's input cannot be {pixels}")
         if not 0 <= self.style_dim < self.latent_dim:
             raise AesearchError(f"--style-dim {self.style_dim} leaves no features of {self.latent_dim} latent numbers")
         if self.arch in ("conv-spatial", "linear") and fixed is not None and len(self.widths) != len(fixed):

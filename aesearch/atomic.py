@@ -30,9 +30,11 @@ def replacing(path: Path, size: int = 0) -> Iterator[Path]:
     Raises
     ------
     AesearchError
-        There is no room for it on the disk.
+        There is no room for it on the disk, or a folder, a device or the like is in its place.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise AesearchError(f"{path} is there and is no ordinary file: give another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     with needing_room(path, size):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=path.suffix, dir=path.parent)
@@ -75,6 +77,34 @@ def _is_full(error: BaseException) -> bool:
         return True
     cause = error.__cause__ or error.__context__
     return any(said in str(error) for said in SAID) or (cause is not None and _is_full(cause))
+
+
+def drop(folder: Path) -> None:
+    """Delete a folder with all in it; killed in the middle, nothing of it is left under its name."""
+    away = folder.with_name(folder.name + ".dropped")
+    for path in (away, folder):
+        if path.is_dir():
+            if path == folder:
+                folder.rename(away)
+            shutil.rmtree(away)
+
+
+def check_own(folder: Path) -> None:
+    """``AesearchError`` if something in a folder that is about to be written to leads out of it."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_symlink() and (path.name.startswith(".") or path.suffix == ".partial"):
+            raise AesearchError(f"{path} is a link and would be written through: remove it")
+
+
+def at_home(name: str) -> Path:
+    """A path with ``~`` resolved; ``AesearchError`` where that, or its name, is none."""
+    try:
+        name.encode()
+        return Path(name).expanduser()
+    except UnicodeEncodeError:
+        raise AesearchError(f"{name} has a name that is not valid UTF-8: rename it") from None
+    except RuntimeError as error:
+        raise AesearchError(f"no folder {name!r}: {error}") from None
 
 
 def put_in_place(temporary: Path, path: Path) -> None:

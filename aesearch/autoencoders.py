@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 3
 READ_BYTES = 2**24
+DEVICES = ("cpu", "cuda", "mps")
 HIDDEN_MOST = 512  # numbers of one hidden layer's maps, at most: larger ones are averaged
 
 
@@ -45,6 +46,7 @@ def load_autoencoder(path: Path) -> tuple[nn.ModuleDict, AutoencoderSpec]:
     AesearchError
         The file is absent, damaged, of another format, or its weights do not fit its architecture.
     """
+    import torch
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -59,6 +61,10 @@ def load_autoencoder(path: Path) -> tuple[nn.ModuleDict, AutoencoderSpec]:
                 "make it anew, aesearch build-index SOURCE --overwrite"
             )
         spec = AutoencoderSpec.from_json(document["spec"])
+        with torch.device("meta"):  # of a stranger's file nothing large is made before it is known to fit
+            shapes = {name: tensor.shape for name, tensor in build_autoencoder(spec).state_dict().items()}
+        if shapes != {name: tensor.shape for name, tensor in weights.items()}:
+            raise ValueError("weights of another network")
         model = build_autoencoder(spec)
         model.load_state_dict(weights)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
@@ -76,6 +82,8 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in DEVICES:
+            raise RuntimeError(f"none of {', '.join(DEVICES)}")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise AesearchError(f"device {name!r} is not available here: try --device auto or cpu") from error

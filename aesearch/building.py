@@ -6,9 +6,11 @@ import contextlib
 import csv
 import dataclasses
 import logging
+import tempfile
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,9 @@ from aesearch.sources import Source
 from aesearch.store import Store
 from aesearch.training import Epoch, TrainingOptions, loss_name, split_held_out, train_autoencoder
 from aesearch.updating import Update, update_features
+
+if TYPE_CHECKING:
+    from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +98,7 @@ def train_encoder(
         "options": plain(options.to_json()),
     }
     manifest.save()
+    write_history = partial(_write_history, folder / HISTORY)
     training = train_autoencoder(
         images,
         held_out,
@@ -102,20 +108,19 @@ def train_encoder(
         resume=resume,
         device=device,
         progress=progress,
-        on_epoch=lambda history: _write_csv(
-            folder / HISTORY, [f.name for f in dataclasses.fields(Epoch)], map(dataclasses.astuple, history)
-        ),
+        on_epoch=write_history,
     )
+    write_history(training.history)  # a kill may have come between the checkpoint and it
     _draw_curve(folder / CURVE, training.history, loss_name(spec, recipe))
     figures = training.figures | examine(training, sample, held_out) | {"invariance_ratios": ratios}
-    save_autoencoder(folder / ENCODER, training.model, spec)
-    Autoencoder.load(folder / ENCODER, device="cpu").save_portable(folder / PORTABLE)
+    _save_encoder(folder, training.model, spec)
     manifest.training = None
     manifest.source = source.opening
     manifest.record(
         "encoder",
         ENCODER,
         PORTABLE,
+        HISTORY,
         made_from={"source": source.fingerprint},
         parameters={
             "options": plain(options.to_json()),
@@ -134,6 +139,19 @@ def _bytes_needed(spec: AutoencoderSpec, encoded_next: int) -> int:
     numbers = count_parameters(build_autoencoder(spec))
     row = 4 * (spec.latent_dim + spec.feature_dim) + TEXT_BYTES
     return 4 * numbers * (2 * STATES + 2) + encoded_next * row  # a checkpoint beside the last; two files of the encoder
+
+
+def _save_encoder(folder: Path, model: nn.ModuleDict, spec: AutoencoderSpec) -> None:
+    """Both files of the encoder, in place of those there may be, when both are written."""
+    with tempfile.TemporaryDirectory(prefix=".encoder-", dir=folder) as name:
+        save_autoencoder(Path(name) / ENCODER, model, spec)
+        Autoencoder.load(Path(name) / ENCODER, device="cpu").save_portable(Path(name) / PORTABLE)
+        for file in (ENCODER, PORTABLE):
+            (Path(name) / file).replace(folder / file)
+
+
+def _write_history(path: Path, history: list[Epoch]) -> None:
+    _write_csv(path, [f.name for f in dataclasses.fields(Epoch)], map(dataclasses.astuple, history))
 
 
 def _begun_on(manifest: Manifest) -> str | None:

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import aesearch
+from aesearch.atomic import at_home
 from aesearch.console import Notes, fail, note, print_json, print_table, printable, short
 from aesearch.errors import AesearchError
 from aesearch.options import (
@@ -26,6 +27,7 @@ from aesearch.options import (
     SeedOption,
     SourceArgument,
     Training,
+    numbers_in,
     parse_bytes,
     with_training_options,
 )
@@ -52,6 +54,8 @@ class Group(TyperGroup):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
             raise typer.Exit(0) from None
+        except MemoryError as error:
+            fail(f"not enough memory: {str(error).splitlines()[0] if str(error) else 'take fewer or smaller images'}")
         except OSError as error:
             fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
 
@@ -132,7 +136,11 @@ def sweep(
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the collections when the new ones are finished.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace collections of other images, settings or versions.",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -145,10 +153,8 @@ def sweep(
     from aesearch.sweep import CURVES, RECONSTRUCTIONS
     from aesearch.sweep import sweep as run_sweep
 
-    if not all(d.strip().isdecimal() for d in latent_dims.split(",")):
-        raise typer.BadParameter(f"{latent_dims!r} is not like 2,5,10", param_hint="--latent-dims")
     folder = _folder(collection)
-    sizes = [int(d) for d in latent_dims.split(",")]
+    sizes = numbers_in(latent_dims, "--latent-dims")
     found = run_sweep(
         source, folder, sizes, labels=labels, data_dir=data_dir, device=device, overwrite=overwrite, **training or {}
     )
@@ -225,7 +231,11 @@ def build_index(
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the collection when the new one is finished.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace a collection of other images, settings or versions by a new one.",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -250,7 +260,7 @@ def build_index(
     from aesearch.index import describe_figures
 
     print(f"{info['rows']:,} images of {printable(info['source'])} in {opened.folder}, {info['dim']} numbers each")
-    print(f"index: {describe_figures(info['index'])}, {info['index']['metric']}")
+    print(printable(f"index: {describe_figures(info['index'])}, {info['index']['metric']}"))
 
 
 @app.command()
@@ -489,14 +499,16 @@ def generate(
         str | None, typer.Option(help="Latents to decode: a .npy or .csv file of one a row, or 0.5,1;-1,2.")
     ] = None,
     sample: Annotated[
-        int | None, typer.Option(min=1, help="So many random latents, with the mean and spread of the data.")
+        int | None,
+        typer.Option(min=1, max=10_000, help="So many random latents, of the data's mean and spread."),
     ] = None,
     between: Annotated[
         tuple[Path, Path] | None, typer.Option(help="The straight path in the latent space from one image to another.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=2, help="Images on that path, both ends included.")] = 8,
+    steps: Annotated[int, typer.Option(min=2, max=1000, help="Images on that path, both ends included.")] = 8,
     plane: Annotated[
-        int | None, typer.Option(min=2, help="The plane of an encoder with 2 latent numbers, so many images a side.")
+        int | None,
+        typer.Option(min=2, max=100, help="The plane of 2 latent numbers, so many images a side."),
     ] = None,
     seed: SeedOption = 0,
     save: PictureOption = Path("generated.png"),
@@ -554,12 +566,9 @@ def cluster(
         raise typer.BadParameter("images are assigned to the clusters there are: run aesearch cluster without them")
     if images:
         return _assign(images, _open(collection), as_json)
-    if clusters != "auto" and not clusters.isdecimal():
-        raise typer.BadParameter(f"{clusters!r} is neither a number nor auto", param_hint="--clusters")
+    number = None if clusters == "auto" else numbers_in(clusters, "--clusters")[0]
     opened = _open(collection)
-    found = opened.cluster(
-        method=method, clusters=None if clusters == "auto" else int(clusters), space=space, seed=seed
-    )
+    found = opened.cluster(method=method, clusters=number, space=space, seed=seed)
     if save:
         from aesearch.report import draw_clusters
 
@@ -712,12 +721,12 @@ def info(collection: CollectionOption = "default", as_json: JsonOption = False) 
     print(f"source      {printable(document['source'] or '-')}")
     print(
         f"rows        {document['rows']:,}"
-        + (f" x {document['dim']} numbers ({document['arch']})" if document["dim"] else "")
+        + (f" x {document['dim']} numbers ({printable(str(document['arch']))})" if document["dim"] else "")
     )
     for name, artifact in document["artifacts"].items():
-        print(f"\n{name}  ({', '.join(artifact['files'])}, {artifact['time']})")
+        print("\n" + printable(f"{name}  ({', '.join(artifact['files'])}, {artifact['time']})"))
         for key, value in artifact["figures"].items():
-            print(f"  {key:20} {short(value)}")
+            print(f"  {printable(key):20} {short(value)}")
 
 
 @app.command()
@@ -753,7 +762,7 @@ def _open(name: str, device: str = "auto", *, must_exist: bool = False, overwrit
 def _folder(name: str) -> Path:
     """A name under indexes/, or a folder where the text has a slash or is one that exists."""
     is_path = os.sep in name or "/" in name or name in (".", "..") or (Path(name) / "collection.json").is_file()
-    folder = Path(name).expanduser() if is_path else HOME / name
+    folder = at_home(name) if is_path else HOME / name
     if not name.strip():
         raise typer.BadParameter("a collection needs a name", param_hint="--collection")
     return folder

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from aesearch import anomalies as anomaly_scores
 from aesearch.answers import Anomalies, Duplicates, Hits
-from aesearch.atomic import check_room, replacing
+from aesearch.atomic import check_own, check_room, drop, replacing
 from aesearch.distances import exact_neighbours, in_blocks
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, check_choice
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, least_bytes
-from aesearch.manifest import CHECKPOINT, Manifest, plain
+from aesearch.manifest import CHECKPOINT, ENCODER, NEXT, Manifest, installed_versions, plain
 from aesearch.manifest import NAME as MANIFEST
-from aesearch.parts import INDEX, NEXT, Parts, changes
+from aesearch.parts import INDEX, Parts, changes
 from aesearch.pictures import ImageLike, blank, look_at, read_image, read_pictures
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
@@ -87,7 +87,7 @@ class Collection(Parts):
         labels : {"none", "folder"}, optional
             Whether sub-folders are labels; by default as before for the collection's own source, else not.
         overwrite : bool
-            Replace a collection, of whatever images and settings, when the new one is finished.
+            Replace a collection of other images, settings or versions when the new one is finished.
         **training
             Any field of `aesearch.training.TrainingOptions`.
         """
@@ -111,7 +111,7 @@ class Collection(Parts):
         from aesearch.training import TrainingOptions
 
         source = source or self.source
-        if overwrite and self.manifest.artifacts:
+        if overwrite and self.manifest.artifacts and not self._is_encoder_of(source, training):
             return self._make_anew(source, training, index)
         self._refuse_other(source, training)
         if "encoder" not in self.manifest.artifacts:
@@ -131,16 +131,28 @@ class Collection(Parts):
     def _make_anew(self, source: Source, training: dict[str, Any], index: IndexOptions | None) -> None:
         """As `complete`, beside the collection that there is; an interrupted one goes on, if it was of the same."""
         staged = self._beside(ANEW)
-        try:
+        with contextlib.suppress(AesearchError):
             staged.manifest = Manifest.load(staged.folder, ANEW)
-            staged._refuse_other(source, training)
-        except AesearchError:
-            shutil.rmtree(staged.folder)
+        if staged.manifest.name != ANEW or (staged.manifest.artifacts and not staged._is_encoder_of(source, training)):
+            drop(staged.folder)
             staged = self._beside(ANEW)
             staged.manifest = Manifest(staged.folder, name=ANEW)
             staged.manifest.save()
         staged.complete(source, training, index)
         self._finish(staged)
+
+    def _is_encoder_of(self, source: Source, training: dict[str, Any]) -> bool:
+        """Whether the encoder is what training on these images with these settings, here and now, would give."""
+        from aesearch.training import TrainingOptions
+
+        encoder = self.manifest.artifacts.get("encoder")
+        return (
+            encoder is not None
+            and self.manifest.holds("encoder", ENCODER)
+            and encoder["made_from"].get("source") == source.fingerprint
+            and encoder["parameters"].get("options") == plain(TrainingOptions(**training).to_json())
+            and encoder["versions"] == installed_versions()
+        )
 
     def _refuse_other(self, source: Source, training: dict[str, Any]) -> None:
         """Never train over, or mix, what was made from other images or with other settings."""
@@ -273,9 +285,10 @@ class Collection(Parts):
         """
         folder = self.folder / NEXT
         if (folder / ANEW).is_file() != (kind == ANEW):
-            shutil.rmtree(folder, ignore_errors=True)
+            drop(folder)
         staged = Collection(folder, device=self.device, progress=self.progress)
         staged.folder.mkdir(exist_ok=True)
+        check_own(staged.folder)
         staged.name = self.name
         return staged
 
@@ -355,9 +368,6 @@ class Collection(Parts):
         options = options or IndexOptions()
         check_room(self.folder / INDEX, least_bytes(options, self.store.rows, self.store.dim))
         built = build_index(self.store.rows_of_features(), options, progress=self.progress)
-        if "index" in self.manifest.artifacts:  # what is there is about to be replaced
-            self.manifest.artifacts["index"]["made_from"] = {}
-            self.manifest.save()
         built.save(self.folder / INDEX)
         built.figures["bytes_per_vector"] = round((self.folder / INDEX).stat().st_size / self.store.rows, 1)
         self.manifest.record(

@@ -43,7 +43,7 @@ def print_json(document: dict[str, Any]) -> None:
 
 def print_table(head: list[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns as wide as their longest cell; the last one runs free."""
-    cells = [head, *([printable(c) for c in row] for row in rows)]
+    cells = [[printable(c) for c in head], *([printable(c) for c in row] for row in rows)]
     widths = [max(len(row[c]) for row in cells) for c in range(len(head) - 1)]
     for row in cells:
         print("  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]).rstrip())

@@ -23,6 +23,7 @@ MAX_PIXELS = 178_956_970  # beyond this a small file can fill the memory: Pillow
 MAX_SLOW_PIXELS = 2**24  # of the formats that Pillow decodes pixel by pixel, in Python
 MAX_FILE_BYTES = 2**30
 MOST_SCANS = 50  # of a JPEG: each goes over all its pixels, and may take some bytes of the file only
+MOST_SIDE = 4096  # pixels of an encoder's input
 LARGEST_SIDE = 64  # longer medians are reduced to this unless --image-size says otherwise
 GREY_TOLERANCE = 3  # levels of 255 that JPEG's chroma may differ in a picture that is grey
 
@@ -357,8 +358,8 @@ def scale_to_uint8(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
 def parse_image_size(text: str) -> tuple[int, ...]:
     """``"64"`` to (64,), ``"48x64"`` to (48, 64), height first; ``SourceError`` for anything else."""
     parts = text.lower().split("x")
-    if len(parts) > 2 or not all(p.isdigit() and 0 < int(p) <= 4096 for p in parts):
-        raise SourceError(f"image size {text!r} is not one number (64) or HEIGHTxWIDTH (48x64), each 1 to 4096")
+    if len(parts) > 2 or not all(p.isascii() and p.isdigit() and len(p) < 9 and 0 < int(p) <= MOST_SIDE for p in parts):
+        raise SourceError(f"image size {text!r} is not one number (64) or HEIGHTxWIDTH (48x64), each 1 to {MOST_SIDE}")
     return tuple(int(p) for p in parts)
 
 

@@ -289,6 +289,12 @@ class MapDisplay:
 
     def draw(self) -> Figure:
         """Still picture, 2-D or 3-D."""
+        from matplotlib import rc_context
+
+        with rc_context({"text.parse_math": False}):  # names may have dollars
+            return self._draw()
+
+    def _draw(self) -> Figure:
         from matplotlib.figure import Figure
 
         flat = self.coordinates.shape[1] == 2
@@ -296,7 +302,8 @@ class MapDisplay:
         axes: Any = figure.add_subplot() if flat else figure.add_subplot(projection="3d")
         size = float(np.clip(3e4 / max(len(self.coordinates), 1), 1.0, 18.0))
         for name, colour, rows in self.by_group():
-            axes.scatter(*self.coordinates[rows].T, s=size, c=colour, label=name, linewidths=0, alpha=0.75)
+            label = f"\u200b{name}"  # Matplotlib leaves out names that begin with an underscore
+            axes.scatter(*self.coordinates[rows].T, s=size, c=colour, label=label, linewidths=0, alpha=0.75)
         axes.set_title(self.title)
         if flat:
             axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def read_points(text: str, dim: int) -> NDArray[np.float32]:
         else:
             points = np.array([[float(number) for number in point.split(",")] for point in text.split(";")])
         points = np.atleast_2d(points.astype(np.float32))
-    except (OSError, EOFError, ValueError, TypeError) as error:
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise AesearchError(f"cannot read points from {text!r}: {' '.join(str(error).split())}") from None
     if points.ndim != 2 or points.shape[1] != dim or not np.isfinite(points).all():
         raise AesearchError(f"points have {dim} finite numbers each here; {text!r} gives an array {points.shape}")

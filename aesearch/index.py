@@ -36,6 +36,7 @@ MOST_CHANGED = 0.2  # of the rows: beyond, a new index is better and hardly dear
 SAMPLE_A_LIST, LEAST_SAMPLE = 64, 2**16  # rows that lists, and product quantisers, learn from
 SLACK = 1.5  # inverted lists grow by doubling
 MEMORY_SHARE = 0.5  # of the machine's memory, unless a limit is given
+MOST_IN_FACTORY, MOST_LINKS = 10**7, 512  # in a factory string, and of a graph's node: FAISS itself does not look
 HELD_OUT_QUERIES, SINGLE_QUERIES = 1000, 20
 EFFORTS = {"nprobe": (4, 8, 16, 32, 64, 128, 256), "efSearch": (16, 32, 64, 128, 256, 512)}
 RECALL_AT = 10
@@ -309,9 +310,13 @@ def _make(factory: str, dim: int) -> faiss.Index:
     """Make an empty index; one that cannot take row numbers itself is wrapped."""
     import faiss
 
+    numbers = [int(number[:9]) for number in re.findall(r"[0-9]+", factory)]
+    graph = re.search(r"HNSW([0-9]+)", factory)
+    if max(numbers, default=0) > MOST_IN_FACTORY or (graph and not 2 <= int(graph[1][:9]) <= MOST_LINKS):
+        raise AesearchError(f"index {factory!r} has numbers that FAISS cannot do with")
     try:
         index = faiss.index_factory(dim, factory, faiss.METRIC_L2)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, MemoryError) as error:
         raise AesearchError(
             f"index {factory!r} is none of {', '.join(KINDS)} and no FAISS factory string for {dim} numbers"
             f"{did_you_mean(factory, KINDS)}"

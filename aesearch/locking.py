@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from aesearch.atomic import check_own
 from aesearch.errors import AesearchError
 
 LOCK, HOLDER = ".lock", ".lock.json"
@@ -35,7 +36,7 @@ class FolderLock:
         Raises
         ------
         AesearchError
-            Another process holds it; says which.
+            Another process holds it; says which. Or something in the folder leads out of it.
         """
         if self.held:
             yield False
@@ -43,6 +44,7 @@ class FolderLock:
         import filelock
 
         self.folder.mkdir(parents=True, exist_ok=True)
+        check_own(self.folder)
         lock = filelock.FileLock(self.folder / LOCK, timeout=0)
         try:
             lock.acquire()

@@ -16,9 +16,11 @@ from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifac
 
 FORMAT_VERSION = 2
 NAME, SEEN = "collection.json", ".seen.json"
+NEXT = ".next"  # the folder where what takes a collection's place grows; with a manifest in it, it is finished
 ENCODER, PORTABLE, CHECKPOINT = "encoder.safetensors", "encoder.onnx", "training.safetensors"
 FEATURES = "features.h5"
 REMEDIES = {"encoder": "train", "features": "extract", "index": "build-index", "clusters": "cluster", "probe": "probe"}
+OPENING = {"name", "labels", "data_dir"}  # what opens a source again
 SETTLED_NS = 2 * 10**9  # a file changed later than this before now may change again without its time showing it
 PACKAGES = ("aesearch", "torch", "numpy", "faiss-cpu", "scikit-learn", "umap-learn")
 
@@ -49,8 +51,8 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path, name: str = NAME) -> Manifest:
-        """Read it; ``CollectionNotFoundError`` if there is none."""
-        path = folder / name
+        """Read it, where its files are about to take their places too; ``CollectionNotFoundError`` if there is none."""
+        path = folder / NEXT / name if name == NAME and (folder / NEXT / name).is_file() else folder / name
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document["format_version"] != FORMAT_VERSION:
@@ -127,6 +129,8 @@ class Manifest:
         if recorded is None:
             Manifest.load(self.folder)  # no collection at all is another line
             raise CollectionNotFoundError(f"collection {self.folder} has no {name} yet: {remedy}")
+        if (self.folder / NEXT / NAME).is_file() and (self.folder / NEXT / file).is_file():
+            path = self.folder / NEXT / file
         if not path.is_file():
             raise CollectionNotFoundError(f"{path} is gone: {remedy}")
         if not self._is_as_recorded(path, recorded):
@@ -170,8 +174,19 @@ def _digest(document: dict[str, Any]) -> str:
 def _is_well_formed(document: dict[str, Any]) -> bool:
     """Whether everything is of the kind it should be, and no file lies elsewhere."""
     parts = ("made_from", "parameters", "figures", "versions", "files")
+    encoder, index = (document["artifacts"].get(name) for name in ("encoder", "index"))
+    sources = [document["source"], *(a["source"] for a in document["artifacts"].values() if "source" in a)]
+    if encoder is not None:
+        height, width = encoder["native_size"]
+        if not (isinstance(encoder["fingerprint"], str) and int(height) > 0 and int(width) > 0):
+            return False
+    if index is not None and index["parameters"]["metric"] not in ("cosine", "l2"):
+        return False
+    if not all(s is None or (set(s) <= OPENING and all(isinstance(v, str) for v in s.values())) for s in sources):
+        return False
     return all(isinstance(document[name], dict | type(None)) for name in ("source", "training")) and all(
         all(isinstance(artifact[part], dict) for part in parts)
+        and isinstance(artifact["time"], str)
         and all(Path(file).name == file and isinstance(facts["bytes"], int) and isinstance(facts["sha256"], str)
                 for file, facts in artifact["files"].items())
         for artifact in document["artifacts"].values()

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import os
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aesearch.atomic import at_home
 from aesearch.errors import SourceError, did_you_mean
+from aesearch.index import memory_at_hand
 from aesearch.sources import ArraySource, FileSource, Source
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 LABELS = ("none", "folder")
 ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
 TABLE_SUFFIXES = (".csv", ".parquet")
+COLUMNS = ("path", "label", "split")  # of a table
+MOST_SHRUNK = 2000  # times that a compressed array may be smaller than what it holds: deflate's limit is about 1,030
 IMAGE_KEYS, LABEL_KEYS = ("x", "X", "images", "data"), ("y", "labels", "targets")
 
 # torchvision's class, what gives its test split, and where it keeps the labels.
@@ -40,7 +45,7 @@ DATASETS: dict[str, tuple[str, dict[str, dict[str, Any]], str]] = {
 }
 
 
-def open_source(name: str, *, labels: str = "none", data_dir: str | None = None) -> Source:
+def open_source(name: str, *, labels: str = "none", data_dir: str | None = None, download: bool = True) -> Source:
     """Find the images behind a source string.
 
     Parameters
@@ -52,6 +57,8 @@ def open_source(name: str, *, labels: str = "none", data_dir: str | None = None)
         ``folder``: a file's label is its sub-folder.
     data_dir : str, optional
         Where torchvision's datasets lie or go; ``$AESEARCH_DATA``, else ``data``.
+    download : bool
+        Whether one that does not lie there may be fetched.
 
     Raises
     ------
@@ -60,19 +67,22 @@ def open_source(name: str, *, labels: str = "none", data_dir: str | None = None)
     """
     if labels not in LABELS:
         raise SourceError(f"labels {labels!r} is not one of {', '.join(LABELS)}{did_you_mean(labels, LABELS)}")
-    data_dir = str(Path(data_dir or os.environ.get("AESEARCH_DATA") or "data").expanduser().resolve())
-    source = _find(name, labels, data_dir)
+    data_dir = str(at_home(data_dir or os.environ.get("AESEARCH_DATA") or "data").resolve())
+    source = _find(name, labels, data_dir, download)
+    at_home(source.name)  # it is written down
     source.opening = {"name": source.name, "labels": labels, "data_dir": data_dir}
     return source
 
 
-def _find(name: str, labels: str, data_dir: str) -> Source:
-    path = Path(name).expanduser()
+def _find(name: str, labels: str, data_dir: str, download: bool) -> Source:
+    if not name.strip():
+        raise SourceError("a source needs a name: a folder, say, or . for this one")
+    path = at_home(name)
     suffix = path.suffix.lower()
     if name == "digits":
         return _digits()
     if (dataset := name.partition(":")[0]) in DATASETS:
-        return _torchvision(dataset, name, data_dir)
+        return _torchvision(dataset, name, data_dir, download)
     if path.is_dir():
         return _folder(path.resolve(), labels)
     if suffix in ARRAY_SUFFIXES and path.is_file():
@@ -102,7 +112,7 @@ def _in_memory(name: str, images: NDArray[Any], labels: list[str] | None, prefix
     )
 
 
-def _torchvision(dataset: str, name: str, data_dir: str) -> Source:
+def _torchvision(dataset: str, name: str, data_dir: str, download: bool) -> Source:
     cls, arguments, label_attribute = DATASETS[dataset]
     wanted = name.partition(":")[2]
     if wanted and wanted not in arguments:
@@ -114,7 +124,7 @@ def _torchvision(dataset: str, name: str, data_dir: str) -> Source:
     for split in [wanted] if wanted else list(arguments):
         try:
             with contextlib.redirect_stdout(sys.stderr):  # torchvision announces downloads on stdout
-                loaded = getattr(torchvision.datasets, cls)(root=root, download=True, **arguments[split])
+                loaded = getattr(torchvision.datasets, cls)(root=root, download=download, **arguments[split])
         except Exception as error:  # network, disk, checksums: torchvision raises many kinds
             raise SourceError(
                 f"cannot get {dataset} into {root} ({_short(error)}): --data-dir or AESEARCH_DATA "
@@ -149,7 +159,7 @@ def _folder(root: Path, labels: str) -> Source:
         folders = path.parts[:-1]
         split = SPLITS.get(folders[0].lower(), "") if folders else ""
         inner = folders[1:] if split else folders
-        ids.append(_text(path.as_posix()))
+        ids.append(_id_of(path))
         splits.append(split)
         file_labels.append(_text(inner[0]) if labels == "folder" and inner else "")
     return FileSource(str(root), [root / p for p in relative], ids, file_labels, splits)
@@ -165,6 +175,17 @@ def _walk(root: Path) -> Iterator[Path]:
         for file in files:
             if not file.startswith("."):
                 yield (Path(folder) / file).relative_to(root)
+
+
+def _id_of(path: Path) -> str:
+    """A file's id: its path, where that is no UTF-8 with escapes; different paths have different ids."""
+    name = path.as_posix()
+    try:
+        name.encode()
+        odd = "\\x" in name  # reads as if it were escaped
+    except UnicodeEncodeError:
+        odd = True
+    return _text(name.replace("\\", "\\\\") if odd else name)
 
 
 def _text(name: str) -> str:
@@ -213,10 +234,11 @@ def _read_parquet(path: Path) -> dict[str, list[str]]:
     except ImportError:
         raise SourceError("reading .parquet needs pyarrow: pip install 'aesearch[parquet]'") from None
     try:
-        table = pyarrow.parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
+        names = pyarrow.parquet.read_schema(path).names
+        table = pyarrow.parquet.read_table(path, columns=[name for name in names if name in COLUMNS])
+        return {c: ["" if v is None else _text(str(v)) for v in table[c].to_pylist()] for c in table.column_names}
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise SourceError(f"cannot read {path.name} as a parquet table: {_short(error)}") from error
-    return {c: ["" if v is None else _text(str(v)) for v in table[c].to_pylist()] for c in table.column_names}
 
 
 def _array_file(path: Path) -> Source:
@@ -228,9 +250,11 @@ def _array_file(path: Path) -> Source:
             shape, read, labels = _open_npz(path)
         else:
             shape, read, labels = _open_h5(path)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except SourceError:
+        raise
+    except Exception as error:  # NumPy, zip and HDF5 raise nearly anything on broken files
         raise SourceError(f"cannot read {path.name} as an array of images: {_short(error)}") from error
-    if len(shape) not in (3, 4):
+    if len(shape) not in (3, 4) or 0 in shape[1:]:
         raise SourceError(
             f"{path.name} has shape {shape}: images are (N, height, width) or (N, height, width, channels)"
         )
@@ -263,6 +287,9 @@ def _span(rows: NDArray[np.int64]) -> slice | NDArray[np.int64]:
 
 def _open_npz(path: Path) -> Opened:
     """Archives are compressed: the images are read whole and stay in memory."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(part.file_size for part in archive.infolist()) > memory_at_hand():
+            raise SourceError(f"{path.name} does not fit into memory when it is unpacked: save the images as .npy")
     with np.load(path, allow_pickle=False) as archive:
         key = _image_key({k: archive[k].ndim for k in archive.files})
         images = archive[key]
@@ -277,6 +304,8 @@ def _open_h5(path: Path) -> Opened:
         arrays = {k: v.ndim for k, v in file.items() if isinstance(v, h5py.Dataset)}
         key = _image_key(arrays)
         shape = file[key].shape
+        if file[key].nbytes > MOST_SHRUNK * max(1, file[key].id.get_storage_size()) and not file[key].is_virtual:
+            raise SourceError(f"{path.name} says that {key} has {file[key].nbytes:,} bytes, and holds next to nothing")
         labels = next((_label_texts(file[k][:]) for k in LABEL_KEYS if k in arrays), None)
 
     def read(rows: NDArray[np.int64]) -> NDArray[Any]:

@@ -110,12 +110,21 @@ TrainSeedOption = Annotated[
     typer.Option(min=0, max=LARGEST_SEED, help="Same seed, same machine: same weights.", show_default="0"),
 ]
 
+MOST_DIGITS = 9  # of a number in a list
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def numbers_in(text: str, option: str) -> list[int]:
+    """``16,32,96`` to whole numbers."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and len(part) <= MOST_DIGITS for part in parts):
+        raise typer.BadParameter(f"{text!r} is not like 16 or 16,32,96", param_hint=option)
+    return [int(part) for part in parts]
 
 
 def parse_bytes(text: str, option: str) -> int:
     """``2GB``, ``1.5 GiB``, ``500m`` to bytes."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?", text.strip().lower())
+    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([kmgt]i?|)b?", text.strip().lower())
     if not found or not float(found[1]):
         raise typer.BadParameter(f"{text!r} is not like 500MB or 2GB", param_hint=option)
     return int(float(found[1]) * UNITS[found[2]])
@@ -169,7 +178,5 @@ def _training(*, image_size: str | None, widths: str | None, **given: Any) -> di
     if image_size is not None:
         given["image_size"] = parse_image_size(image_size)
     if widths is not None:
-        if not all(w.strip().isdecimal() for w in widths.split(",")):
-            raise typer.BadParameter(f"{widths!r} is not like 16,32,96", param_hint="--widths")
-        given["widths"] = tuple(int(w) for w in widths.split(","))
+        given["widths"] = tuple(numbers_in(widths, "--widths"))
     return {name: value for name, value in given.items() if value is not None}

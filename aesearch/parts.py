@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import functools
-import shutil
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.architectures import AutoencoderSpec
+from aesearch.atomic import at_home, drop
 from aesearch.distances import exact_neighbours
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, did_you_mean
 from aesearch.index import IndexOptions, SearchIndex, load_index
 from aesearch.locking import FolderLock
-from aesearch.manifest import ENCODER, FEATURES, PORTABLE, Manifest
+from aesearch.manifest import ENCODER, FEATURES, NEXT, PORTABLE, Manifest
 from aesearch.manifest import NAME as MANIFEST
 from aesearch.pictures import ImageLike, read_image
 from aesearch.portable import PortableEncoder
@@ -29,7 +29,8 @@ if TYPE_CHECKING:  # imported where they are used: a query is answered in less t
     from aesearch.autoencoders import Autoencoder
     from aesearch.sources import Source
 
-INDEX, NEXT = "index.faiss", ".next"
+INDEX = "index.faiss"
+NEW = ("train", "complete")  # what may begin a collection
 FIELDS = ("id", "label", "split")  # that --where can ask for
 FEW = 32  # images that are encoded without torch
 MOST_COMPARED = 100_000  # ids that a mistyped one is compared with
@@ -46,6 +47,8 @@ def changes(method: Callable[Concatenate[Some, P], R]) -> Callable[Concatenate[S
 
     @functools.wraps(method)
     def alone(self: Some, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if method.__name__ not in NEW and not self.folder.is_dir():
+            Manifest.load(self.folder)  # says that there is none
         with self.lock.hold(method.__name__.strip("_").replace("_", "-")) as first:
             if first:
                 self._take_over()
@@ -62,7 +65,7 @@ class Parts:
     def __init__(
         self, folder: str | Path, *, device: str = "auto", progress: bool = True, overwrite: bool = False
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = at_home(str(folder))
         self.device, self.progress = device, progress
         self.name = self.folder.name
         self.lock = FolderLock(self.folder)
@@ -84,14 +87,14 @@ class Parts:
             raise CollectionNotFoundError(
                 f"there is no collection at {self.folder}: run aesearch build-index SOURCE -c {self.folder.name}"
             )
-        return open_source(**self.manifest.source)
+        return open_source(**self.manifest.source, download=False)
 
     def open_images(self, name: str, *, labels: str | None = None, data_dir: str | None = None) -> Source:
         """Open a source; the collection's own one as it was opened before, unless told otherwise."""
         from aesearch.opening import open_source
 
         known = self.manifest.source or {}
-        if labels is None and known.get("name") in (name, str(Path(name).expanduser().resolve())):
+        if labels is None and known.get("name") in (name, str(at_home(name).resolve())):
             return self.source
         return open_source(name, labels=labels or "none", data_dir=data_dir)
 
@@ -107,7 +110,10 @@ class Parts:
     def spec(self) -> AutoencoderSpec:
         """Which network the encoder is, and what every image goes through first."""
         self._encoder_fingerprint()
-        return AutoencoderSpec.from_json(self.manifest.artifacts["encoder"]["parameters"]["spec"])
+        try:
+            return AutoencoderSpec.from_json(self.manifest.artifacts["encoder"]["parameters"]["spec"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise AesearchError(f"{self.folder / MANIFEST} is damaged: make the collection anew") from error
 
     @cached_property
     def _single_encoder(self) -> Autoencoder | PortableEncoder:
@@ -115,7 +121,7 @@ class Parts:
         dim = self.spec.feature_dim
         if self.device not in ("auto", "cpu") or not self.manifest.holds("encoder", PORTABLE):
             return self.autoencoder
-        return PortableEncoder((self.folder / PORTABLE).read_bytes(), dim)
+        return PortableEncoder(self.manifest.path("encoder", PORTABLE).read_bytes(), dim)
 
     @cached_property
     def store(self) -> Store:
@@ -131,12 +137,10 @@ class Parts:
         if not (staged / MANIFEST).is_file():
             return
         for path in staged.iterdir():
-            if path.name.startswith("."):
-                path.unlink()
-            elif path.name != MANIFEST:
+            if not path.name.startswith(".") and path.name != MANIFEST:
                 path.replace(self.folder / path.name)
         (staged / MANIFEST).replace(self.folder / MANIFEST)  # the last: until then it says that there is more to do
-        shutil.rmtree(staged, ignore_errors=True)
+        drop(staged)
         self.manifest.refresh()
         self._forget()
 

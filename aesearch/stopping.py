@@ -31,7 +31,8 @@ def listen() -> None:
     thread of this process could do it, as they hold the interpreter: another process does. To be called at the start,
     before there are threads.
     """
-    for number in SIGNALS:
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup, and the like, stay
+    for number in heard:
         signal.signal(number, _stop)
     if os.name != "posix":
         return
@@ -46,7 +47,7 @@ def listen() -> None:
     with contextlib.suppress(AttributeError, OSError):  # glibc has it: a second signal then ends the process at once
         library = ctypes.CDLL(None)
         library.signal.restype = library.sysv_signal.restype = ctypes.c_void_p
-        for number in SIGNALS:
+        for number in heard:
             library.sysv_signal(number, ctypes.c_void_p(library.signal(number, None)))
 
 
@@ -63,10 +64,10 @@ def _watch(received: int, process: int) -> NoReturn:
         while (got := os.read(received, 1)) and got[0] not in SIGNALS:
             pass
         if got and not _ended(received, PATIENCE):
-            os.write(2, f"{MESSAGE}\n".encode())
             os.kill(process, got[0])
             if not _ended(received, LAST_PATIENCE):
                 os.kill(process, signal.SIGKILL)
+            os.write(2, f"{MESSAGE}\n".encode())  # the last: it may fail, or wait for a reader
     finally:
         os._exit(0)
 

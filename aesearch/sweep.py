@@ -118,7 +118,7 @@ def recommend(runs: Sequence[Run]) -> tuple[int, str]:
 
 def _measure(collection: Collection) -> Run:
     encoder = collection.manifest.artifacts["encoder"]
-    with (collection.folder / HISTORY).open(newline="", encoding="utf-8") as file:
+    with collection.manifest.path("encoder", HISTORY).open(newline="", encoding="utf-8") as file:
         history = list(csv.DictReader(file))
     result = None
     with contextlib.suppress(AesearchError):  # too few labels to measure with

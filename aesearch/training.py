@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MOST_OF_ANYTHING = 10**6  # latent numbers, epochs, images a step
 LARGEST_SEED = 2**32 - 1
 LOSSES, OPTIMIZERS = ("mse", "bce"), ("adam", "adamw")
 WEIGHT_DECAY = 1e-5  # of adamw
@@ -118,8 +119,8 @@ class TrainingOptions:
         if self.channels not in (None, 1, 3):
             raise AesearchError(f"channels must be 1 or 3, not {self.channels}")
         for name in ("latent_dim", "epochs", "batch_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise AesearchError(f"{name.replace('_', '-')} must be 1 or more, not {value}")
+            if (value := getattr(self, name)) is not None and not 1 <= value <= MOST_OF_ANYTHING:
+                raise AesearchError(f"{name.replace('_', '-')} must be 1 to {MOST_OF_ANYTHING:,}, not {value}")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise AesearchError(f"seed must be 0 to {LARGEST_SEED}, not {self.seed}")
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
+import zipfile
 
+import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from aesearch.collection import Collection
 from aesearch.errors import AesearchError
 from aesearch.index import IndexOptions
+from aesearch.opening import open_source
 
 
 @pytest.fixture
@@ -156,3 +163,108 @@ def test_features_of_any_scale_are_searched_and_grouped(digits, scale, metric):
     assert np.isfinite(distances).all() and (rows >= 0).all()
     assert len(cluster(features[:300], method="kmeans", clusters=3, space="features", metric=metric).sizes) == 3
     assert np.isfinite(project(features[:300], method="pca", metric=metric).coordinates).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["build-index", ""], 1), (["build-index", "~nosuchuser/x"], 1), (["info", "-c", "~nosuchuser/x"], 1),
+        (["train", "digits", "--image-size", "²"], 1),
+        (["train", "digits", "--latent-dim", "1" + "0" * 12], 1), (["train", "digits", "--widths", "9" * 5000], 2),
+        (["train", "digits", "--widths", "70000,8"], 1), (["sweep", "digits", "--latent-dims", "9" * 20], 2),
+        (["build-index", "--max-memory", "9" * 400], 2), (["cluster", "--clusters", "9" * 5000], 2),
+        (["generate", "--sample", "1" + "0" * 12], 2), (["extract", "--device", "meta"], 1),
+        (["build-index", "--index", "HNSW0"], 1), (["build-index", "--index", "HNSW1"], 1),
+        (["build-index", "--index", "IVF1000000000,Flat"], 1), (["build-index", "--index", "HNSW1000000000"], 1),
+        (["export", os.devnull, "--format", "csv"], 1),
+    ],
+)  # fmt: skip
+def test_odd_arguments_are_one_line(asked, arguments, code):
+    asked(*arguments, code=code)
+
+
+def test_a_name_that_does_not_exist_is_not_made(run, tmp_path):
+    for command in (["cluster"], ["map"], ["update"], ["probe"]):
+        run(*command, "-c", "./typo", code=1)
+    assert not (tmp_path / "typo").exists()
+
+
+def test_names_that_read_like_formulas_are_drawn_as_they_are(tmp_path, digit_images, run):
+    labels = [r"$\foo$", "_hidden", "a$b"] * 10
+    np.savez(tmp_path / "x.npz", x=digit_images[:30], y=np.array(labels))
+    Collection.build(str(tmp_path / "x.npz"), tmp_path / r"we$\foo$ird", progress=False, epochs=1, latent_dim=4)
+    run("map", "--method", "pca", "-c", str(tmp_path / r"we$\foo$ird"))
+
+
+@pytest.mark.parametrize("kind", ["cut", "npy as npz", "npz as npy", "text", "header", "sparse", "zip bomb"])
+def test_strange_array_files_are_one_line(tmp_path, run, kind, monkeypatch):
+    images = np.zeros((50, 8, 8), np.uint8)
+    path = tmp_path / ("x.npy" if kind in ("npz as npy", "header") else "x.h5" if kind == "sparse" else "x.npz")
+    if kind == "sparse":
+        with h5py.File(path, "w") as file:
+            file.create_dataset("x", (400_000_000, 28, 28), "u1", chunks=(1, 28, 28))
+    elif kind == "header":
+        np.save(path, images)
+        path.write_bytes(path.read_bytes().replace(b"(50, 8, 8)", b"(50, 0, 8)"))
+    else:
+        with path.open("wb") as file:
+            np.save(file, images) if kind == "npy as npz" else np.savez_compressed(file, x=images)
+    if kind == "cut":
+        os.truncate(path, 100)
+    elif kind == "text":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", "hello")
+    elif kind == "zip bomb":
+        monkeypatch.setattr("aesearch.opening.memory_at_hand", lambda: 1000)
+    run("build-index", path, "-c", tmp_path / "c", code=1)
+    assert not (tmp_path / "c/collection.json").exists()
+
+
+def test_a_table_with_columns_that_nobody_needs(tmp_path, digit_images):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    Image.fromarray(digit_images[0]).save(tmp_path / "a.png")
+    odd = arrow.array([1], type=arrow.timestamp("ns"))
+    parquet.write_table(arrow.table({"path": ["a.png"], "when": odd}), tmp_path / "t.parquet")
+    assert open_source(str(tmp_path / "t.parquet")).ids == ["a.png"]
+
+
+def test_files_whose_names_are_escaped_alike_stay_apart(tmp_path, digit_images):
+    root = tmp_path / "photos"
+    root.mkdir()
+    names = [b"\xff.bmp", rb"\xff.bmp", rb"\\xff.bmp", b"\\\xff.bmp", b"plain.bmp", b"back\\slash.bmp"]
+    for number, name in enumerate(names):
+        Image.fromarray(digit_images[number]).save(tmp_path / "x.bmp")
+        (tmp_path / "x.bmp").rename(root / os.fsdecode(name))
+        os.utime(root / os.fsdecode(name), ns=(10**18, 10**18))
+    source = open_source(str(root))
+    assert len(set(source.ids)) == len(names) and {"plain.bmp", "back\\slash.bmp", r"\xff.bmp"} < set(source.ids)
+    collection = Collection.build(str(root), tmp_path / "c", progress=False, epochs=1, latent_dim=4)
+    Image.fromarray(digit_images[9]).save(root / "new.bmp")
+    assert collection.update().unchanged == len(names) and len(set(collection.store.texts("content_hash"))) == 7
+
+
+def test_a_folder_whose_name_is_no_unicode_is_one_line(tmp_path, run, digit_images):
+    odd = tmp_path / os.fsdecode(b"by\xff")
+    odd.mkdir()
+    Image.fromarray(digit_images[0]).save(odd / "a.png")
+    assert "not valid UTF-8" in run("build-index", str(odd), "-c", "./c", code=1).stderr
+    assert "not valid UTF-8" in run("build-index", "digits", "-c", str(odd / "c"), code=1).stderr
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-", ">&-"])
+def test_closed_streams_change_nothing(digits, tmp_path, closed):
+    shutil.copytree(digits.folder, tmp_path / "c")
+    line = f"{sys.executable} -m aesearch cluster --clusters 3 --method kmeans --space features -c ./c {closed}"
+    assert subprocess.run(["sh", "-c", line], cwd=tmp_path, check=False).returncode == 0
+    assert len(Collection.open(tmp_path / "c").assignments()) == 1797
+
+
+def test_a_terminal_that_lacks_letters_gets_escapes(tmp_path, digit_images):
+    Image.fromarray(digit_images[0]).save(tmp_path / "ж.png")
+    Collection.build(str(tmp_path), tmp_path / "c", progress=False, epochs=1, latent_dim=4)
+    command = [sys.executable, "-m", "aesearch", "query", "ж.png", "-c", "./c"]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0 and rb"\u0436.png" in done.stdout

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from conftest import sign_again
+from PIL import Image
 
 from aesearch import manifest as manifests
 from aesearch.autoencoders import Autoencoder
 from aesearch.collection import Collection
 from aesearch.errors import AesearchError
+from aesearch.index import IndexOptions, SearchIndex
 from aesearch.opening import open_source
 from aesearch.store import Store
 from aesearch.training import TrainingOptions
@@ -251,3 +257,121 @@ def test_a_store_that_leads_elsewhere_is_refused(whole, tmp_path, kind):
             file.create_virtual_dataset("reconstruction_error", layout)
     with pytest.raises(AesearchError, match="is no feature store, or is damaged"):
         Store(store)
+
+
+@pytest.mark.parametrize("trap", [".next", ".lock.json", "features.h5.partial"])
+def test_a_collection_of_a_stranger_writes_nothing_elsewhere(whole, tmp_path, run, trap):
+    shutil.copytree(whole[0], tmp_path / "c")
+    elsewhere = tmp_path / "elsewhere"
+    if trap == ".next":
+        shutil.copytree(whole[0], elsewhere)
+    else:
+        elsewhere.write_text("mine")
+    before = {p: p.read_bytes() for p in [elsewhere, *elsewhere.glob("*")] if p.is_file()}
+    (tmp_path / "c" / trap).symlink_to(elsewhere)
+    for command in (["update"], ["extract"], ["map", "--method", "pca"]):
+        assert "is a link" in run(*command, "-c", "./c", code=1).stderr
+    assert before == {p: p.read_bytes() for p in [elsewhere, *elsewhere.glob("*")] if p.is_file()}
+    assert len(Collection.open(tmp_path / "c").query(row=1).rows) == 10
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m["artifacts"]["encoder"].update(native_size=[0, 0]),
+        lambda m: m["artifacts"]["encoder"].pop("fingerprint"),
+        lambda m: m["artifacts"]["encoder"].pop("time"),
+        lambda m: m["artifacts"]["index"]["parameters"].update(metric="\x1b[2J"),
+        lambda m: m.update(source={"bogus": "1"}),
+        lambda m: m["artifacts"]["encoder"]["parameters"].update(spec=3),
+        lambda m: m["artifacts"]["encoder"]["parameters"]["spec"].update(latent_dim=10**9),
+        lambda m: m["artifacts"]["encoder"]["parameters"]["spec"]["preprocessing"].update(height=60_000),
+    ],
+)
+def test_a_forged_manifest_is_one_line(whole, tmp_path, run, digit_images, change):
+    shutil.copytree(whole[0], tmp_path / "c")
+    document = json.loads((tmp_path / "c/collection.json").read_text())
+    change(document)
+    del document["sha256"]
+    (tmp_path / "c/collection.json").write_text(json.dumps(document | {"sha256": manifests._digest(document)}))
+    Image.fromarray(digit_images[0]).save(tmp_path / "img.png")
+    run("query", "img.png", "-c", "./c", code=1)
+
+
+def test_control_characters_of_a_manifest_do_not_reach_the_terminal(whole, tmp_path, run):
+    shutil.copytree(whole[0], tmp_path / "c")
+    sign_again(tmp_path / "c", lambda m: m.artifacts["index"].update(time="\x1b]0;pwned\a", figures={"\x1b[2J": 1}))
+    assert "\x1b" not in run("info", "-c", "./c").stdout
+
+
+def test_a_dataset_of_a_stranger_s_collection_is_not_fetched(whole, tmp_path, run):
+    shutil.copytree(whole[0], tmp_path / "c")
+    where = str(tmp_path / "data")
+    sign_again(tmp_path / "c", lambda m: m.source.update(name="mnist", data_dir=where))
+    assert "cannot get mnist" in run("extract", "-c", "./c", code=1).stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_weights_that_do_not_fit_what_they_say_take_no_memory(whole, tmp_path):
+    import resource
+
+    from safetensors.torch import safe_open, save_file
+
+    from aesearch.autoencoders import load_autoencoder
+
+    with safe_open(whole[0] / "encoder.safetensors", "pt") as file:
+        document = json.loads(file.metadata()["aesearch"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    document["spec"]["latent_dim"] = 60_000
+    document["spec"]["preprocessing"] |= {"height": 512, "width": 512}
+    save_file(tensors, tmp_path / "x.safetensors", {"aesearch": json.dumps(document)})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(AesearchError, match="damaged"):
+        load_autoencoder(tmp_path / "x.safetensors")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+
+
+def test_a_reader_sees_the_new_collection_while_its_files_take_their_places(whole, tmp_path, monkeypatch):
+    build = partial(Collection.build, "digits", tmp_path / "c", progress=False, epochs=1)
+    build(latent_dim=6)
+    moves, replace = [], Path.replace
+
+    def killed(self, target):
+        if self.parent.name == ".next" and not self.name.startswith("."):
+            moves.append(self.name)
+            if len(moves) == 3:
+                raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", killed)
+        build(latent_dim=5, overwrite=True)
+    reader = Collection.open(tmp_path / "c", progress=False)
+    assert reader.features().shape[1] == 5 and len(reader.query(row=3).rows) == 10
+    assert reader.reconstruct(rows=[2])[1].shape == (1, 1, 8, 8)
+    reader.cluster(method="kmeans", clusters=3, space="features")
+    assert not (tmp_path / "c/.next").exists() and Collection.open(tmp_path / "c").store.dim == 5
+    encoder = (tmp_path / "c/encoder.safetensors").stat().st_ino
+    build(latent_dim=5, overwrite=True)  # is what was asked for
+    assert (tmp_path / "c/encoder.safetensors").stat().st_ino == encoder
+
+
+def test_a_disk_that_gets_full_between_two_files_leaves_the_encoder(whole, tmp_path, monkeypatch):
+    shutil.copytree(whole[0], tmp_path / "c")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for step, command in (
+        (
+            (Autoencoder, "save_portable"),
+            lambda c: c.train(open_source("digits"), TrainingOptions(epochs=1, latent_dim=6)),
+        ),
+        ((SearchIndex, "save"), lambda c: c.build_index(IndexOptions(metric="l2"))),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+            patch.setattr(*step, full)
+            command(Collection.open(tmp_path / "c", progress=False))
+        reader = Collection.open(tmp_path / "c", progress=False)
+        assert len(reader.query(row=1).rows) == 10 and reader.reconstruct(rows=[1])[1].shape == (1, 1, 8, 8)
+        assert not list((tmp_path / "c").glob(".encoder-*"))
