@@ -730,6 +730,29 @@ def info(collection: CollectionOption = "default", as_json: JsonOption = False) 
 
 
 @app.command()
+def report(
+    collection: CollectionOption = "default",
+    save: Annotated[Path, typer.Option(help="The page.", show_default="report.html in the collection")] = Path(),
+) -> None:
+    """Write one page about a collection that can be sent to a colleague: a model card with pictures.
+
+    What is in it, how the encoder learned, how good it is, clusters, the strangest images, near duplicates, labels in
+    doubt, and how it was made. It shows what there is: run cluster, probe and anomalies before for all of it.
+
+    Example: aesearch report -c photos --save photos.html
+    """
+    from aesearch.atomic import replacing
+    from aesearch.card import make_report
+
+    opened = _open(collection, must_exist=True)
+    page = make_report(opened)
+    path = save if save.name else opened.folder / "report.html"
+    with replacing(path, len(page)) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    print(f"report: {path}")
+
+
+@app.command()
 def export(
     output: Annotated[Path, typer.Argument(help="File to write; for tensorboard a folder.", show_default=False)],
     collection: CollectionOption = "default",

@@ -44,6 +44,7 @@ LEARNED = ("nap", "combined")  # scores that need more of the images than the st
 MOST_SHOWN = 100_000  # points on a map
 PAGE_BYTES, POINT_BYTES = 5_000_000, 50  # of a map's page, and of each point on it, about
 PART_ROWS = 2**14  # whose neighbours are looked for at once
+MOST_DOUBTS = 50  # labels in doubt that the manifest keeps
 NEIGHBOURS_ON_MAP = 8
 THUMBNAILS_AT_ONCE = 1024
 DISPLAY_SIDE = 224  # pixels of the longer side of pictures to look at, at most
@@ -822,6 +823,9 @@ class Collection(Parts):
         )
         result.model.save(self.folder / PROBE, self.store.fingerprint)
         figures = {k: getattr(result, k) for k in ("train_rows", "test_rows", "linear_accuracy", "knn_accuracy")}
+        figures["commonest_share"] = max(f["test_rows"] for f in result.per_class.values()) / result.test_rows
+        if doubts:
+            figures |= {"doubted": len(result.suspicious), "doubts": [list(d) for d in result.suspicious[:MOST_DOUBTS]]}
         self._record("probe", PROBE, {"seed": seed}, figures)
         return result
 
