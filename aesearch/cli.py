@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 import aesearch
 from aesearch.atomic import at_home
-from aesearch.console import Notes, fail, note, print_json, print_table, printable, short
+from aesearch.console import Notes, fail, note, print_json, print_table, printable, short, show_picture
 from aesearch.errors import AesearchError
 from aesearch.options import (
     CollectionOption,
@@ -25,6 +25,7 @@ from aesearch.options import (
     PictureOption,
     SaveOption,
     SeedOption,
+    ShowOption,
     SourceArgument,
     Training,
     numbers_in,
@@ -299,6 +300,7 @@ def query(
         typer.Option(help="Only among images with label=3, split=test or id=cats/*, or != instead; repeatable."),
     ] = None,
     save: SaveOption = None,
+    show: ShowOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -312,10 +314,10 @@ def query(
     hits = opened.query_images(list(images), k=k, where=where or ()) if images else []
     rows = [*(row or []), *(opened.rows_of(id) if id else [])]
     hits += opened.query_rows(rows, k=k, where=where or ()) if rows else []
-    if save:
+    if save or show:
         from aesearch.report import draw_query
 
-        _save(draw_query(opened, hits, [*opened.look_at(list(images or [])), *opened.pictures(rows)]), save)
+        _present(draw_query(opened, hits, [*opened.look_at(list(images or [])), *opened.pictures(rows)]), save, show)
     if as_json:
         return print_json(
             {
@@ -368,6 +370,7 @@ def anomalies(
         Path | None, typer.Option(help="Also write a picture of where the error lies, for each, to this folder.")
     ] = None,
     save: SaveOption = None,
+    show: ShowOption = False,
     labels: LabelsOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
@@ -381,7 +384,7 @@ def anomalies(
     new = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir)
     found = opened.anomalies(new, score=score, top=top, normal_label=normal_label, false_alarms=false_alarms)
     listed = found.to_json()
-    if csv or heatmaps or save:
+    if csv or heatmaps or save or show:
         from aesearch import report
 
         maps = opened.error_maps(found, new) if csv or heatmaps else []
@@ -390,8 +393,8 @@ def anomalies(
         if heatmaps:
             brightest = report.write_heatmaps(heatmaps, found.ids, maps)
             note(f"heat-maps: {len(maps)} pictures in {heatmaps}, bright is a squared error of {brightest:.3f}")
-        if save:
-            _save(report.draw_anomalies(opened, found, new), save)
+        if save or show:
+            _present(report.draw_anomalies(opened, found, new), save, show)
     if as_json:
         return print_json(
             {
@@ -433,6 +436,7 @@ def duplicates(
         ),
     ] = None,
     save: SaveOption = None,
+    show: ShowOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List groups of images that are there more than once, or nearly.
@@ -441,10 +445,10 @@ def duplicates(
     """
     opened = _open(collection, "auto")
     found = opened.duplicates(threshold=threshold)
-    if save:
+    if save or show:
         from aesearch.report import draw_duplicates
 
-        _save(draw_duplicates(opened, found), save)
+        _present(draw_duplicates(opened, found), save, show)
     if as_json:
         return print_json({"collection": str(opened.folder), "metric": opened.metric, **found.to_json()})
     copies = sum(found.exact)
@@ -468,6 +472,7 @@ def reconstruct(
     collection: CollectionOption = "default",
     row: Annotated[list[int] | None, typer.Option(help="A row of the collection instead; repeatable.")] = None,
     save: PictureOption = Path("reconstruction.png"),
+    show: ShowOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -484,7 +489,7 @@ def reconstruct(
     opened = _open(collection, device)
     originals, rebuilt = opened.reconstruct(images or [], row or [])
     names = [*map(str, images or []), *(opened.store.texts("id", row) if row else [])]
-    _save(draw_reconstructions(names, originals, rebuilt), save)
+    _present(draw_reconstructions(names, originals, rebuilt), save, show)
     errors = [float(((o / 255 - r) ** 2).mean()) for o, r in zip(originals, rebuilt, strict=True)]
     if as_json:
         listed = [{"image": name, "error": error} for name, error in zip(names, errors, strict=True)]
@@ -512,6 +517,7 @@ def generate(
     ] = None,
     seed: SeedOption = 0,
     save: PictureOption = Path("generated.png"),
+    show: ShowOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -536,7 +542,7 @@ def generate(
     else:
         assert plane is not None
         latents, title, columns = generation.plane(opened.latents(), plane), "the latent plane", plane
-    _save(draw_decoded(opened.decode(latents), columns, f"{title}, {opened.folder.name}"), save)
+    _present(draw_decoded(opened.decode(latents), columns, f"{title}, {opened.folder.name}"), save, show)
     if as_json:
         return print_json({"collection": str(opened.folder), "picture": str(save), "latents": latents.tolist()})
     print(f"{len(latents)} images decoded")
@@ -554,6 +560,7 @@ def cluster(
     space: Annotated[str, typer.Option(help="umap or features: where to group.")] = "umap",
     seed: SeedOption = 0,
     save: SaveOption = None,
+    show: ShowOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Group the images, or say which groups new images belong to; the groups are kept in clusters.h5.
@@ -562,17 +569,17 @@ def cluster(
 
     Example: aesearch cluster --clusters 10 --save groups.png
     """
-    if images and (save or clusters != "auto"):
+    if images and (save or show or clusters != "auto"):
         raise typer.BadParameter("images are assigned to the clusters there are: run aesearch cluster without them")
     if images:
         return _assign(images, _open(collection), as_json)
     number = None if clusters == "auto" else numbers_in(clusters, "--clusters")[0]
     opened = _open(collection)
     found = opened.cluster(method=method, clusters=number, space=space, seed=seed)
-    if save:
+    if save or show:
         from aesearch.report import draw_clusters
 
-        _save(draw_clusters(opened), save)
+        _present(draw_clusters(opened), save, show)
     if as_json:
         return print_json(
             {
@@ -791,8 +798,12 @@ def _folder(name: str) -> Path:
     return folder
 
 
-def _save(picture: Any, path: Path) -> None:
-    from aesearch.figures import save_picture
+def _present(picture: Any, save: Path | None, show: bool) -> None:
+    """Write a picture, draw it in the terminal, or both."""
+    if save:
+        from aesearch.figures import save_picture
 
-    save_picture(picture, path)
-    note(f"picture: {path}")
+        save_picture(picture, save)
+        note(f"picture: {save}")
+    if show:
+        show_picture(picture)

@@ -10,6 +10,10 @@ from typing import Any, NoReturn
 
 import typer
 
+from aesearch.errors import AesearchError
+
+CELL_PIXELS = 9  # about the width of a letter
+
 
 def fail(message: str) -> NoReturn:
     """One line, exit 1."""
@@ -39,6 +43,24 @@ def note(text: str) -> None:
 def print_json(document: dict[str, Any]) -> None:
     """One line, the whole answer."""
     print(json.dumps(document, ensure_ascii=False))
+
+
+def show_picture(picture: Any) -> None:
+    """Draw a picture in the terminal: in full where that shows pictures (Kitty's way, or Sixel), else in blocks.
+
+    Goes to standard error, beside the answer; ``AesearchError`` if the library for it is missing.
+    """
+    try:
+        from rich.console import Console
+        from textual_image.renderable import Image
+    except ImportError:
+        raise AesearchError("drawing in the terminal needs textual-image: pip install 'aesearch[show]'") from None
+    console = Console(stderr=True, force_terminal=True)
+    wanted = max(1, picture.width // CELL_PIXELS)
+    try:
+        console.print(Image(picture, width=min(console.width, wanted), height="auto"))
+    except ZeroDivisionError:
+        raise AesearchError("this terminal does not say how large it is: take --save") from None
 
 
 def print_table(head: list[str], rows: Sequence[Sequence[str]]) -> None:

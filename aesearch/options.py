@@ -37,6 +37,7 @@ DataDirOption = Annotated[
 LARGEST_SEED = 2**32 - 1
 SeedOption = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Same seed, same machine: same result.")]
 SaveOption = Annotated[Path | None, typer.Option(help="Also draw the answer as a picture: sheet.png.")]
+ShowOption = Annotated[bool, typer.Option("--show", help="Draw the answer right in the terminal.")]
 MemoryOption = Annotated[
     str | None,
     typer.Option(

@@ -51,9 +51,7 @@ def test_every_figure_is_the_manifest_s(made):
 def test_names_stay_text_and_nothing_is_asked_of_a_network(made):
     page = made[2]
     assert "<img src=x" not in page and "&lt;img src=x onerror=&quot;1&quot;&gt;" in page
-    assert "default-src 'none'" in page and not re.search(
-        r"<(script|iframe|img)[^>]+src='(?!data:)", page
-    )
+    assert "default-src 'none'" in page and not re.search(r"<(script|iframe|img)[^>]+src='(?!data:)", page)
 
 
 def test_the_command_writes_it(made, run, tmp_path):
