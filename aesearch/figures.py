@@ -102,21 +102,22 @@ def draw_sheet(
     cell = max((p.width for row in pictures for p in row if p), default=side)
     cell = max(cell, side)
     heights = [max((p.height for p in row if p), default=0) for row in pictures]
+    captions = [CAPTION if any(tile and tile.lines for tile in row) else 0 for row in rows]
     columns = max((len(row) for row in rows), default=0)
     first = GAP + (APART if apart else 0)
     width = max(GAP + columns * (cell + GAP) + first, LEAST_WIDTH)
-    sheet = Image.new("RGB", (width, HEAD + sum(heights) + len(rows) * (CAPTION + GAP)), PAPER)
+    sheet = Image.new("RGB", (width, HEAD + sum(heights) + sum(captions) + len(rows) * GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
     _draw_head(sheet, pen, title, scale)
     top = HEAD
-    for row, drawn, height in zip(rows, pictures, heights, strict=True):
+    for row, drawn, height, caption in zip(rows, pictures, heights, captions, strict=True):
         if apart and row and row[0] and top > HEAD:
             pen.line((GAP, top - GAP // 2, width - GAP, top - GAP // 2), fill=RULE)
         for column, (tile, picture) in enumerate(zip(row, drawn, strict=True)):
             if tile and picture:
                 left = GAP + column * (cell + GAP) + (first - GAP if column else 0)
                 _draw_tile(sheet, pen, tile, picture, (left, top, cell, height))
-        top += height + CAPTION + GAP
+        top += height + caption + GAP
     return sheet
 
 
