@@ -1,7 +1,7 @@
 """Run the tests: `python3 scripts/run_tests.py` on a bare machine with Python 3.11 or newer.
 
-Installs what is needed into .venv first. Files of tests run side by side, one on each core, up to four. Further arguments
-go to pytest: `-k index`, `-m "not slow"`, ….
+Installs what is needed into .venv first. Files of tests run side by side, one on each core, up to four. Further
+arguments go to pytest: `-k index`, `-m "not slow"`, ….
 """
 
 from __future__ import annotations
