@@ -21,8 +21,8 @@ from browsing import drag, find_browser, open_browser
 from measuring import print_circumstances
 from sklearn.datasets import load_digits
 
-from aesearch.collection import MOST_SHOWN
 from aesearch.mappage import MapPage
+from aesearch.mapping import MOST_SHOWN
 from aesearch.thumbnails import empty_atlas
 
 COUNT = """

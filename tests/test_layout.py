@@ -13,7 +13,7 @@ PACKAGE = Path(aesearch.__file__).parent
 # High to low; a module imports only what stands below it.
 ORDER = (
     "__main__", "cli", "options", "console", "stopping",
-    "sweep", "card", "report", "collection", "answers", "building", "examination", "training", "updating",
+    "sweep", "card", "report", "collection", "mapping", "answers", "building", "examination", "training", "updating",
     "extraction", "scoring", "invariance", "parts", "batches", "opening", "pictures", "sources",
     "mappage", "clusters", "duplicates", "projection", "probe", "index",
     "anomalies", "generation", "export", "store", "figures", "thumbnails", "autoencoders",

@@ -1,0 +1,192 @@
+"""Maps of a collection: coordinates kept, a picture, and a page with every image on it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.atomic import check_room, replacing
+from aesearch.distances import in_blocks
+from aesearch.errors import AesearchError, CollectionNotFoundError, check_choice
+from aesearch.index import IndexOptions, build_index
+from aesearch.parts import Parts, changes
+
+if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
+    from aesearch.projection import Projection
+    from aesearch.thumbnails import Atlas
+
+MOST_SHOWN = 100_000  # points on a map
+PAGE_BYTES, POINT_BYTES = 5_000_000, 50  # of a map's page, and of each point on it, about
+PART_ROWS = 2**14  # whose neighbours are looked for at once
+NEIGHBOURS_ON_MAP = 8
+THUMBNAILS_AT_ONCE = 1024
+
+
+class Maps(Parts):
+    """What lays a collection's images out."""
+
+    @changes
+    def map(self, *, method: str = "umap", dims: int = 2, seed: int = 0, colour_by: str = "auto") -> Projection:
+        """Lay the images out and keep coordinates, a picture and an interactive page.
+
+        Parameters
+        ----------
+        method, dims
+            See `aesearch.projection.project`.
+        colour_by : {"auto", "label", "cluster", "split", "none"}
+            ``auto``: labels where there are any, else clusters where there are any.
+        """
+        from aesearch.projection import project
+
+        groups, by = self._groups(colour_by)
+        name = self.map_name(method, dims)
+        check_room(self.folder / f"{name}.html", PAGE_BYTES + POINT_BYTES * min(self.store.rows, MOST_SHOWN))
+        projection = project(
+            self.store.rows_of_features(),
+            method=method,
+            dims=dims,
+            metric=self.metric,
+            seed=seed,
+            progress=self.progress,
+        )
+        self._draw_map(name, projection, groups, by)
+        options = {"method": method, "dims": dims, "seed": seed, "colour_by": by}
+        self._write_rows(name, {"coordinates": projection.coordinates}, options, {})
+        return projection
+
+    @staticmethod
+    def map_name(method: str, dims: int) -> str:
+        """Files of a map without their endings: ``map-umap``, ``map-umap-3d``."""
+        return f"map-{method}" + ("-3d" if dims == 3 else "")
+
+    def _draw_map(self, name: str, projection: Projection, groups: list[str], by: str) -> None:
+        from aesearch.figures import MapDisplay, save_picture
+
+        atlas = self._atlas()
+        shown = np.arange(self.store.rows)
+        title = f"{self.name}: {len(shown):,} images, {projection.method}" + (f", coloured by {by}" if by else "")
+        if len(shown) > MOST_SHOWN:
+            shown = self._sample()
+            title += f", {len(shown):,} of them shown"
+        groups, ids, coordinates = [groups[row] for row in shown], self.store.texts("id", shown), projection.coordinates
+        captions = [f"{i}  ({g})" if g else i for i, g in zip(ids, groups, strict=True)]
+        display = MapDisplay(coordinates[shown], groups, captions, title)
+        save_picture(display.draw(), self.folder / f"{name}.png")
+        page = (
+            display.page() if coordinates.shape[1] == 3 else self._map_page(title, coordinates, shown, ids, by, atlas)
+        )
+        with replacing(self.folder / f"{name}.html", len(page)) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+
+    def _map_page(
+        self,
+        title: str,
+        coordinates: NDArray[np.float32],
+        shown: NDArray[np.int64],
+        ids: list[str],
+        by: str,
+        atlas: Atlas | None,
+    ) -> str:
+        from aesearch.mappage import MapPage
+
+        columns = {name: self.store.texts(name, shown) for name in ("label", "split")}
+        if self._fresh("clusters"):
+            columns["cluster"] = [str(c) if c >= 0 else "" for c in self.assignments()[shown]]
+        scores, score_name = self.store.reconstruction_errors(), "reconstruction error"
+        if self._fresh("combined"):
+            scores, score_name = self._read_rows("combined")["score"], "combined score"
+        return MapPage(
+            title,
+            coordinates[shown],
+            ids,
+            {name: values for name, values in columns.items() if any(values)},
+            by,
+            scores[shown],
+            score_name,
+            self._neighbours_on_map(shown),
+            None if atlas is None else dataclasses.replace(atlas, places=atlas.places[shown]),
+        ).html()
+
+    def _sample(self) -> NDArray[np.int64]:
+        """Rows that a map of too many shows, rising: those that have thumbnails already, else drawn."""
+        if self._fresh("thumbnails") and len(rows := np.flatnonzero(self._read_rows("thumbnails")["place"] >= 0)):
+            return rows[:MOST_SHOWN]
+        return np.sort(np.random.default_rng(0).choice(self.store.rows, MOST_SHOWN, replace=False))
+
+    def _neighbours_on_map(self, shown: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Nearest of each among the shown, as places among them: (n, `NEIGHBOURS_ON_MAP`) int32."""
+        k = min(NEIGHBOURS_ON_MAP + 1, len(shown))
+        among = shown if len(shown) < self.store.rows else None
+        index = self.index if not self._index_stale() else build_index(self.store.rows_of_features(), IndexOptions())
+        near = np.full((len(shown), NEIGHBOURS_ON_MAP), -1, np.int32)
+        for start, part in in_blocks(shown, size=PART_ROWS):
+            rows, _ = index.search(self.store.features(part), k, among)
+            others = (rows != part[:, None]) & (rows >= 0)
+            others &= np.cumsum(others, axis=1) <= k - 1
+            found = np.where(others, np.searchsorted(shown, rows), -1)
+            order = np.argsort(~others, axis=1, kind="stable")[:, : k - 1]
+            near[start : start + len(part), : k - 1] = np.take_along_axis(found, order, axis=1)
+        return near
+
+    def _atlas(self) -> Atlas | None:
+        """Thumbnails of what maps show, made when they are first asked for; none where the images are gone."""
+        from aesearch.thumbnails import Atlas, empty_atlas
+
+        if self._fresh("thumbnails"):
+            return Atlas.from_arrays(self._read_rows("thumbnails"))
+        rows = self._sample() if self.store.rows > MOST_SHOWN else np.arange(self.store.rows)
+        begun = dataclasses.replace(empty_atlas(len(rows)), places=np.full(self.store.rows, -1))
+        return self._extend_atlas(begun, begun.places, rows)
+
+    def _extend_atlas(self, atlas: Atlas, places: NDArray[np.int64], rows: NDArray[np.int64]) -> Atlas | None:
+        """Give rows thumbnails, and keep them in ``thumbnails.h5``."""
+        try:
+            positions = np.array(self._positions(self.store.texts("id", rows)), dtype=np.int64)
+        except AesearchError:
+            return None
+        atlas = atlas.extended(places, rows, self._read_thumbnails(positions, atlas.side))
+        self._write_rows("thumbnails", atlas.arrays(), {}, {"thumbnails": int((atlas.places >= 0).sum())})
+        return atlas
+
+    def _read_thumbnails(self, positions: NDArray[np.int64], side: int) -> Iterator[list[NDArray[np.uint8] | None]]:
+        from tqdm.auto import tqdm
+
+        like, source = self.spec.preprocessing, self.source
+        few = len(positions) < PART_ROWS or not self.progress
+        with tqdm(total=len(positions), desc="thumbnails", unit="img", disable=True if few else None) as bar:
+            for start in range(0, len(positions), THUMBNAILS_AT_ONCE):
+                part = positions[start : start + THUMBNAILS_AT_ONCE]
+                found = iter(source.thumbnails(part[part >= 0].tolist(), side, like))
+                yield [next(found) if position >= 0 else None for position in part.tolist()]
+                bar.update(len(part))
+
+    def _groups(self, colour_by: str) -> tuple[list[str], str]:
+        """What colours a map, and its name."""
+        check_choice("--colour-by", colour_by, ("auto", "label", "cluster", "split", "none"))
+        labels = self.labels()
+        if colour_by == "label" or (colour_by == "auto" and any(labels)):
+            return labels, "label"
+        if colour_by == "split":
+            return self.splits(), "split"
+        if colour_by == "cluster" or (colour_by == "auto" and self._fresh("clusters")):
+            return [str(c) if c >= 0 else "" for c in self.assignments()], "cluster"
+        return [""] * self.store.rows, ""
+
+    def assignments(self) -> NDArray[np.int32]:
+        """Cluster of each row, (rows,) int32, -1 for noise; `AesearchError` until `cluster` has run."""
+        if not self._fresh("clusters"):
+            raise CollectionNotFoundError("there are no clusters of these features: run aesearch cluster")
+        return np.asarray(self._read_rows("clusters")["cluster"], dtype=np.int32)
+
+    def _bring_thumbnails_along(self, before: Maps, came_from: NDArray[np.int64]) -> None:
+        """Keep the thumbnails of images that were there; give new ones theirs, up to as many as a map shows."""
+        from aesearch.thumbnails import Atlas
+
+        atlas = Atlas.from_arrays(before._read_rows("thumbnails"))
+        places = np.where(came_from >= 0, atlas.places[came_from], -1)
+        room = max(0, MOST_SHOWN - int((places >= 0).sum()))
+        self._extend_atlas(atlas, places, np.flatnonzero(came_from < 0)[:room])
