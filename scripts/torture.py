@@ -171,6 +171,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     print_circumstances(kills=options.kills, signals=options.signals, images=options.images, seed=options.seed)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background jobs ignore it, and theirs
     generator = np.random.default_rng(options.seed)
     well = True
     with tempfile.TemporaryDirectory() as name:
