@@ -14,6 +14,7 @@ PATIENCE = 1.3  # seconds that the work gets to put down what it holds
 LAST_PATIENCE = 0.3  # seconds from the second signal to the end that nothing can put off
 MESSAGE = "stopped; the same command goes on where it can"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+CODES = tuple(128 + number for number in SIGNALS)  # what a process that was told to stop exits with
 
 
 class Stopped(KeyboardInterrupt):
