@@ -19,9 +19,9 @@ def main() -> None:
         app(prog_name="aesearch")
     except stopping.Stopped as stopped:
         _end(stopped.code)
-    except SystemExit as ended:
-        if ended.code in stopping.CODES:
-            _end(ended.code)
+    except BaseException:
+        if stopping.told:
+            _end(128 + stopping.told[0])
         raise
 
 

@@ -14,7 +14,7 @@ PATIENCE = 1.3  # seconds that the work gets to put down what it holds
 LAST_PATIENCE = 0.3  # seconds from the second signal to the end that nothing can put off
 MESSAGE = "stopped; the same command goes on where it can"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-CODES = tuple(128 + number for number in SIGNALS)  # what a process that was told to stop exits with
+told: list[int] = []  # signals that have come: libraries make other exceptions of `Stopped`
 
 
 class Stopped(KeyboardInterrupt):
@@ -37,14 +37,14 @@ def listen() -> None:
         signal.signal(number, _stop)
     if os.name != "posix":
         return
-    received, told = os.pipe()
+    received, sent = os.pipe()
     process = os.getpid()
     if os.fork() == 0:
-        os.close(told)
+        os.close(sent)
         _watch(received, process)
     os.close(received)
-    os.set_blocking(told, False)
-    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    os.set_blocking(sent, False)
+    signal.set_wakeup_fd(sent, warn_on_full_buffer=False)
     with contextlib.suppress(AttributeError, OSError):  # glibc has it: a second signal then ends the process at once
         library = ctypes.CDLL(None)
         library.signal.restype = library.sysv_signal.restype = ctypes.c_void_p
@@ -54,6 +54,7 @@ def listen() -> None:
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     signal.signal(number, signal.SIG_DFL)
+    told.append(number)
     raise Stopped(number)
 
 
