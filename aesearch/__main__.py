@@ -17,10 +17,8 @@ def main() -> None:
         from aesearch.cli import app
 
         app(prog_name="aesearch")
-    except stopping.Stopped as stopped:
-        _end(stopped.code)
     except BaseException:
-        if stopping.told:
+        if stopping.told:  # whatever a library has made of `Stopped`
             _end(128 + stopping.told[0])
         raise
 

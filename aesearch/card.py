@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from aesearch.anomalies import error_map
 from aesearch.errors import AesearchError
 from aesearch.figures import draw_history, heat_over, to_picture
-from aesearch.mappage import asset
+from aesearch.mappage import asset, filled
 
 if TYPE_CHECKING:
     from aesearch.collection import Collection
@@ -54,26 +54,7 @@ def make_report(collection: Collection) -> str:
     made, source = collection.manifest.artifacts["features"]["time"], collection.store.source
     title = _text(f"{collection.name}: a collection of images")
     lead = f"<p class='lead'>{collection.store.rows:,} images of {_text(source)}, encoded {_text(made)}</p>"
-    return PAGE.format(title=title, styles=asset("card.css"), body=f"<h1>{title}</h1>{lead}{body}")
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<link rel="icon" href="data:,">
-<title>{title}</title>
-<style>{styles}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
+    return filled("card.html", {"title": title, "styles": asset("card.css"), "body": f"<h1>{title}</h1>{lead}{body}"})
 
 
 # ---------------------------------------------------------------- sections

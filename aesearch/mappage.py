@@ -8,7 +8,7 @@ import importlib.metadata
 import importlib.resources
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,7 @@ class MapPage:
             "data": json.dumps(self._data(), ensure_ascii=False).replace("<", "\\u003c"),
             "script": leaflet("leaflet.js") + asset("map.js") + asset("page.js"),
         }
-        pieces = re.split(r"\{\{(\w+)\}\}", asset("page.html"))  # text, name, text, name, …, text
-        return "".join(parts[piece] if number % 2 else piece for number, piece in enumerate(pieces))
+        return filled("page.html", parts)
 
     def _data(self) -> dict[str, Any]:
         atlas = self.atlas and {
@@ -103,6 +102,12 @@ def _coded(values: Sequence[str]) -> dict[str, Any]:
 def asset(name: str) -> str:
     """One of the files in ``aesearch/web``."""
     return (importlib.resources.files("aesearch") / "web" / name).read_text(encoding="utf-8")
+
+
+def filled(name: str, parts: Mapping[str, str]) -> str:
+    """Such a file with parts in the places that name them."""
+    pieces = re.split(r"\{\{(\w+)\}\}", asset(name))  # text, name, text, name, …, text
+    return "".join(parts[piece] if number % 2 else piece for number, piece in enumerate(pieces))
 
 
 def leaflet(name: str) -> str:
