@@ -19,6 +19,7 @@ MOST_REGIONS = 3
 RIDGE, LEAST_VARIANCE = 0.1, 1e-12
 MOST_LEVERAGE = 0.99  # of one image on the directions learned from it
 TINY, LEAST_SPREAD = 1e-12, 0.01
+MOST_NEEDED = 1e12  # images, that a message names
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +153,7 @@ def learn_threshold(normal: NDArray[np.float32], rate: float, seed: int = 0) -> 
     place = math.ceil((len(learned) + 1) * (1 - rate))
     if place > len(learned) or not len(fresh):
         raise AesearchError(
-            f"a false-alarm rate of {rate:g} needs {2 * math.ceil(1 / rate)} normal images the encoder was not "
+            f"a false-alarm rate of {rate:g} needs {2 * math.ceil(min(1 / rate, MOST_NEEDED))} normal images the encoder was not "
             f"trained on, there are {len(normal)}: ask for a higher rate"
         )
     threshold = float(learned[place - 1])

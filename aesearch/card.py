@@ -5,7 +5,6 @@ Every figure comes from the manifest, or from what is asked of the collection wh
 
 from __future__ import annotations
 
-import base64
 import csv
 import html
 import io
@@ -19,14 +18,13 @@ from numpy.typing import NDArray
 
 from aesearch.anomalies import error_map
 from aesearch.errors import AesearchError
-from aesearch.figures import draw_history, heat_over, to_picture
+from aesearch.figures import LOSSLESS_SIDE, data_url, draw_history, heat_over, to_picture, webp
 from aesearch.mappage import asset, filled
 
 if TYPE_CHECKING:
     from aesearch.collection import Collection
 
 SAMPLES, REBUILT, ODD, MEMBERS, MOST_CLUSTERS, MOST_GROUPS, DOUBTS = 36, 11, 11, 10, 30, 12, 27
-LOSSLESS_SIDE = 64  # pixels: smaller pictures are shown as they are, pixel for pixel
 MOST_NAMED = 20  # labels that are counted one by one
 
 Picture = NDArray[np.uint8]
@@ -54,7 +52,10 @@ def make_report(collection: Collection) -> str:
     made, source = collection.manifest.artifacts["features"]["time"], collection.store.source
     title = _text(f"{collection.name}: a collection of images")
     lead = f"<p class='lead'>{collection.store.rows:,} images of {_text(source)}, encoded {_text(made)}</p>"
-    return filled("card.html", {"title": title, "styles": asset("card.css"), "body": f"<h1>{title}</h1>{lead}{body}"})
+    return filled(
+        "card.html",
+        {"title": title, "styles": asset("base.css") + asset("card.css"), "body": f"<h1>{title}</h1>{lead}{body}"},
+    )
 
 
 # ---------------------------------------------------------------- sections
@@ -105,7 +106,7 @@ def _curve(path: Path, loss: str) -> str:
     figure = draw_history([int(e) for e in numbers["epoch"]], numbers["train_loss"], numbers["held_out_loss"], loss)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=96)
-    return f"<img class='curve' alt='loss over epochs' src='{_data_url(buffer.getvalue(), 'png')}'>"
+    return f"<img class='curve' alt='loss over epochs' src='{data_url(buffer.getvalue(), 'png')}'>"
 
 
 def _rebuilt(collection: Collection) -> str:
@@ -135,7 +136,7 @@ def _quality(collection: Collection) -> str:
          "exact search", "1"),
     ]  # fmt: skip
     said = ""
-    if collection._fresh("probe"):
+    if collection.is_fresh("probe"):
         probe = artifacts["probe"]["figures"]
         usual = _number(probe.get("commonest_share"))
         rows.append(
@@ -148,7 +149,7 @@ def _quality(collection: Collection) -> str:
 
 
 def _clusters(collection: Collection) -> str:
-    if not collection._fresh("clusters"):
+    if not collection.is_fresh("clusters"):
         return _lacks("clusters", "cluster")
     figures = collection.manifest.artifacts["clusters"]["figures"]
     facts = [("clusters", f"{figures['clusters']}"), ("silhouette", _number(figures["silhouette"]))]
@@ -159,13 +160,13 @@ def _clusters(collection: Collection) -> str:
     for number, mean in enumerate(means[:MOST_CLUSTERS]):
         shown = [to_picture(collection.decode(mean[None])[0])]
         shown += [to_picture(picture) for picture in collection.pictures(members[number][:MEMBERS].tolist())]
-        parts.append(f"<h3>cluster {number}, {len(members[number]):,} images</h3>")
+        parts.append(f"<h3>{_text(collection.cluster_title(number))}, {len(members[number]):,} images</h3>")
         parts.append(_grid(((picture, ()) for picture in shown), "cluster"))
     return "".join(parts)
 
 
 def _oddest(collection: Collection) -> str:
-    learned = collection._fresh("combined")
+    learned = collection.is_fresh("combined")
     found = collection.anomalies(score="combined" if learned else "reconstruction", top=ODD)
     originals, rebuilt = collection.reconstruct_anomalies(found)
     maps = [error_map(original, again) for original, again in zip(originals, rebuilt, strict=True)]
@@ -197,7 +198,7 @@ def _duplicates(collection: Collection) -> str:
 def _doubts(collection: Collection) -> str:
     if not any(collection.labels()):
         return "<p>The images have no labels.</p>"
-    if not collection._fresh("probe") or "doubts" not in collection.manifest.artifacts["probe"]["figures"]:
+    if not collection.is_fresh("probe") or "doubts" not in collection.manifest.artifacts["probe"]["figures"]:
         return _lacks("labels in doubt", "probe")
     figures = collection.manifest.artifacts["probe"]["figures"]
     listed = figures["doubts"][:DOUBTS]
@@ -262,9 +263,9 @@ def _grid(shown: Iterable[tuple[NDArray[Any], Sequence[str]]], kind: str = "") -
         picture = image if image.ndim == 2 or image.shape[-1] == 3 else to_picture(image)
         caption = "".join(f"<span>{_text(line)}</span>" for line in lines)
         name = _text(lines[-1] if lines else "")
-        exact = " class='exact'" if max(picture.shape[:2]) <= 2 * LOSSLESS_SIDE else ""
+        exact = " class='exact'" if max(picture.shape[:2]) <= LOSSLESS_SIDE else ""
         under = f"<figcaption>{caption}</figcaption>" if caption else ""
-        figures.append(f"<figure><img{exact} alt='{name}' src='{_picture_url(picture)}'>{under}</figure>")
+        figures.append(f"<figure><img{exact} alt='{name}' src='{data_url(webp(picture), 'webp')}'>{under}</figure>")
     return f"<div class='grid {kind}'>{''.join(figures)}</div>"
 
 
@@ -272,19 +273,6 @@ def _stack(upper: Picture, lower: Picture) -> Picture:
     """Two pictures of one size, one over the other."""
     both = [p if p.ndim == 3 else p[..., None].repeat(3, axis=2) for p in (upper, lower)]
     return np.concatenate([both[0], np.full((max(1, len(both[0]) // 24), *both[0].shape[1:]), 255, np.uint8), both[1]])
-
-
-def _picture_url(picture: Picture) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    small = max(picture.shape[:2]) <= 2 * LOSSLESS_SIDE
-    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "WEBP", lossless=small, quality=85)
-    return _data_url(buffer.getvalue(), "webp")
-
-
-def _data_url(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _number(value: float | None) -> str:

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import aesearch
+from aesearch import documents
 from aesearch.atomic import at_home
 from aesearch.console import Notes, fail, note, print_json, print_table, printable, short, show_picture
 from aesearch.errors import AesearchError
@@ -319,14 +320,7 @@ def query(
 
         _present(draw_query(opened, hits, [*opened.look_at(list(images or [])), *opened.pictures(rows)]), save, show)
     if as_json:
-        return print_json(
-            {
-                "collection": str(opened.folder),
-                "metric": opened.metric,
-                "k": k,
-                "queries": [found.to_json() for found in hits],
-            }
-        )
+        return print_json(documents.of_query(opened, hits, k))
     for found in hits:
         print(f"{printable(found.query)}")
         print_table(
@@ -396,17 +390,7 @@ def anomalies(
         if save or show:
             _present(report.draw_anomalies(opened, found, new), save, show)
     if as_json:
-        return print_json(
-            {
-                "collection": str(opened.folder),
-                "score": score,
-                "scored": found.scored,
-                "threshold": found.alarms.threshold if found.alarms else None,
-                "false_alarms": found.alarms.to_json() | {"flagged": found.flagged} if found.alarms else None,
-                "auroc": found.auroc,
-                "anomalies": listed,
-            }
-        )
+        return print_json(documents.of_anomalies(opened, found, score))
     if found.auroc is not None:
         print(f"AUROC {found.auroc:.4f} for telling other labels from {printable(normal_label or '')}")
     if found.alarms:
@@ -450,7 +434,7 @@ def duplicates(
 
         _present(draw_duplicates(opened, found), save, show)
     if as_json:
-        return print_json({"collection": str(opened.folder), "metric": opened.metric, **found.to_json()})
+        return print_json(documents.of_duplicates(opened, found))
     copies = sum(found.exact)
     print(f"{len(found.rows):,} groups of {sum(map(len, found.rows)):,} images within {opened.metric} "
           f"{found.threshold:.3g}; {copies:,} of the groups are exact copies")  # fmt: skip
@@ -558,6 +542,10 @@ def cluster(
     method: Annotated[str, typer.Option(help="gmm, kmeans, hdbscan.")] = "gmm",
     clusters: Annotated[str, typer.Option(help="How many, or auto: the number of best silhouette, 2 to 30.")] = "auto",
     space: Annotated[str, typer.Option(help="umap or features: where to group.")] = "umap",
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="Name one of the clusters there are, like 3=loops; nothing is grouped. Repeatable."),
+    ] = None,
     seed: SeedOption = 0,
     save: SaveOption = None,
     show: ShowOption = False,
@@ -569,10 +557,12 @@ def cluster(
 
     Example: aesearch cluster --clusters 10 --save groups.png
     """
-    if images and (save or show or clusters != "auto"):
+    if images and (save or show or name or clusters != "auto"):
         raise typer.BadParameter("images are assigned to the clusters there are: run aesearch cluster without them")
     if images:
         return _assign(images, _open(collection), as_json)
+    if name:
+        return _name_clusters(name, _open(collection), as_json)
     number = None if clusters == "auto" else numbers_in(clusters, "--clusters")[0]
     opened = _open(collection)
     found = opened.cluster(method=method, clusters=number, space=space, seed=seed)
@@ -581,18 +571,7 @@ def cluster(
 
         _present(draw_clusters(opened), save, show)
     if as_json:
-        return print_json(
-            {
-                "method": method,
-                "space": space,
-                "clusters": len(found.sizes),
-                "sizes": found.sizes,
-                "silhouette": found.silhouette,
-                "stability": found.stability,
-                "unclear": found.unclear,
-                "against_labels": found.against_labels,
-            }
-        )
+        return print_json(documents.of_clusters(opened))
     noise = int((found.assignments < 0).sum())
     quality = "none with one cluster" if found.silhouette is None else f"{found.silhouette:.3f}"
     print(
@@ -606,6 +585,19 @@ def cluster(
         print(f"no clear structure: {reason if len(found.sizes) > 1 else 'not even two groups'}")
     if found.against_labels:
         print("against labels: " + ", ".join(f"{name} {v:.3f}" for name, v in found.against_labels.items()))
+
+
+def _name_clusters(given: list[str], opened: Collection, as_json: bool) -> None:
+    pairs = [one.partition("=") for one in given]
+    opened.name_clusters({numbers_in(number, "--name")[0]: name for number, _, name in pairs})
+    document = documents.of_clusters(opened)
+    if as_json:
+        return print_json(document)
+    rows = [
+        [str(c), str(size), name]
+        for c, (size, name) in enumerate(zip(document["sizes"], document["names"], strict=True))
+    ]
+    print_table(["cluster", "images", "name"], rows)
 
 
 def _assign(images: list[Path], opened: Collection, as_json: bool) -> None:
@@ -757,6 +749,35 @@ def report(
     with replacing(path, len(page)) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"report: {path}")
+
+
+@app.command()
+def serve(
+    collection: CollectionOption = "default",
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="0 for any.", show_default="8765, or the next free one")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Another address lets other machines in, who need the token that is then shown.")
+    ] = "127.0.0.1",
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Open the collection in a browser: search, map, anomalies, clusters, duplicates; JSON under /api/.
+
+    Example: aesearch serve -c photos --open
+    """
+    from aesearch import serving
+    from aesearch.live import Live
+
+    live = Live(_folder(collection), device=device)
+    listening = serving.listen(host, port)
+    token = serving.token_for(listening)
+    address = serving.address(listening, token)
+    print(f"{printable(live.name)}: {address}  (Ctrl-C ends it)", flush=True)
+    if open_page:
+        typer.launch(address)
+    serving.serve(live, listening, token)
 
 
 @app.command()

@@ -58,12 +58,17 @@ class Clustering:
     @property
     def unclear(self) -> bool:
         """Whether there is no clear structure: groups that may be an accident of the sample, or not even two."""
-        return self.stability is not None and (self.stability < CLEAR_STABILITY or len(self.sizes) < 2)
+        return is_unclear(self.stability, len(self.sizes))
 
     @property
     def sizes(self) -> list[int]:
         """Rows in each cluster."""
         return [int(s) for s in np.bincount(self.assignments[self.assignments >= 0])]
+
+
+def is_unclear(stability: float | None, clusters: int) -> bool:
+    """As `Clustering.unclear`, of its figures."""
+    return stability is not None and (stability < CLEAR_STABILITY or clusters < 2)
 
 
 def cluster(

@@ -6,7 +6,8 @@ import contextlib
 import copy
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from aesearch.manifest import CHECKPOINT, ENCODER, NEXT, Manifest, installed_ver
 from aesearch.manifest import NAME as MANIFEST
 from aesearch.mapping import PART_ROWS, Maps
 from aesearch.parts import INDEX, changes
-from aesearch.pictures import ImageLike, blank, look_at, read_image, read_pictures
+from aesearch.pictures import ImageLike, blank, look_at, name_of, read_image, read_pictures
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
     from aesearch.clusters import Clustering
@@ -41,6 +42,7 @@ PROBE = "probe.h5"
 GROWING, ANEW = ".growing.json", ".anew.json"  # manifests of what is not finished: an update, another collection
 LEARNED = ("nap", "combined")  # scores that need more of the images than the store holds
 MOST_DOUBTS = 50  # labels in doubt that the manifest keeps
+LONGEST_NAME = 100  # characters of a cluster's
 DISPLAY_SIDE = 224  # pixels of the longer side of pictures to look at, at most
 
 
@@ -196,7 +198,7 @@ class Collection(Maps):
                 raise
             logger.warning("%s; it begins anew", error)
             run()
-        self._forget()
+        self.forget()
 
     @changes
     def extract(self, source: Source | None = None, *, batch_size: int | None = None) -> Extraction:
@@ -216,7 +218,7 @@ class Collection(Maps):
             encoder_fingerprint=self._encoder_fingerprint(),
             progress=self.progress,
         )
-        self._forget()
+        self.forget()
         return extraction
 
     @changes
@@ -236,7 +238,7 @@ class Collection(Maps):
         from aesearch.building import update_store
         from aesearch.updating import Update
 
-        self._forget()
+        self.forget()
         self._adopt_store()
         source = source or self.source
         self._refuse_other(source, {})
@@ -244,7 +246,7 @@ class Collection(Maps):
             raise StaleArtifactError("there are no features of these images by this encoder: run aesearch extract")
         had_index = not self._index_stale()
         kept = ("thumbnails", "clusters", *(name for name in self.manifest.artifacts if name.startswith("map-")))
-        laid_out = [name for name in kept if had_index and self._fresh(name)]
+        laid_out = [name for name in kept if had_index and self.is_fresh(name)]
         if self._unchanged_since(source):
             return Update.nothing(self.store.rows, len(self.store.skipped()))
         staged = self._stage()
@@ -344,7 +346,7 @@ class Collection(Maps):
             figures |= {"sizes": [int(size) for size in np.bincount(now[now >= 0])]}
         if name != "clusters":
             by = recorded["parameters"]["colour_by"] or "none"
-            groups, by = self._groups(by if by != "cluster" or self._fresh("clusters") else "none")
+            groups, by = self._groups(by if by != "cluster" or self.is_fresh("clusters") else "none")
             self._draw_map(name, Projection(now, recorded["parameters"]["method"]), groups, by)
         self._write_rows(name, {column: now}, recorded["parameters"], figures)
 
@@ -381,7 +383,7 @@ class Collection(Maps):
 
         Parameters
         ----------
-        image : path, or (height, width) or (height, width, 3) uint8
+        image : path, bytes of a file, or (height, width) or (height, width, 3) uint8
             Of any size and mode.
         k : int
             How many; at most as many as there are.
@@ -399,13 +401,12 @@ class Collection(Maps):
     def query_images(self, images: Sequence[ImageLike], *, k: int = 10, where: Sequence[str] = ()) -> list[Hits]:
         """Nearest neighbours of several images, encoded as one batch; see `query`."""
         _check_k(k)
-        names = [str(image) if not isinstance(image, np.ndarray) else "array" for image in images]
-        return self._search(self.encode(images), names, k, where)
+        return self._search(self.encode(images), [name_of(image) for image in images], k, where)
 
     def query_rows(self, rows: Sequence[int], *, k: int = 10, where: Sequence[str] = ()) -> list[Hits]:
         """Nearest other images of several rows; see `query`."""
         _check_k(k)
-        self._check_rows(rows)
+        self.check_rows(rows)
         wanted = np.array(rows)
         found = self._search(self.store.features(wanted), self.store.texts("id", wanted), k + 1, where)
         return [hits.without(row, k) for hits, row in zip(found, rows, strict=True)]
@@ -525,7 +526,7 @@ class Collection(Maps):
     def _learned(self, score: str) -> dict[str, NDArray[np.float32]]:
         """What a score has learned from the images, and that of each row; learned when first asked for."""
         compared = {"metric": self.metric} if score == "combined" else {}
-        if not self._fresh(score) or self.manifest.artifacts[score]["parameters"] != compared:
+        if not self.is_fresh(score) or self.manifest.artifacts[score]["parameters"] != compared:
             self._learn_score(score, compared)
         return self._read_rows(score)
 
@@ -619,6 +620,27 @@ class Collection(Maps):
         self._write_rows("clusters", {"cluster": found.assignments}, options, figures)
         return found
 
+    @changes
+    def name_clusters(self, names: Mapping[int, str]) -> None:
+        """Give clusters names, which are kept until `cluster` makes others; an empty one takes a name away.
+
+        `AesearchError` if there is no such cluster, or a name has more than 100 characters or is another's.
+        """
+        self.assignments()
+        named = dict(enumerate(self.cluster_names()))
+        for number, name in names.items():
+            if number not in named:
+                raise AesearchError(f"there is no cluster {number}: they go from 0 to {len(named) - 1}")
+            named[number] = " ".join(name.split()) or str(number)
+            if len(named[number]) > LONGEST_NAME:
+                raise AesearchError(f"a cluster's name has at most {LONGEST_NAME} characters")
+        kept = {str(number): name for number, name in named.items() if name != str(number)}
+        for name, times in Counter(kept.values()).items():
+            if times > 1 or name.isdecimal():
+                raise AesearchError(f"{name!r} cannot name a cluster: {'another has it' if times > 1 else 'a number'}")
+        self.manifest.artifacts["clusters"]["parameters"]["names"] = kept
+        self.manifest.save()
+
     def assign(self, images: Sequence[ImageLike]) -> list[tuple[int, float]]:
         """(cluster, share of the nearest rows that are in it) of each image; nothing is fitted again.
 
@@ -667,7 +689,7 @@ class Collection(Maps):
 
         Those of more than 224 pixels are reduced; one whose file is gone is a blank.
         """
-        return self._thumbnails(self.source, self._positions(self.store.texts("id", rows)))
+        return self._thumbnails(self.source, self._places(rows))
 
     def pictures_of(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.uint8]]:
         """Anomalies to look at, as `pictures`; ``source`` is what was scored, if not the collection."""
@@ -695,11 +717,11 @@ class Collection(Maps):
         -------
         list of (channels, height, width) uint8, and (n, channels, height, width) float32 in [0, 1]
         """
-        self._check_rows(rows)
+        self.check_rows(rows)
         preprocessing = self.spec.preprocessing
         originals = [read_image(image, preprocessing) for image in images]
         ids = self.store.texts("id", rows) if len(rows) else []
-        found = read_pictures(self.source, self._positions(ids), preprocessing)
+        found = read_pictures(self.source, self._places(rows), preprocessing) if len(rows) else []
         for row, id, picture in zip(rows, ids, found, strict=True):
             if picture is None:
                 raise StaleArtifactError(f"the image of row {row}, {id}, cannot be read any more")
@@ -714,7 +736,7 @@ class Collection(Maps):
         ``source`` is what was scored, if not the collection.
         """
         preprocessing = self.spec.preprocessing
-        places = self._positions(found.ids) if source is None else found.rows.tolist()
+        places = self._places(found.rows.tolist()) if source is None else found.rows.tolist()
         pictures = read_pictures(source or self.source, places, preprocessing)
         gone_one = blank(preprocessing.shape)
         originals = [gone_one if picture is None else picture for picture in pictures]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import html
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 SIDES = ((12, 224), (60, 144))  # of so many tiles at most, pixels of a picture's longer side; of more, LEAST_SIDE
 LEAST_SIDE = 112
+LOSSLESS_SIDE = 128  # pixels
 HEAT_SIDE = 224  # pixels of a heat-map's longer side in a file of its own, at least
 GAP, APART, FONT_SIZE, LINE = 10, 26, 12, 15
 HEAD, CAPTION = 46, 2 * LINE + 6
@@ -48,6 +51,21 @@ def to_picture(image: NDArray[Any]) -> NDArray[np.uint8]:
     if image.dtype != np.uint8:
         image = np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
     return image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)
+
+
+def webp(picture: NDArray[np.uint8]) -> bytes:
+    """A picture (height, width) or (height, width, 3) as a file; small ones as they are, pixel for pixel."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    small = max(picture.shape[:2]) <= LOSSLESS_SIDE
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "WEBP", lossless=small, quality=85)
+    return buffer.getvalue()
+
+
+def data_url(data: bytes, kind: str) -> str:
+    """A picture within a page."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def heat_over(picture: NDArray[np.uint8], error_map: NDArray[np.float32], scale: float) -> NDArray[np.uint8]:

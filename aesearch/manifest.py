@@ -180,6 +180,9 @@ def _is_well_formed(document: dict[str, Any]) -> bool:
         height, width = encoder["native_size"]
         if not (isinstance(encoder["fingerprint"], str) and int(height) > 0 and int(width) > 0):
             return False
+    names = document["artifacts"].get("clusters", {"parameters": {}})["parameters"].get("names", {})
+    if not all(isinstance(name, str) for name in names.values()):
+        return False
     if index is not None and index["parameters"]["metric"] not in ("cosine", "l2"):
         return False
     if not all(s is None or (set(s) <= OPENING and all(isinstance(v, str) for v in s.values())) for s in sources):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from aesearch.thumbnails import Atlas
 
 LEAFLET = "XStatic-Leaflet"
+SCRIPTS = ("tools.js", "map.js", "mapview.js", "page.js")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +29,8 @@ class MapPage:
     Attributes
     ----------
     title : str
+    rows : (n,) int64
+        Of the collection.
     coordinates : (n, 2) float32
     names : list of n str
     columns : dict of list of n str
@@ -37,41 +40,48 @@ class MapPage:
     scores : (n,) float32
         What may colour them too.
     score_name : str
-    neighbours : (n, k) int32
-        Nearest points of each, nearest first, -1 where there are no more.
     atlas : Atlas or None
         None where the images cannot be read any more.
+    neighbours : (n, k) int32, optional
+        Nearest points of each, nearest first, -1 where there are no more.
     """
 
     title: str
+    rows: NDArray[np.int64]
     coordinates: NDArray[np.float32]
     names: list[str]
     columns: dict[str, list[str]]
     colour_by: str
     scores: NDArray[np.float32]
     score_name: str
-    neighbours: NDArray[np.int32]
     atlas: Atlas | None
+    neighbours: NDArray[np.int32] | None = None
 
     def html(self) -> str:
         """One self-contained page."""
         parts = {
             "title": html.escape(self.title),
-            "styles": leaflet("leaflet.css") + asset("page.css"),
-            "data": json.dumps(self._data(), ensure_ascii=False).replace("<", "\\u003c"),
-            "script": leaflet("leaflet.js") + asset("map.js") + asset("page.js"),
+            "styles": leaflet("leaflet.css") + "".join(map(asset, ("base.css", "mapview.css", "page.css"))),
+            "data": json.dumps(self.document(self._sheets()), ensure_ascii=False).replace("<", "\\u003c"),
+            "script": leaflet("leaflet.js") + "".join(map(asset, SCRIPTS)),
         }
         return filled("page.html", parts)
 
-    def _data(self) -> dict[str, Any]:
+    def _sheets(self) -> list[str]:
+        sheets = self.atlas.sheets if self.atlas else []
+        return ["data:image/webp;base64," + base64.b64encode(sheet).decode() for sheet in sheets]
+
+    def document(self, sheets: list[str]) -> dict[str, Any]:
+        """All of it for a script; ``sheets`` are the addresses of the atlas's, arrays are base64 of little endian."""
         atlas = self.atlas and {
             "side": self.atlas.side,
             "across": self.atlas.across,
             "places": _packed(self.atlas.places, "<i4"),
             "sizes": _packed(self.atlas.sizes, "u1"),
-            "sheets": ["data:image/webp;base64," + base64.b64encode(sheet).decode() for sheet in self.atlas.sheets],
+            "sheets": sheets,
         }
         return {
+            "rows": _packed(self.rows, "<i4"),
             "names": self.names,
             "x": _packed(self.coordinates[:, 0], "<f4"),
             "y": _packed(self.coordinates[:, 1], "<f4"),
@@ -79,7 +89,7 @@ class MapPage:
             "colourBy": self.colour_by,
             "scores": _packed(self.scores, "<f4"),
             "scoreName": self.score_name,
-            "neighbours": _packed(self.neighbours, "<i4"),
+            "neighbours": None if self.neighbours is None else _packed(self.neighbours, "<i4"),
             "atlas": atlas,
         }
 

@@ -16,6 +16,7 @@ from aesearch.index import IndexOptions, build_index
 from aesearch.parts import Parts, changes
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
+    from aesearch.mappage import MapPage
     from aesearch.projection import Projection
     from aesearch.thumbnails import Atlas
 
@@ -76,9 +77,11 @@ class Maps(Parts):
         captions = [f"{i}  ({g})" if g else i for i, g in zip(ids, groups, strict=True)]
         display = MapDisplay(coordinates[shown], groups, captions, title)
         save_picture(display.draw(), self.folder / f"{name}.png")
-        page = (
-            display.page() if coordinates.shape[1] == 3 else self._map_page(title, coordinates, shown, ids, by, atlas)
-        )
+        if coordinates.shape[1] == 3:
+            page = display.page()
+        else:
+            laid_out = self._map_page(title, coordinates, shown, by, atlas)
+            page = dataclasses.replace(laid_out, neighbours=self._neighbours_on_map(shown)).html()
         with replacing(self.folder / f"{name}.html", len(page)) as temporary:
             temporary.write_text(page, encoding="utf-8")
 
@@ -87,33 +90,47 @@ class Maps(Parts):
         title: str,
         coordinates: NDArray[np.float32],
         shown: NDArray[np.int64],
-        ids: list[str],
         by: str,
         atlas: Atlas | None,
-    ) -> str:
+    ) -> MapPage:
         from aesearch.mappage import MapPage
 
         columns = {name: self.store.texts(name, shown) for name in ("label", "split")}
-        if self._fresh("clusters"):
-            columns["cluster"] = [str(c) if c >= 0 else "" for c in self.assignments()[shown]]
+        if self.is_fresh("clusters"):
+            columns["cluster"] = self.cluster_of_rows(shown)
         scores, score_name = self.store.reconstruction_errors(), "reconstruction error"
-        if self._fresh("combined"):
+        if self.is_fresh("combined"):
             scores, score_name = self._read_rows("combined")["score"], "combined score"
         return MapPage(
             title,
+            shown,
             coordinates[shown],
-            ids,
+            self.store.texts("id", shown),
             {name: values for name, values in columns.items() if any(values)},
             by,
             scores[shown],
             score_name,
-            self._neighbours_on_map(shown),
             None if atlas is None else dataclasses.replace(atlas, places=atlas.places[shown]),
-        ).html()
+        )
+
+    def map_page(self, method: str) -> MapPage:
+        """What the page of a map in the plane shows, but for neighbours; `AesearchError` until ``map`` has run."""
+        from aesearch.projection import METHODS
+
+        check_choice("--method", method, METHODS)
+        name = self.map_name(method, 2)
+        if not self.is_fresh(name):
+            raise CollectionNotFoundError(
+                f"there is no map of these features by {method}: run aesearch map --method {method}"
+            )
+        atlas = self._atlas_kept()
+        shown = self._sample() if self.store.rows > MOST_SHOWN else np.arange(self.store.rows)
+        by = self.manifest.artifacts[name]["parameters"]["colour_by"]
+        return self._map_page(self.name, self._read_rows(name)["coordinates"], shown, by, atlas)
 
     def _sample(self) -> NDArray[np.int64]:
         """Rows that a map of too many shows, rising: those that have thumbnails already, else drawn."""
-        if self._fresh("thumbnails") and len(rows := np.flatnonzero(self._read_rows("thumbnails")["place"] >= 0)):
+        if self.is_fresh("thumbnails") and len(rows := np.flatnonzero(self._read_rows("thumbnails")["place"] >= 0)):
             return rows[:MOST_SHOWN]
         return np.sort(np.random.default_rng(0).choice(self.store.rows, MOST_SHOWN, replace=False))
 
@@ -134,13 +151,23 @@ class Maps(Parts):
 
     def _atlas(self) -> Atlas | None:
         """Thumbnails of what maps show, made when they are first asked for; none where the images are gone."""
-        from aesearch.thumbnails import Atlas, empty_atlas
+        from aesearch.thumbnails import empty_atlas
 
-        if self._fresh("thumbnails"):
-            return Atlas.from_arrays(self._read_rows("thumbnails"))
+        if kept := self._atlas_kept():
+            return kept
         rows = self._sample() if self.store.rows > MOST_SHOWN else np.arange(self.store.rows)
         begun = dataclasses.replace(empty_atlas(len(rows)), places=np.full(self.store.rows, -1))
         return self._extend_atlas(begun, begun.places, rows)
+
+    def _atlas_kept(self) -> Atlas | None:
+        from aesearch.thumbnails import Atlas
+
+        return Atlas.from_arrays(self._read_rows("thumbnails")) if self.is_fresh("thumbnails") else None
+
+    def thumbnail_sheets(self) -> list[bytes]:
+        """The sheets of thumbnails that maps show, as WebP; none until there is a map."""
+        atlas = self._atlas_kept()
+        return atlas.sheets if atlas else []
 
     def _extend_atlas(self, atlas: Atlas, places: NDArray[np.int64], rows: NDArray[np.int64]) -> Atlas | None:
         """Give rows thumbnails, and keep them in ``thumbnails.h5``."""
@@ -172,15 +199,14 @@ class Maps(Parts):
             return labels, "label"
         if colour_by == "split":
             return self.splits(), "split"
-        if colour_by == "cluster" or (colour_by == "auto" and self._fresh("clusters")):
-            return [str(c) if c >= 0 else "" for c in self.assignments()], "cluster"
+        if colour_by == "cluster" or (colour_by == "auto" and self.is_fresh("clusters")):
+            return self.cluster_of_rows(), "cluster"
         return [""] * self.store.rows, ""
 
-    def assignments(self) -> NDArray[np.int32]:
-        """Cluster of each row, (rows,) int32, -1 for noise; `AesearchError` until `cluster` has run."""
-        if not self._fresh("clusters"):
-            raise CollectionNotFoundError("there are no clusters of these features: run aesearch cluster")
-        return np.asarray(self._read_rows("clusters")["cluster"], dtype=np.int32)
+    def cluster_of_rows(self, rows: NDArray[np.int64] | None = None) -> list[str]:
+        """Name of the cluster of each row, empty for noise."""
+        names = [*self.cluster_names(), ""]  # the last: of -1
+        return [names[c] for c in self.assignments()[slice(None) if rows is None else rows]]
 
     def _bring_thumbnails_along(self, before: Maps, came_from: NDArray[np.int64]) -> None:
         """Keep the thumbnails of images that were there; give new ones theirs, up to as many as a map shows."""

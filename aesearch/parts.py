@@ -31,9 +31,10 @@ if TYPE_CHECKING:  # imported where they are used: a query is answered in less t
 
 INDEX = "index.faiss"
 NEW = ("train", "complete")  # what may begin a collection
-FIELDS = ("id", "label", "split")  # that --where can ask for
+FIELDS = ("id", "label", "split", "cluster")  # that --where can ask for
 FEW = 32  # images that are encoded without torch
 MOST_COMPARED = 100_000  # ids that a mistyped one is compared with
+NO_CLUSTER = -1
 EXACT_AMONG = 100_000  # rows that a filter leaves: they are searched without the index
 
 
@@ -53,7 +54,7 @@ def changes(method: Callable[Concatenate[Some, P], R]) -> Callable[Concatenate[S
             if first:
                 self._take_over()
                 if self.manifest.refresh():
-                    self._forget()
+                    self.forget()
             return method(self, *args, **kwargs)
 
     return alone
@@ -142,7 +143,7 @@ class Parts:
         (staged / MANIFEST).replace(self.folder / MANIFEST)  # the last: until then it says that there is more to do
         drop(staged)
         self.manifest.refresh()
-        self._forget()
+        self.forget()
 
     def _adopt_store(self) -> None:
         """Note a sound store that is there but not in the manifest: a kill came between."""
@@ -161,7 +162,7 @@ class Parts:
                     source=source,
                     fingerprint=store.fingerprint,
                 )
-                self._forget()
+                self.forget()
 
     @cached_property
     def index(self) -> SearchIndex:
@@ -219,7 +220,7 @@ class Parts:
             or not self.manifest.holds("index", INDEX)
         )
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Drop what was opened before files changed."""
         for name in ("source", "autoencoder", "spec", "_single_encoder", "store", "index", "ids"):
             self.__dict__.pop(name, None)
@@ -251,7 +252,8 @@ class Parts:
         places, distances = exact_neighbours(self.store.features(among), features, min(k, len(among)), self.metric)
         return among[places], distances
 
-    def _fresh(self, name: str) -> bool:
+    def is_fresh(self, name: str) -> bool:
+        """Whether there is such an artifact of the features as they are, undamaged."""
         recorded = self.manifest.artifacts.get(name)
         return (
             recorded is not None
@@ -275,7 +277,8 @@ class Parts:
         """What `_write_rows` wrote."""
         return read_arrays(self.manifest.path(name, f"{name}.h5"))
 
-    def _check_rows(self, rows: Sequence[int]) -> None:
+    def check_rows(self, rows: Sequence[int]) -> None:
+        """`AesearchError` for a row that is not there."""
         for row in rows:
             if not 0 <= row < self.store.rows:
                 raise AesearchError(f"there is no row {row}: rows go from 0 to {self.store.rows - 1}")
@@ -286,11 +289,18 @@ class Parts:
         places = {id: place for place, id in enumerate(self.source.ids) if id in wanted}
         return [places.get(id, -1) for id in ids]
 
+    def _places(self, rows: Sequence[int]) -> list[int]:
+        """Where in the source the images of those rows stand, -1 where they no longer do."""
+        ids, listed = self.store.texts("id", rows), self.source.ids
+        if all(row < len(listed) and listed[row] == id for row, id in zip(rows, ids, strict=True)):
+            return list(rows)  # nothing was skipped, or has come or gone
+        return self._positions(ids)
+
     def rows_where(self, conditions: Sequence[str]) -> NDArray[np.int64]:
         """Rows of which all conditions hold, rising.
 
-        A condition is ``label=VALUE``, ``split=VALUE`` or ``id=PATTERN``, or with ``!=`` the opposite; in all of them
-        ``*`` stands for anything, ``?`` for one character, ``[abc]`` for one of those.
+        A condition is ``label=VALUE``, ``split=VALUE``, ``id=PATTERN`` or ``cluster=NUMBER-OR-NAME``, or with ``!=``
+        the opposite; in all of them ``*`` stands for anything, ``?`` for one character, ``[abc]`` for one of those.
 
         Raises
         ------
@@ -303,10 +313,33 @@ class Parts:
             unequal, field = field.endswith("!"), field.removesuffix("!").strip()
             if not equal or field not in FIELDS:
                 raise AesearchError(f"--where {condition!r} is not like label=3, split=test or id=cats/*, or with !=")
-            found &= self.store.where(field, partial(fnmatch.fnmatchcase, pat=pattern.strip())) != unequal
+            matches = partial(fnmatch.fnmatchcase, pat=pattern.strip())
+            found &= (self._in_clusters(matches) if field == "cluster" else self.store.where(field, matches)) != unequal
         if not found.any():
             raise AesearchError(f"no image has {' and '.join(conditions)}")
         return np.flatnonzero(found)
+
+    def _in_clusters(self, matches: Callable[[str], bool]) -> NDArray[np.bool_]:
+        """Which rows are in a cluster of such a number or name, (rows,) bool."""
+        wanted = [c for c, name in enumerate(self.cluster_names()) if matches(name) or matches(str(c))]
+        return np.isin(self.assignments(), [*wanted, *([NO_CLUSTER] if matches("none") else [])])
+
+    def assignments(self) -> NDArray[np.int32]:
+        """Cluster of each row, (rows,) int32, -1 for noise; `AesearchError` until `cluster` has run."""
+        if not self.is_fresh("clusters"):
+            raise CollectionNotFoundError("there are no clusters of these features: run aesearch cluster")
+        return np.asarray(self._read_rows("clusters")["cluster"], dtype=np.int32)
+
+    def cluster_names(self) -> list[str]:
+        """The name that somebody gave each cluster, else its number."""
+        recorded = self.manifest.artifacts.get("clusters", {"figures": {"sizes": []}, "parameters": {}})
+        named = recorded["parameters"].get("names", {})
+        return [named.get(str(c), str(c)) for c in range(len(recorded["figures"]["sizes"]))]
+
+    def cluster_title(self, number: int) -> str:
+        """``cluster 3``, or what somebody named it."""
+        name = self.cluster_names()[number]
+        return f"cluster {name}" if name == str(number) else name
 
     def rows_of(self, ids: Sequence[str]) -> list[int]:
         """Rows of ids; `AesearchError` for one that is not there names the nearest there is."""

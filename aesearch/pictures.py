@@ -17,11 +17,13 @@ from aesearch.sources import Source, read_file
 if TYPE_CHECKING:
     from PIL import Image
 
-ImageLike = str | os.PathLike[str] | NDArray[np.uint8]
+ImageLike = str | os.PathLike[str] | bytes | NDArray[np.uint8]
 
 
 def read_image(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """One image (channels, height, width) uint8 of a file's path or a uint8 array (height, width[, 1, 3 or 4]).
+    """One image (channels, height, width) uint8.
+
+    It may be a file's path, a file's bytes, or a uint8 array (height, width[, 1, 3 or 4]).
 
     Raises
     ------
@@ -48,11 +50,16 @@ def _from_array(image: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
 
 
-def _from_file(image: str | os.PathLike[str], work: Callable[[bytes], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+def _from_file(image: str | os.PathLike[str] | bytes, work: Callable[[bytes], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     try:
-        return work(read_file(Path(image)))
+        return work(image if isinstance(image, bytes) else read_file(Path(image)))
     except UnreadableImageError as error:
-        raise AesearchError(f"{image}: {error}") from None
+        raise AesearchError(f"{name_of(image)}: {error}") from None
+
+
+def name_of(image: ImageLike) -> str:
+    """A file's path, or what else was given."""
+    return type(image).__name__ if isinstance(image, bytes | np.ndarray) else str(image)
 
 
 def blank(shape: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -88,7 +88,7 @@ def draw_clusters(collection: Collection) -> Image.Image:
     lines: list[list[Tile | None]] = []
     for number, mean in enumerate(means[:MOST_GROUPS]):
         shown = members[number][:MEMBERS].tolist()
-        caption = (f"cluster {number}", f"{len(members[number]):,} images")
+        caption = (collection.cluster_title(number), f"{len(members[number]):,} images")
         centre = Tile(to_picture(collection.decode(mean[None])[0]), caption, framed=True)
         lines += beside(centre, [Tile(to_picture(picture)) for picture in collection.pictures(shown)], MEMBERS)
     return draw_sheet(lines, f"{len(means)} clusters of {collection.folder.name}: decoded centre, nearest", apart=True)

@@ -86,10 +86,11 @@ class Store:
         """The features, read only where sliced."""
         return StoredRows(self)
 
-    def latents(self) -> NDArray[np.float32]:
-        """Features and style side by side, (rows, latent_dim) float32."""
+    def latents(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Features and style side by side, (n, latent_dim) float32, of all rows or of those given."""
         with self._open() as file:
-            return np.hstack([file[name][:] for name in ("features", "style") if name in file])
+            names = [name for name in ("features", "style") if name in file]
+        return np.hstack([self._read(name, rows) for name in names])
 
     def reconstruction_errors(self) -> NDArray[np.float32]:
         """Mean squared error per pixel on the [0, 1] scale, (rows,) float32."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
+from pathlib import Path
 from typing import Any
 
 FLAGS = (
@@ -35,3 +38,23 @@ def drag(browser: Any, points: list[tuple[float, float]]) -> None:
     for kind, (x, y) in zip(kinds, points, strict=True):
         event = {"type": kind, "x": x, "y": y, "button": "left", "buttons": 1, "clickCount": 1}
         browser.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+
+
+def wait(browser: Any, script: str, *arguments: Any) -> Any:
+    """What an expression gives, once that is true."""
+    for _ in range(200):
+        if found := browser.execute_script(f"return {script}", *arguments):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"never true: {script}")
+
+
+def check_quiet(browser: Any, origin: str, folder: Path) -> None:
+    """Nothing was logged since the last time, and nobody asked but ``origin``; else there is a picture in a folder."""
+    logged = browser.get_log("browser")
+    asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"]
+    outside = [url for url in urls if not url.startswith((origin, "data:", "blob:"))]
+    if logged or outside:
+        browser.save_screenshot(str(folder / "failed.png"))
+        raise AssertionError([*logged, *outside])

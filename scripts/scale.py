@@ -81,9 +81,15 @@ def prepare(folder: Path, rows: int) -> None:
             writer.append(columns, [], start + count)
         writer.finish()
     recorded = collection.manifest.artifacts["features"]
-    recorded["fingerprint"] = Store(path).fingerprint
-    recorded["figures"]["rows"] = rows
-    collection.manifest.save()
+    collection.manifest.record(
+        "features",
+        "features.h5",
+        made_from=recorded["made_from"],
+        parameters=recorded["parameters"],
+        figures={"rows": rows, "skipped": 0},
+        source=recorded["source"],
+        fingerprint=Store(path).fingerprint,
+    )
 
 
 def make_up(rows: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import find_browser, open_browser
 from PIL import Image
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner
@@ -141,6 +146,63 @@ def mixed_folder(tmp_path_factory):
     (root / ".hidden").mkdir()
     picture.save(root / ".hidden/x.png")
     return root
+
+
+NASTY = '<img src=x onerror="document.title=1"> "q" \'s {{script}} =1+1 😀.png'
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory, digit_images, digit_labels):
+    """A collection of 160 digits in files, labels their folders, one file with a nasty name; all is made of it."""
+    root = tmp_path_factory.mktemp("served")
+    for number in range(160):
+        (root / f"photos/{digit_labels[number]}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digit_images[number]).save(root / f"photos/{digit_labels[number]}/{number:03}.png")
+    shutil.copy(root / "photos/0/000.png", root / f"photos/0/{NASTY}")
+    made = Collection.build(str(root / "photos"), root / "c", labels="folder", progress=False, epochs=2, latent_dim=16)
+    made.cluster(method="kmeans", clusters=3, space="features")
+    made.anomalies(score="combined")
+    made.map(method="pca")
+    return made.folder
+
+
+@contextlib.contextmanager
+def serving(folder, *options):
+    """`aesearch serve` in a process of its own; its address, and the process."""
+    command = [sys.executable, "-m", "aesearch", "serve", "-c", str(folder), "--port", "0", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            line = process.stdout.readline()
+            assert " http://" in line, line + process.stderr.read()
+            yield line.split(": ", 1)[1].split("  ")[0], process
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def served(labelled):
+    """Address of a server of `labelled`."""
+    with serving(labelled) as (address, _):
+        yield address
+
+
+@pytest.fixture(scope="session")
+def one_browser():
+    found = find_browser()
+    if found is None:
+        pytest.skip("needs chromium and chromedriver")
+    browser = open_browser(*found)
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def browser(one_browser):
+    """As it was opened, whatever tests before have made of it."""
+    one_browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    one_browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    one_browser.set_window_size(1200, 800)
+    return one_browser
 
 
 def data_dir():

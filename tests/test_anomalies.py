@@ -123,7 +123,8 @@ def test_a_threshold_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("rate", "message"), [(0.01, "needs 200 normal images"), (0.0, "between 0 and 1"), (1.0, "between 0 and 1")]
+    ("rate", "message"),
+    [(0.01, "needs 200 normal images"), (5e-324, "needs 2000"), (0.0, "between 0 and 1"), (1.0, "between 0 and 1")],
 )
 def test_a_threshold_needs_enough_normal_images(rate, message):
     with pytest.raises(AesearchError, match=message):

@@ -6,11 +6,10 @@ import csv
 import io
 import json
 import re
-import time
 
 import numpy as np
 import pytest
-from browsing import drag, find_browser, open_browser
+from browsing import check_quiet, drag, wait
 from PIL import Image
 
 from aesearch.collection import Collection
@@ -56,7 +55,7 @@ def make_page(count=500):
     columns = {"label": [f"group {n % 3}" if n else "" for n in rows], "split": ["train"] * count}
     near = (rows[:, None] + np.arange(1, 4)) % count
     title = "a <b>title</b>"
-    return MapPage(title, coordinates, names, columns, "label", coordinates[:, 0], "error", near, atlas)
+    return MapPage(title, rows, coordinates, names, columns, "label", coordinates[:, 0], "error", atlas, near)
 
 
 def test_a_page_names_no_other_place_and_leaves_names_as_they_are():
@@ -67,16 +66,6 @@ def test_a_page_names_no_other_place_and_leaves_names_as_they_are():
     assert "default-src 'none'" in page and not [o for o in outside if "leaflet" not in o.lower()][1:]
     data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.S)[1])
     assert data["names"][7] == NASTY and "<img" not in page and "&lt;b&gt;title" in page
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = find_browser()
-    if found is None:
-        pytest.skip("needs chromium and chromedriver")
-    browser = open_browser(*found)
-    yield browser
-    browser.quit()
 
 
 @pytest.fixture
@@ -90,62 +79,48 @@ def opened(browser, tmp_path):
         return browser
 
     yield show
-    if browser.get_log("browser"):
-        browser.save_screenshot(str(tmp_path / "failed.png"))
-        raise AssertionError(browser.get_log("browser"))
-    asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = [m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"]
-    assert not [url for url in urls if not url.startswith(("file:", "data:", "blob:"))]
-
-
-def wait(browser, script, *arguments):
-    """Until it is true."""
-    for _ in range(200):
-        if found := browser.execute_script(f"return {script}", *arguments):
-            return found
-        time.sleep(0.05)
-    raise AssertionError(script)
+    check_quiet(browser, "file:", tmp_path)
 
 
 def test_the_page_colours_finds_lists_and_goes_on_to_neighbours(opened):
     browser = opened(make_page().html())
     assert browser.title == browser.find_element("tag name", "h1").text == "a <b>title</b>"
-    legend = [e.text.split("\n")[0].strip() for e in browser.find_elements("css selector", "#legend button")]
+    legend = [e.text.split("\n")[0].strip() for e in browser.find_elements("css selector", ".legend button")]
     assert [name[:7] for name in legend] == ["group 0", "group 1", "group 2"]
-    wait(browser, "document.querySelectorAll('#map canvas').length > 3")
-    browser.find_element("css selector", "#search input").send_keys("onerror\n")
-    assert wait(browser, "document.querySelector('#panel h2')?.textContent") == NASTY
-    assert not browser.execute_script("return document.querySelector('#panel img, #hover img')")
-    near = browser.execute_script("return [...document.querySelectorAll('#panel .entry b')].map((e) => e.textContent)")
+    wait(browser, "document.querySelectorAll('.ground canvas').length > 3")
+    browser.find_element("css selector", ".bar input").send_keys("onerror\n")
+    assert wait(browser, "document.querySelector('.panel h2')?.textContent") == NASTY
+    assert not browser.execute_script("return document.querySelector('.panel img, .hover img')")
+    near = browser.execute_script("return [...document.querySelectorAll('.panel .entry b')].map((e) => e.textContent)")
     assert near == ["008.png", "009.png", "010.png"]
-    browser.find_elements("css selector", "#panel .entry")[2].click()
-    assert wait(browser, "document.querySelector('#panel h2').textContent === '010.png'")
+    browser.find_elements("css selector", ".panel .entry")[2].click()
+    assert wait(browser, "document.querySelector('.panel h2').textContent === '010.png'")
     before = browser.execute_script("return imageMap.map.getZoom()")
     browser.find_element("css selector", ".leaflet-control-zoom-in").click()
     wait(browser, "imageMap.map.getZoom() > arguments[0]", before)
-    browser.find_elements("css selector", "#legend button")[0].click()
+    browser.find_elements("css selector", ".legend button")[0].click()
     assert browser.execute_script("return imageMap.isShown(3) === false && imageMap.isShown(4)")
     for choice in ("score", "split", "none"):
-        browser.execute_script("const c = document.getElementById('colour'); c.value = arguments[0];"
+        browser.execute_script("const c = document.querySelector('.bar select'); c.value = arguments[0];"
                                "c.dispatchEvent(new Event('change'))", choice)  # fmt: skip
         wait(browser, "imageMap.isShown(3)")
 
 
 def test_the_lasso_lists_what_lies_in_it(opened):
     browser = opened(make_page().html())
-    browser.find_element("id", "lasso").click()
-    box = browser.find_element("id", "map").rect
+    browser.find_element("xpath", "//button[text()='lasso']").click()
+    box = browser.find_element("css selector", ".ground").rect
     middle, high, r = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, 120
     drag(browser, [(middle + r * np.cos(a), high + r * np.sin(a)) for a in np.linspace(0, 2 * np.pi, 40)])
-    wait(browser, "document.querySelector('#panel h2')?.textContent.endsWith('selected')")
+    wait(browser, "document.querySelector('.panel h2')?.textContent.endsWith('selected')")
     browser.execute_script("window.URL.createObjectURL = (blob) => { window.saved = blob.text(); return 'data:,' }")
     browser.find_element("xpath", "//button[text()='CSV']").click()
     table = list(csv.reader(browser.execute_script("return saved").splitlines()))
-    count = int(browser.find_element("css selector", "#panel h2").text.split()[0])
-    assert table[0] == ["id", "label", "split", "error"] and len(table) == count + 1
+    count = int(browser.find_element("css selector", ".panel h2").text.split()[0])
+    assert table[0] == ["row", "id", "label", "split", "error"] and len(table) == count + 1
     page = make_page()
     place = dict(zip(page.names, page.coordinates, strict=True))
-    inside = np.array([place[row[0]] for row in table[1:]])
+    inside = np.array([place[row[1]] for row in table[1:]])
     scale = 2 ** browser.execute_script("return imageMap.map.getZoom()") * 256
     assert 20 < count < 400 and (np.hypot(*(inside - 0.5).T) * scale < r + 12).all()
 
@@ -154,12 +129,11 @@ def test_the_lasso_lists_what_lies_in_it(opened):
 def test_it_is_usable_at_any_width(opened, browser, width):
     browser.set_window_size(width, 740)
     opened(make_page(40).html())
-    browser.find_element("css selector", "#search input").send_keys("011\n")
-    wait(browser, "document.querySelector('#panel h2')?.textContent === '011.png'")
+    browser.find_element("css selector", ".bar input").send_keys("011\n")
+    wait(browser, "document.querySelector('.panel h2')?.textContent === '011.png'")
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
-    boxes = [browser.find_element("id", name).rect for name in ("map", "panel")]
+    boxes = [browser.find_element("css selector", name).rect for name in (".ground", ".panel")]
     assert all(box["width"] >= 150 and box["height"] >= 150 for box in boxes)
-    browser.set_window_size(1200, 800)
 
 
 def test_a_collection_s_map_shows_its_images(opened, tmp_path, digit_images):

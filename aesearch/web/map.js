@@ -1,6 +1,5 @@
 "use strict";
-/* A map of images, drawn with Leaflet: points in canvas tiles, and the images themselves where there is room for them.
-   Used by the page that `aesearch map` writes and by `aesearch serve`. */
+/* A map of images, drawn with Leaflet: points in canvas tiles, and the images themselves where there is room for them. */
 
 const PALETTE = [
   "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf", "#aec7e8",
@@ -15,12 +14,6 @@ const placeAt = (zoom) => (zoom > 4 ? 96 : zoom > 2 ? 64 : 48);
 const FEW = 3; // … if no more than so many points lie in it
 const NEAR = 12; // pixels from a point that count as on it
 
-/* Binary arrays travel as base64. */
-function numbers(text, Type) {
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  return new Type(bytes.buffer);
-}
-
 /* The colour of a share in [0, 1]: dark blue over red to yellow. */
 function heat(share) {
   const s = Math.min(1, Math.max(0, share));
@@ -29,7 +22,9 @@ function heat(share) {
 
 class ImageMap {
   /* data: count, x, y (any scale), columns {name: {codes: Uint16Array, names: [string]}}, scores (Float32Array or null),
-     thumb(i) giving {image, x, y, width, height} or null while it is not loaded; options: colourBy, picked(i), hovered(i). */
+     thumb(i) giving {image, x, y, width, height} or null while it is not loaded; options: colourBy, and what is told of
+     the pointer: picked(i), emptied(x, y), hovered(i, point), wandered(x, y, point), i of an image, -1 for none, x and y
+     of a place without one. */
   constructor(element, data, options) {
     this.data = data;
     this.options = options;
@@ -58,6 +53,7 @@ class ImageMap {
       low = Math.min(low, y[i]); high = Math.max(high, y[i]);
     }
     const scale = WORLD / (Math.max(right - left, high - low) || 1);
+    this.origin = { left, high, scale };
     this.width = (right - left) * scale || 1;
     this.height = (high - low) * scale || 1;
     this.px = new Float32Array(count);
@@ -75,6 +71,12 @@ class ImageMap {
     this.starts = starts.slice();
     this.order = new Uint32Array(count);
     for (let i = 0; i < count; i++) this.order[starts[of[i]]++] = i;
+  }
+
+  /* Where a place on the map lies in the coordinates that were given. */
+  original(latLng) {
+    const { left, high, scale } = this.origin;
+    return [left + latLng.lng / scale, high + latLng.lat / scale];
   }
 
   cellOf(x, y) {
@@ -205,13 +207,14 @@ class ImageMap {
       if (this.lasso) return;
       const i = this.nearest(event.latlng);
       if (i !== last) this.options.hovered?.(i, event.containerPoint);
+      if (i < 0) this.options.wandered?.(...this.original(event.latlng), event.containerPoint);
       last = i;
     });
     this.map.on("mouseout movestart", () => { last = -1; this.options.hovered?.(-1); });
     this.map.on("click", (event) => {
       if (this.lasso || this.drawn) return;
       const i = this.nearest(event.latlng);
-      if (i >= 0) this.options.picked?.(i); else this.options.emptied?.(event.latlng.lng, -event.latlng.lat);
+      if (i >= 0) this.options.picked?.(i); else this.options.emptied?.(...this.original(event.latlng));
     });
     new ResizeObserver(() => this.map.invalidateSize({ animate: false })).observe(element);
   }
@@ -286,36 +289,4 @@ class ImageMap {
     });
     return found;
   }
-}
-
-/* 2 before 10, and numbers before words. */
-function natural(a, b) {
-  return a.localeCompare(b, "en", { numeric: true });
-}
-
-/* An element with children; text is always text, never markup. */
-function make(tag, attributes, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes || {})) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value != null) element.setAttribute(name, value);
-  }
-  element.append(...children.filter((child) => child != null));
-  return element;
-}
-
-/* What a spreadsheet opens without taking a text for a formula. */
-function toCsv(rows) {
-  const cell = (value) => {
-    const text = String(value), safe = /^[=+\-@\t\r]/.test(text) && typeof value === "string" ? `'${text}` : text;
-    return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-  };
-  return rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
-}
-
-function download(name, text, type) {
-  const link = make("a", { href: URL.createObjectURL(new Blob([text], { type })), download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
