@@ -152,9 +152,10 @@ def learn_threshold(normal: NDArray[np.float32], rate: float, seed: int = 0) -> 
     learned, fresh = np.sort(shuffled[::2]), shuffled[1::2]
     place = math.ceil((len(learned) + 1) * (1 - rate))
     if place > len(learned) or not len(fresh):
+        needed = 2 * math.ceil(min(1 / rate, MOST_NEEDED))
         raise AesearchError(
-            f"a false-alarm rate of {rate:g} needs {2 * math.ceil(min(1 / rate, MOST_NEEDED))} normal images the encoder was not "
-            f"trained on, there are {len(normal)}: ask for a higher rate"
+            f"a false-alarm rate of {rate:g} needs {needed} normal images the encoder was not trained on, "
+            f"there are {len(normal)}: ask for a higher rate"
         )
     threshold = float(learned[place - 1])
     return Alarms(threshold, rate, float((fresh > threshold).mean()), learned, len(fresh))

@@ -30,10 +30,12 @@ KINDS = ("auto", "flat", "hnsw", "ivf", "ivfpq")
 # Measured by scripts/benchmark_index.py: up to here exact search is quick, even of every row among all the others;
 # beyond, inverted lists answer as quickly as a graph, and are built in a fraction of its time.
 FLAT_MOST_NUMBERS = 4_000_000
-LISTS = 2.0  # times the root of the rows: more are searched a little quicker, but built much more slowly
+LISTS = 2.0  # times the root of the rows: more are searched a little quicker, but built much more slowly …
+LONGEST_LIST = 500  # … but of no more rows than this each, or a search would take the longer the more there are
 GRAPH_ROWS, GRAPH_NUMBERS = 2**18, 2**24  # that a graph is given at once, at most: the more, the better it gets
 MOST_CHANGED = 0.2  # of the rows: beyond, a new index is better and hardly dearer
 SAMPLE_A_LIST, LEAST_SAMPLE = 64, 2**16  # rows that lists, and product quantisers, learn from
+PARTED = 1024  # centres, from so many on, are looked for in parts
 SLACK = 1.5  # inverted lists grow by doubling
 MEMORY_SHARE = 0.5  # of the machine's memory, unless a limit is given
 MOST_IN_FACTORY, MOST_LINKS = 10**7, 512  # in a factory string, and of a graph's node: FAISS itself does not look
@@ -282,16 +284,20 @@ def choose_factory(kind: str, rows: int, dim: int, memory: int) -> tuple[str, st
         Bytes that one chosen by ``auto`` may hold while it is built.
     """
     lists = max(1, min(int(LISTS * math.sqrt(rows)), rows // 44))  # FAISS wants 39 training points a list, 10% held out
+    parted = f"IVF{lists}"
+    if rows > LONGEST_LIST * lists:  # so many that a graph finds them
+        lists = rows // LONGEST_LIST
+        parted = f"IVF{lists}_HNSW32"
     codes = next(m for m in (32, 16, 8, 4, 2, 1) if dim % m == 0 and m <= dim)
-    named = {"flat": "Flat", "hnsw": "HNSW32", "ivf": f"IVF{lists},Flat", "ivfpq": f"IVF{lists},PQ{codes}x8np"}
+    named = {"flat": "Flat", "hnsw": "HNSW32", "ivf": f"{parted},Flat", "ivfpq": f"{parted},PQ{codes}x8np"}
     if kind != "auto":
         return named.get(kind, kind), "as asked"
     if rows * dim <= FLAT_MOST_NUMBERS and 4 * dim * rows <= memory:
         return "Flat", "exact search is quick at this size"
     needed = {
-        f"IVF{lists},Flat": SLACK * (4 * dim + 8),
-        f"IVF{lists},SQ8": SLACK * (dim + 8),
-        f"IVF{lists},PQ{codes}x8np": SLACK * (codes + 8),
+        f"{parted},Flat": SLACK * (4 * dim + 8),
+        f"{parted},SQ8": SLACK * (dim + 8),
+        f"{parted},PQ{codes}x8np": SLACK * (codes + 8),
     }
     best, *_, smallest = needed
     chosen = next((factory for factory, size in needed.items() if size * rows <= memory), smallest)
@@ -303,7 +309,7 @@ def choose_factory(kind: str, rows: int, dim: int, memory: int) -> tuple[str, st
 def least_bytes(options: IndexOptions, rows: int, dim: int) -> int:
     """How large such an index will be, at least, as far as that can be told beforehand."""
     factory, _ = choose_factory(options.kind, rows, dim, options.max_memory or memory_at_hand())
-    return 4 * rows * dim if re.fullmatch(r"(IVF\d+,)?Flat|HNSW\d+", factory) else 0
+    return 4 * rows * dim if re.fullmatch(r"(IVF\d+(_HNSW32)?,)?Flat|HNSW\d+", factory) else 0
 
 
 def _make(factory: str, dim: int) -> faiss.Index:
@@ -323,8 +329,20 @@ def _make(factory: str, dim: int) -> faiss.Index:
         ) from error
     if "IDMap" in factory:
         raise AesearchError(f"index {factory!r}: rows are numbered without IDMap, leave it out")
-    takes_rows = factory == "Flat" or faiss.try_extract_index_ivf(index) is not None
-    return index if takes_rows else faiss.IndexIDMap2(index)
+    ivf = faiss.try_extract_index_ivf(index)
+    if isinstance(_quantizer(ivf), faiss.IndexIVF):
+        raise AesearchError(
+            f"index {factory!r}: FAISS may abort over lists of lists; IVF20000_HNSW32,… is what it can do"
+        )
+    return index if factory == "Flat" or ivf is not None else faiss.IndexIDMap2(index)
+
+
+def _quantizer(ivf: faiss.IndexIVF | None) -> Any:
+    """What finds the lists of an index."""
+    import faiss
+
+    made: Any = faiss  # its stubs know too little of this
+    return None if ivf is None else made.downcast_index(made.downcast_index(ivf).quantizer)
 
 
 def _graph(index: faiss.Index) -> faiss.IndexHNSW | None:
@@ -356,7 +374,7 @@ class _Builder:
         held_out = self._held_out[:0] if factory == "Flat" else self._held_out
         try:
             if not index.is_trained:
-                index.train(self._gather(self._sample(index)))
+                self._train(index)
             self._fill(index, held_out)
             times.append(time.perf_counter())
             if len(held_out):
@@ -383,13 +401,18 @@ class _Builder:
         """Prepared vectors of those rows, which rise."""
         return prepare(gather(self._features, rows), self._options.metric)
 
-    def _sample(self, index: faiss.Index) -> NDArray[np.int64]:
-        """Rows to learn from: FAISS itself would take more of them to the same end."""
+    def _train(self, index: faiss.Index) -> None:
+        """Learn from some rows: FAISS itself would take more of them to the same end."""
         import faiss
 
-        ivf = faiss.try_extract_index_ivf(index)
-        lists = 0 if ivf is None else int(faiss.downcast_index(ivf).nlist)  # type: ignore[attr-defined]
-        return np.sort(self._order[len(self._held_out) :][: max(LEAST_SAMPLE, SAMPLE_A_LIST * lists)])
+        made: Any = faiss  # its stubs know too little of this
+        ivf = made.try_extract_index_ivf(index)
+        lists = 0 if ivf is None else int(made.downcast_index(ivf).nlist)
+        wanted = max(LEAST_SAMPLE, SAMPLE_A_LIST * lists)
+        sample = self._gather(np.sort(self._order[len(self._held_out) :][:wanted]))
+        if isinstance(_quantizer(ivf), faiss.IndexHNSW) and isinstance(index, faiss.IndexIVF) and lists >= PARTED:
+            _quantizer(ivf).add(_centres(sample, lists, self._options.seed))
+        index.train(sample)
 
     def _fill(self, index: faiss.Index, held_out: NDArray[np.int64]) -> None:
         import faiss
@@ -441,6 +464,30 @@ class _Builder:
         wanted, places = np.unique(np.maximum(rows, 0), return_inverse=True)
         vectors = self._gather(wanted)[places.reshape(rows.shape)]
         return np.asarray(np.linalg.norm(vectors - queries[:, None], axis=2), dtype=np.float32)
+
+
+def _centres(sample: NDArray[np.float32], count: int, seed: int) -> NDArray[np.float32]:
+    """Centres (count, d) of rows (n, d) by k-means in parts, and in each of as many as it has of the rows.
+
+    Of all at once it would take as long as their number times that of the rows.
+    """
+    import faiss
+
+    made: Any = faiss  # its stubs know nothing of arrays
+    dim, parts = sample.shape[1], round(math.sqrt(count))
+    outer = made.Kmeans(dim, parts, seed=seed, niter=10)
+    outer.train(sample)
+    members = outer.index.search(sample, 1)[1][:, 0]
+    order = np.argsort(members, kind="stable")
+    ends = np.searchsorted(members[order], np.arange(parts + 1))
+    shares = np.diff(np.round(ends * (count / len(sample))).astype(int))  # they add up to the count
+    centres = []
+    for begin, end, share in zip(ends[:-1], ends[1:], shares, strict=True):
+        if share:
+            inner = made.Kmeans(dim, int(share), seed=seed, niter=10, min_points_per_centroid=1)
+            inner.train(sample[order[begin:end]])
+            centres.append(inner.centroids)
+    return np.concatenate(centres)
 
 
 def _parameters(index: faiss.Index, selector: faiss.IDSelector, share: float, k: int) -> faiss.SearchParameters:

@@ -13,6 +13,7 @@ from aesearch.errors import StaleArtifactError
 from aesearch.manifest import NAME, NEXT
 
 Answer = TypeVar("Answer")
+MOST_KEPT = 24  # answers
 OPENED = ("encoder", "features", "index")  # what is opened anew when it changes
 
 
@@ -69,7 +70,7 @@ class Live:
 
         def asked(collection: Collection) -> Answer:
             if name not in self._kept:
-                self._kept[name] = question(collection)
+                self._put(name, question(collection))
             kept: Answer = self._kept[name]
             return kept
 
@@ -83,9 +84,14 @@ class Live:
                 kept = question(Collection.open(self._collection.folder, device=self._device, progress=False))
                 with self._asking:
                     if version == self.version:
-                        self._kept[name] = kept
+                        self._put(name, kept)
             answer: Answer = kept
             return answer
+
+    def _put(self, name: Hashable, answer: object) -> None:
+        if len(self._kept) >= MOST_KEPT:
+            self._kept.pop(next(iter(self._kept)))  # the oldest
+        self._kept[name] = answer
 
     def _notice(self, *, surely: bool = False) -> None:
         """Forget what has changed in the folder."""

@@ -39,6 +39,7 @@ HASH_BYTES = 32
 UNSOUND = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)  # of damaged files
 SLACK_BYTES = 2**18  # of HDF5's own tables, at most, between two flushes
 VARIABLE_BYTES = 32  # of a text that is not written at a fixed length, beside its own
+TEXTS_AT_ONCE = 2**16
 FIXED_BYTES = 128  # texts that are never longer are written at a fixed length, which is far quicker
 
 
@@ -464,7 +465,12 @@ def _checksum(dataset: h5py.Dataset) -> int:
 
 def _longest(values: Sequence[str]) -> int:
     """Length in bytes of the longest."""
-    return max((len(v) if v.isascii() else len(v.encode()) for v in values), default=0)
+    longest = 0
+    for start in range(0, len(values), TEXTS_AT_ONCE):
+        some = values[start : start + TEXTS_AT_ONCE]
+        lengths = map(len, some) if "".join(some).isascii() else (len(v.encode()) for v in some)
+        longest = max(longest, max(lengths))
+    return longest
 
 
 def _together(parts: Sequence[Any]) -> Any:

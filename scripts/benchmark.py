@@ -13,6 +13,7 @@ jpegs, photos: a folder of small JPEGs, and pictures of 1 to 12 megapixels of no
 store: against a raw file of the same numbers. index: against bare FAISS calls; those that
 build learn from all rows.
 start: whole processes, `aesearch query` over 70,000 rows beside importing torch and torchvision.
+serve: what the page of `aesearch serve` asks for, over as many.
 gpu: where there is one, training and extraction run on it; the limits of copying and of matrix products are printed.
 """
 
@@ -32,6 +33,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+import requests
 import torch
 import torchvision
 from benchmark_index import draw
@@ -403,11 +405,8 @@ def update(options: argparse.Namespace) -> None:
 
 def start(options: argparse.Namespace) -> None:
     """Whole processes, seconds."""
-    mnist = load_mnist()
     with tempfile.TemporaryDirectory() as folder:
-        np.save(f"{folder}/all.npy", np.concatenate([mnist["train"], mnist["test"]]))
-        Image.fromarray(mnist["test"][0]).save(f"{folder}/img.png")
-        Collection.build(f"{folder}/all.npy", f"{folder}/c", epochs=1, progress=False)
+        build_mnist(folder)
         ours = [sys.executable, "-m", "aesearch"]
         sides = {
             "import torch, torchvision": [sys.executable, "-c", "import torch, torchvision"],
@@ -425,6 +424,46 @@ def start(options: argparse.Namespace) -> None:
         print(f"start: importing torch and torchvision {np.median(imports):.2f} s")
         for name, times in seconds.items():
             print(f"start: {name} {np.median(times[1:]):.2f} s, ratio {np.median(np.array(times[1:]) / imports):.3f}")
+
+
+def build_mnist(folder: str) -> None:
+    """A collection ``c`` of all 70,000 images, and one of them as ``img.png``."""
+    mnist = load_mnist()
+    np.save(f"{folder}/all.npy", np.concatenate([mnist["train"], mnist["test"]]))
+    Image.fromarray(mnist["test"][0]).save(f"{folder}/img.png")
+    Collection.build(f"{folder}/all.npy", f"{folder}/c", epochs=1, progress=False)
+
+
+def serve(options: argparse.Namespace) -> None:
+    """What a page of ``aesearch serve`` waits for, milliseconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        build_mnist(folder)
+        Collection.open(f"{folder}/c").map(method="pca")
+        command = [sys.executable, "-m", "aesearch", "serve", "-c", f"{folder}/c", "--port", "0"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().split(": ", 1)[1].split("  ")[0]
+            image = Path(f"{folder}/img.png").read_bytes()
+            asked: dict[str, Callable[[], requests.Response]] = {
+                "neighbours of an image that is sent": lambda: requests.post(f"{address}api/query?k=20", data=image),
+                "neighbours of a row": lambda: requests.get(f"{address}api/query?row=7&k=20"),
+                "the image imagined at a place of the map": lambda: requests.get(
+                    f"{address}api/map/imagine?method=pca&x=.1&y=.1"
+                ),
+                "one picture": lambda: requests.get(f"{address}api/images/7"),
+            }
+            for name, ask in asked.items():
+                times = []
+                for _ in range(50 * options.rounds + 1):
+                    began = time.perf_counter()
+                    ask().raise_for_status()
+                    times.append(1000 * (time.perf_counter() - began))
+                low, high = np.median(times[1:]), np.percentile(times[1:], 95)
+                print(f"serve: {name} {low:.1f} ms, 95 % within {high:.1f} ms, the first {times[0]:.0f} ms", flush=True)
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def gpu(options: argparse.Namespace) -> None:
@@ -457,6 +496,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "index": index,
     "update": update,
     "start": start,
+    "serve": serve,
     "gpu": gpu,
 }
 

@@ -44,7 +44,9 @@ def make_page(count: int) -> str:
     names = [f"image {number}" for number in range(count)]
     columns = {"label": groups.astype(str).tolist()}
     points = coordinates.astype(np.float32)
-    return MapPage("benchmark", points, names, columns, "label", points[:, 0], "score", near, atlas).html()
+    return MapPage(
+        "benchmark", np.arange(count), points, names, columns, "label", points[:, 0], "score", atlas, near
+    ).html()
 
 
 def frames(browser: Any, seconds: float) -> np.ndarray:

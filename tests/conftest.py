@@ -196,9 +196,20 @@ def one_browser():
     browser.quit()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.failed and (browser := getattr(item, "funcargs", {}).get("browser")):
+        path = Path(item.config.rootpath, "results", f"{item.name}.png".replace("/", "-"))
+        path.parent.mkdir(exist_ok=True)
+        browser.save_screenshot(str(path))
+        report.sections.append(("what the browser showed", str(path)))
+    return report
+
+
 @pytest.fixture
 def browser(one_browser):
-    """As it was opened, whatever tests before have made of it."""
+    """As it was opened, whatever tests before have made of it; what it shows when a test fails is kept in results/."""
     one_browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     one_browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     one_browser.set_window_size(1200, 800)

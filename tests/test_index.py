@@ -22,7 +22,8 @@ def features():
     ("kind", "metric"),
     [
         ("flat", "cosine"), ("flat", "l2"), ("hnsw", "cosine"), ("hnsw", "l2"), ("ivf", "cosine"), ("ivf", "l2"),
-        ("ivfpq", "l2"), ("IVF32,SQ8", "cosine"), ("PCA16,HNSW16", "l2"), ("OPQ8,IVF16,PQ8x4", "cosine"),
+        ("ivfpq", "l2"), ("IVF32,SQ8", "cosine"), ("IVF64_HNSW32,Flat", "l2"), ("IVF40_HNSW8,SQ8", "cosine"),
+        ("PCA16,HNSW16", "l2"), ("OPQ8,IVF16,PQ8x4", "cosine"),
     ],
 )  # fmt: skip
 def test_answers_are_row_numbers_close_to_exact_search(features, kind, metric):
@@ -75,13 +76,25 @@ def test_auto_is_exact_while_that_is_quick():
 
     assert first(1797) == first(FLAT_MOST_NUMBERS // 64) == "Flat"
     assert first(FLAT_MOST_NUMBERS // 64 + 1) == "IVF500,Flat" and first(1_000_000) == "IVF2000,Flat"
+    assert first(10_000_000) == "IVF20000_HNSW32,Flat"  # or a search would take the longer the more rows there are
+
+
+def test_many_lists_are_found_in_parts(features, monkeypatch):
+    whole = build_index(features, IndexOptions(kind="IVF64_HNSW32,Flat", min_recall=0))
+    monkeypatch.setattr("aesearch.index.PARTED", 64)
+    parted = build_index(features, IndexOptions(kind="IVF64_HNSW32,Flat", min_recall=0))
+    assert parted.figures["recall_at_10"] > whole.figures["recall_at_10"] - 0.05 > 0.8
+    sizes = [parted.index.invlists.list_size(n) for n in range(64)]
+    assert sum(sizes) == 4000 and min(sizes) > 0 and max(sizes) < 400
+    again = build_index(features, IndexOptions(kind="IVF64_HNSW32,Flat", min_recall=0))
+    assert np.array_equal(parted.search(features[:50], 5)[0], again.search(features[:50], 5)[0])
 
 
 def test_auto_keeps_within_the_memory():
     rows, seen = 10_000_000, []
     for memory in (8e9, 2e9, 1e9, 1e6):
         factory, reason = choose_factory("auto", rows, 64, int(memory))
-        seen.append(factory.split(",")[1])
+        seen.append(factory.rpartition(",")[2])
         assert ("of memory" in reason) == (memory < 8e9)
     assert seen == ["Flat", "SQ8", "PQ32x8np", "PQ32x8np"]
 
@@ -142,7 +155,10 @@ def test_codes_are_judged_by_true_distances(features):
     assert figures["recall_at_10"] < 0.75 and abs(figures["recall_at_10"] - recall) < 0.15
 
 
-@pytest.mark.parametrize(("kind", "message"), [("IDMap2,IVF8,Flat", "leave it out"), ("NSG16", "cannot be built")])
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("IDMap2,IVF8,Flat", "leave it out"), ("IVF8(IVF2,Flat),SQ8", "may abort"), ("NSG16", "cannot be built")],
+)
 def test_kinds_that_cannot_take_rows_are_one_line(features, kind, message):
     with pytest.raises(AesearchError, match=message):
         build_index(features, IndexOptions(kind=kind))
@@ -152,7 +168,9 @@ def test_few_numbers_and_little_memory_still_give_an_index():
     assert choose_factory("auto", 10_000_000, 2, 10**8)
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf", "IVF40,SQ8", "PCA12,IVF20,Flat", "PCA12,HNSW16"])
+@pytest.mark.parametrize(
+    "kind", ["flat", "hnsw", "ivf", "IVF40,SQ8", "PCA12,IVF20,Flat", "PCA12,HNSW16", "IVF64_HNSW32,Flat"]
+)
 def test_only_selected_rows_are_found(features, kind):
     built = build_index(features, IndexOptions(kind=kind, min_recall=0))
     for among in (np.arange(0, 4000, 2), np.arange(7, 4000, 100)):
@@ -164,7 +182,7 @@ def test_only_selected_rows_are_found(features, kind):
 
 
 def test_plain_faiss_reads_the_file_and_finds_the_same(features, tmp_path):
-    for kind in ("flat", "hnsw", "ivf"):
+    for kind in ("flat", "hnsw", "ivf", "IVF64_HNSW32,Flat"):
         built = build_index(features, IndexOptions(kind=kind))
         built.save(tmp_path / "index.faiss")
         plain = faiss.read_index(str(tmp_path / "index.faiss"))
@@ -176,7 +194,7 @@ def test_plain_faiss_reads_the_file_and_finds_the_same(features, tmp_path):
 
 
 def test_equal_rows_are_found_in_any_kind():
-    for kind in ("flat", "hnsw"):
+    for kind in ("flat", "hnsw", "IVF4_HNSW8,Flat"):
         built = build_index(np.ones((60, 8), np.float32), IndexOptions(kind=kind))
         rows, distances = built.search(np.ones((1, 8), np.float32), 5)
         assert (rows >= 0).all() and np.allclose(distances, 0) and len(set(rows[0].tolist())) == 5

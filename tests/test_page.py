@@ -79,7 +79,7 @@ def opened(browser, tmp_path):
         return browser
 
     yield show
-    check_quiet(browser, "file:", tmp_path)
+    check_quiet(browser, "file:")
 
 
 def test_the_page_colours_finds_lists_and_goes_on_to_neighbours(opened):

@@ -24,7 +24,7 @@ LABELLED = "[...document.querySelectorAll('label')].find((l) => l.textContent.st
 
 
 @pytest.fixture
-def visit(browser, served, tmp_path):
+def visit(browser, served):
     """Opens a view of the page; afterwards nothing was logged, and nobody else asked."""
 
     def show(view, address=served):
@@ -34,7 +34,7 @@ def visit(browser, served, tmp_path):
         return browser
 
     yield show
-    check_quiet(browser, served, tmp_path)
+    check_quiet(browser, served)
 
 
 def texts(browser, selector):
