@@ -1,12 +1,8 @@
 """The whole pipeline through the command line: outputs, JSON, pictures, one-line errors."""
 
-import contextlib
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -282,27 +278,3 @@ def test_hostile_names_are_escaped_on_the_page(run, tmp_path):
 def test_the_list_of_datasets_names_torchvision_classes():
     torchvision = pytest.importorskip("torchvision")
     assert all(hasattr(torchvision.datasets, cls) for cls, _, _ in DATASETS.values())
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
-def test_the_answer_is_drawn_in_the_terminal(digits):
-    pytest.importorskip("textual_image")
-    import fcntl
-    import pty
-    import struct
-    import termios
-
-    command = [sys.executable, "-m", "aesearch", "query", "--row", "3", "-k", "3", "--show", "-c", str(digits.folder)]
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 640, 720))
-    environment = os.environ | {"COLUMNS": "80", "TERM": "xterm-256color", "COLORTERM": "truecolor"}
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
-        os.close(theirs)
-        said = b""
-        with contextlib.suppress(OSError):  # the other end is closed
-            while part := os.read(ours, 65536):
-                said += part
-    os.close(ours)
-    lines = said.decode().splitlines()
-    drawn = [line for line in lines if "\u2580" in line]
-    assert process.returncode == 0 and len(drawn) > 5 and "\x1b[38;2;" in drawn[0] and "digits/" in said.decode()
