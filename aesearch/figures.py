@@ -28,7 +28,7 @@ LOSSLESS_SIDE = 128  # pixels
 HEAT_SIDE = 224  # pixels of a heat-map's longer side in a file of its own, at least
 GAP, APART, FONT_SIZE, LINE = 10, 26, 12, 15
 HEAD, CAPTION = 46, 2 * LINE + 6
-LEAST_WIDTH = 420
+LEAST_WIDTH, WIDE = 420, 2400
 INK, FAINT, RULE, PAPER, ACCENT = "#1d1d1f", "#6e6e73", "#e4e4e7", "#ffffff", "#d6336c"
 WIDER = 1.6  # than high: what a sheet of many pictures is about
 HEAT = "inferno"
@@ -98,7 +98,12 @@ def _heat_colours(shares: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def draw_sheet(
-    rows: Sequence[Sequence[Tile | None]], title: str, *, apart: bool = False, scale: tuple[str, float] | None = None
+    rows: Sequence[Sequence[Tile | None]],
+    title: str,
+    *,
+    apart: bool = False,
+    together: int = 0,
+    scale: tuple[str, float] | None = None,
 ) -> Image.Image:
     """Lay tiles out in rows under a title; small pictures are enlarged with their pixels kept square.
 
@@ -109,6 +114,8 @@ def draw_sheet(
     apart : bool
         The first tile of a row is not one of the others: it stands a little off, and a line parts it from the row
         before, unless its place is free.
+    together : int
+        So many tiles belong together, and stand a little off from the next ones.
     scale : (name, value), optional
         What the brightest colour of a heat-map stands for; drawn beside the title.
     """
@@ -122,8 +129,9 @@ def draw_sheet(
     heights = [max((p.height for p in row if p), default=0) for row in pictures]
     captions = [CAPTION if any(tile and tile.lines for tile in row) else 0 for row in rows]
     columns = max((len(row) for row in rows), default=0)
-    first = GAP + (APART if apart else 0)
-    width = max(GAP + columns * (cell + GAP) + first, LEAST_WIDTH)
+    lefts = [GAP + c * (cell + GAP) + (APART if apart and c else 0) for c in range(columns + 1)]
+    lefts = [left + (c // together * GAP if together else 0) for c, left in enumerate(lefts)]
+    width = max(lefts[-1], LEAST_WIDTH)
     sheet = Image.new("RGB", (width, HEAD + sum(heights) + sum(captions) + len(rows) * GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
     _draw_head(sheet, pen, title, scale)
@@ -133,8 +141,7 @@ def draw_sheet(
             pen.line((GAP, top - GAP // 2, width - GAP, top - GAP // 2), fill=RULE)
         for column, (tile, picture) in enumerate(zip(row, drawn, strict=True)):
             if tile and picture:
-                left = GAP + column * (cell + GAP) + (first - GAP if column else 0)
-                _draw_tile(sheet, pen, tile, picture, (left, top, cell, height))
+                _draw_tile(sheet, pen, tile, picture, (lefts[column], top, cell, height))
         top += height + caption + GAP
     return sheet
 
@@ -143,7 +150,7 @@ def _draw_head(sheet: Image.Image, pen: ImageDraw.ImageDraw, title: str, scale: 
     """The title and, on the right, what the colours stand for."""
     from PIL import Image
 
-    font, bold = _font(FONT_SIZE), _font(FONT_SIZE + 4)
+    font, bold = _font(FONT_SIZE), _font(FONT_SIZE + (4 if sheet.width < WIDE else 12))
     room = sheet.width - 2 * GAP
     if scale:
         low, high = f"{scale[0]} 0", f"{scale[1]:.3g}"

@@ -68,7 +68,8 @@ def draw_anomalies(collection: Collection, found: Anomalies, source: Source | No
         groups.append([Tile(shown, caption), Tile(over, ("where it errs",)), Tile(again, ("as rebuilt",))])
     together = max(1, columns_for(3 * len(groups)) // 3)
     rows = [[tile for group in groups[i : i + together] for tile in group] for i in range(0, len(groups), together)]
-    return draw_sheet(rows, f"the oddest images, {collection.folder.name}", scale=("squared error", scale))
+    title = f"the oddest images, {collection.folder.name}"
+    return draw_sheet(rows, title, together=3, scale=("squared error", scale))
 
 
 def draw_duplicates(collection: Collection, found: Duplicates) -> Image.Image:

@@ -403,6 +403,19 @@ def update(options: argparse.Namespace) -> None:
         print(f"update: 500 rows encoded again differ by {np.abs(again - collection.store.features(rows)).max():.1e}")
 
 
+BARE = """
+import sys, faiss, numpy, onnxruntime
+from PIL import Image
+folder, image = sys.argv[1:]
+session = onnxruntime.InferenceSession(folder + "/encoder.onnx", providers=["CPUExecutionProvider"])
+_, _, height, width = session.get_inputs()[0].shape
+pixels = numpy.asarray(Image.open(image).convert("L").resize((width, height)))[None, None]
+features = session.run(None, {"images": pixels})[0]
+index = faiss.read_index(folder + "/index.faiss", faiss.IO_FLAG_MMAP)
+print(index.search(numpy.ascontiguousarray(features[:, : index.d]), 10))
+"""  # the least that a query can take: no names, no checks
+
+
 def start(options: argparse.Namespace) -> None:
     """Whole processes, seconds."""
     with tempfile.TemporaryDirectory() as folder:
@@ -410,6 +423,13 @@ def start(options: argparse.Namespace) -> None:
         ours = [sys.executable, "-m", "aesearch"]
         sides = {
             "import torch, torchvision": [sys.executable, "-c", "import torch, torchvision"],
+            "bare script with ONNX Runtime, PIL and FAISS": [
+                sys.executable,
+                "-c",
+                BARE,
+                f"{folder}/c",
+                f"{folder}/img.png",
+            ],
             "aesearch query img.png": [*ours, "query", f"{folder}/img.png", "-k", "10", "-c", f"{folder}/c"],
             "aesearch --help": [*ours, "--help"],
             "aesearch info": [*ours, "info", "-c", f"{folder}/c"],
