@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi import Path as InPath
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from aesearch import documents
-from aesearch.anomalies import error_map
+from aesearch.anomalies import SCORES, error_map
 from aesearch.collection import LEARNED, Collection
-from aesearch.errors import AesearchError, CollectionNotFoundError
+from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, check_choice
 from aesearch.figures import data_url, heat_over, to_picture, webp
 from aesearch.live import Live
-from aesearch.pictures import ImageLike
+from aesearch.pictures import ImageLike, Read, read
 
+Answer = TypeVar("Answer")
 Responses = dict[int | str, dict[str, Any]]
 MOST_HITS, MOST_LISTED, MOST_DECODED, MOST_VALUES = 1000, 1000, 128, 1000
 LARGEST_ROW = 2**31 - 1
+WIDEST = 16_383  # pixels of a WebP
+MOST_PIXELS = 2**26  # that are decoded at once
 NEAREST_ON_MAP = 8  # images whose mean is imagined at a place between them
 PICTURES: Responses = {200: {"content": {"image/webp": {}}, "description": "a picture"}}
 
@@ -211,13 +215,51 @@ class Name(BaseModel):
     name: str = Field(max_length=1000)
 
 
-def _live(request: Request) -> Live:
-    live: Live = request.app.state.live
-    return live
+class Asking:
+    """What one request asks of a collection, and which version of it has answered."""
+
+    def __init__(self, live: Live) -> None:
+        self._live, self.version = live, live.version
+        self.name = live.name
+
+    def ask(self, question: Callable[[Collection], Answer]) -> Answer:
+        """As `Live.ask`."""
+        return self._live.ask(self._noted(question))
+
+    def keep(self, name: Hashable, question: Callable[[Collection], Answer]) -> Answer:
+        """As `Live.keep`."""
+        return self._live.ask(self._noted(lambda _: self._live.keep(name, question)))
+
+    def work_out(self, name: Hashable, question: Callable[[Collection], Answer]) -> Answer:
+        """As `Live.work_out`."""
+        return self._live.work_out(name, question)
+
+    def check(self, version: str | None) -> None:
+        """`StaleArtifactError` unless the collection is of that version, if one is given; to be asked in a question."""
+        if version not in (None, self._live.version):
+            raise AesearchError("the collection has changed since: show the page anew")
+
+    def _noted(self, question: Callable[[Collection], Answer]) -> Callable[[Collection], Answer]:
+        def noted(collection: Collection) -> Answer:
+            self.version = self._live.version
+            answer = question(collection)
+            self.version = self._live.version
+            return answer
+
+        return noted
 
 
-async def _image(request: Request) -> bytes:
-    return await request.body()
+def _asking(request: Request) -> Asking:
+    request.state.asking = Asking(request.app.state.live)
+    asking: Asking = request.state.asking
+    return asking
+
+
+async def _image(request: Request, asking: Annotated[Asking, Depends(_asking)]) -> AsyncIterator[Read]:
+    """An image that was sent, decoded while others ask; a few at a time, or they would take all memory."""
+    async with request.app.state.receiving:
+        data = await request.body()
+        yield await run_in_threadpool(lambda: read(data, asking.ask(lambda collection: collection.spec).preprocessing))
 
 
 UPLOAD = {
@@ -227,10 +269,11 @@ UPLOAD = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-ERRORS: Responses = {code: {"model": Error} for code in (400, 404, 409, 422)}
+ERRORS: Responses = {code: {"model": Error} for code in (400, 404, 409, 422, 503)}
 TOO_LARGE: Responses = {413: {"model": Error}, 411: {"model": Error}}
-Asked = Annotated[Live, Depends(_live)]
-Uploaded = Annotated[bytes, Depends(_image)]
+Asked = Annotated[Asking, Depends(_asking)]
+Uploaded = Annotated[Read, Depends(_image)]
+Version = Annotated[str | None, Query(max_length=100, description="answer only if the collection is still that")]
 Row = Annotated[int, InPath(ge=0, le=LARGEST_ROW)]
 K = Annotated[int, Query(ge=1, le=MOST_HITS, description="how many neighbours")]
 Where = Annotated[
@@ -241,6 +284,7 @@ Where = Annotated[
         description="only images with label=3, split=test, id=cats/* or cluster=2, or != instead",
     ),
 ]
+TAKE_IMAGES = ("/api/query", "/api/reconstruct", "/api/latents")
 router = APIRouter(prefix="/api", responses=ERRORS)
 
 
@@ -338,15 +382,19 @@ def anomalies(
     normal_label: Annotated[str | None, Query(max_length=10_000)] = None,
 ) -> Response:
     """The oddest images; scores that are learned must have been asked for once with ``aesearch anomalies``."""
+    check_choice("score", score, SCORES)
+    far = live.work_out(score, lambda c: c.scores_of_rows(score)) if score == "neighbours" else None
 
     def question(collection: Collection) -> dict[str, Any]:
-        if score in LEARNED and not collection.is_fresh(score):
+        if score in LEARNED and not collection.is_learned(score):
             raise CollectionNotFoundError(f"score {score} is not learned yet: run aesearch anomalies --score {score}")
-        found = collection.anomalies(score=score, top=top, false_alarms=false_alarms, normal_label=normal_label)
+        if far is not None and len(far) != collection.store.rows:
+            raise StaleArtifactError("the collection has changed meanwhile: ask again")
+        found = collection.anomalies(
+            score=score, top=top, false_alarms=false_alarms, normal_label=normal_label, scores=far
+        )
         return documents.of_anomalies(collection, found, score)
 
-    if score == "neighbours":  # searches for all of them
-        return _json(live.work_out(("anomalies", score, top, false_alarms, normal_label), question))
     return _json(live.ask(question))
 
 
@@ -354,10 +402,10 @@ def anomalies(
 def duplicates(live: Asked, threshold: Annotated[float | None, Query(ge=0, le=1e9)] = None) -> Response:
     """Groups of images that are there more than once, or nearly; worked out when first asked for."""
 
-    def question(collection: Collection) -> dict[str, Any]:
-        return documents.of_duplicates(collection, collection.duplicates(threshold=threshold))
+    def question(collection: Collection) -> bytes:
+        return bytes(JSONResponse(documents.of_duplicates(collection, collection.duplicates(threshold=threshold))).body)
 
-    return _json(live.work_out(("duplicates", threshold), question))
+    return Response(live.work_out(("duplicates", threshold), question), media_type="application/json")
 
 
 @router.get("/clusters", response_model=ClustersAnswer)
@@ -373,9 +421,14 @@ def clusters(live: Asked, nearest: Annotated[int, Query(ge=0, le=100)] = 10) -> 
 
 
 @router.put("/clusters/{number}/name", response_model=ClustersAnswer)
-def name_cluster(live: Asked, number: Row, name: Name) -> Response:
-    """Name a cluster; kept in the collection."""
-    live.ask(lambda collection: collection.name_clusters({number: name.name}))
+def name_cluster(live: Asked, number: Row, name: Name, version: Version = None) -> Response:
+    """Name a cluster; kept in the collection. With a version of the collection, only if it is still that."""
+
+    def question(collection: Collection) -> None:
+        live.check(version)
+        collection.name_clusters({number: name.name})
+
+    live.ask(question)
     return clusters(live)
 
 
@@ -394,16 +447,17 @@ def show_map(live: Asked, method: Annotated[str, Query(max_length=100)] = "umap"
 
 
 @router.get("/map/sheets/{number}", response_class=Response, responses=PICTURES)
-def map_sheet(live: Asked, number: Row) -> Response:
+def map_sheet(live: Asked, number: Row, version: Version = None) -> Response:
     """A sheet of the map's thumbnails."""
 
-    def question(collection: Collection) -> list[bytes]:
-        return collection.thumbnail_sheets()
+    def question(collection: Collection) -> bytes:
+        live.check(version)
+        sheets = live.keep("sheets", Collection.thumbnail_sheets)
+        if number >= len(sheets):
+            raise CollectionNotFoundError(f"there is no sheet {number}: there are {len(sheets)}")
+        return sheets[number]
 
-    sheets = live.keep("sheets", question)
-    if number >= len(sheets):
-        raise CollectionNotFoundError(f"there is no sheet {number}: there are {len(sheets)}")
-    return _picture(sheets[number])
+    return _picture(live.ask(question), version)
 
 
 @router.get("/map/imagine", response_model=Imagined)
@@ -487,55 +541,62 @@ def decode(live: Asked, points: Annotated[Latents, Body()]) -> Response:
         wanted = {len(point) for point in points.latents}
         if len(wanted) > 1 or not wanted <= {spec.latent_dim, spec.feature_dim}:
             raise AesearchError(f"points have {spec.latent_dim} numbers here, or {spec.feature_dim} without the style")
+        if len(points.latents) * spec.preprocessing.pixels > MOST_PIXELS:
+            raise AesearchError(f"so many images of this size are too many at once: {MOST_PIXELS:,} pixels are not")
         return collection.decode(np.array(points.latents, np.float32))
 
     images = live.ask(question)
-    return _picture(webp(to_picture(np.concatenate(list(images), axis=2))))
+    step = -(-images.shape[3] * len(images) // WIDEST)  # every so many pixels, where they are too many
+    return _picture(webp(to_picture(np.concatenate(list(images[:, :, ::step, ::step]), axis=2))))
 
 
 # ---------------------------------------------------------------- pictures
 
 
 @router.get("/images/{row}", response_class=Response, responses=PICTURES)
-def picture(live: Asked, row: Row) -> Response:
+def picture(live: Asked, row: Row, version: Version = None) -> Response:
     """An image of the collection, of 224 pixels at most."""
 
     def question(collection: Collection) -> NDArray[np.uint8]:
+        live.check(version)
         collection.check_rows([row])
         return collection.pictures([row])[0]
 
-    return _picture(webp(to_picture(live.ask(question))))
+    return _picture(webp(to_picture(live.ask(question))), version)
 
 
 @router.get("/images/{row}/heat", response_class=Response, responses=PICTURES)
-def heat(live: Asked, row: Row) -> Response:
+def heat(live: Asked, row: Row, version: Version = None) -> Response:
     """The same with its reconstruction error laid over it, the largest of it brightest."""
 
     def question(collection: Collection) -> NDArray[np.uint8]:
+        live.check(version)
         (original,), (rebuilt,) = collection.reconstruct(rows=[row])
         errors = error_map(original, rebuilt)
         return heat_over(to_picture(collection.pictures([row])[0]), errors, float(errors.max()))
 
-    return _picture(webp(live.ask(question)))
+    return _picture(webp(live.ask(question)), version)
 
 
 @router.get("/clusters/{number}/centre", response_class=Response, responses=PICTURES)
-def centre(live: Asked, number: Row) -> Response:
+def centre(live: Asked, number: Row, version: Version = None) -> Response:
     """What the decoder makes of a cluster's centre."""
 
     def question(collection: Collection) -> NDArray[np.float32]:
-        means, _ = live.keep("centres", Collection.centres)
-        if number >= len(means):
-            raise CollectionNotFoundError(f"there is no cluster {number}")
+        live.check(version)
+        means, members = live.keep("centres", Collection.centres)
+        if number >= len(means) or not len(members[number]):
+            raise CollectionNotFoundError(f"there is no image in a cluster {number}")
         return collection.decode(means[number][None])[0]
 
-    return _picture(webp(to_picture(live.ask(question))))
+    return _picture(webp(to_picture(live.ask(question))), version)
 
 
 def _json(document: dict[str, Any]) -> JSONResponse:
     return JSONResponse(document)
 
 
-def _picture(data: bytes) -> Response:
-    """One that may be kept: its address names the version of the collection."""
-    return Response(data, media_type="image/webp", headers={"Cache-Control": "private, max-age=3600"})
+def _picture(data: bytes, version: str | None = None) -> Response:
+    """One that may be kept where its address names the version of the collection."""
+    kept = {"Cache-Control": "private, max-age=3600"} if version else {}
+    return Response(data, media_type="image/webp", headers=kept)

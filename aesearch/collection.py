@@ -19,12 +19,12 @@ from aesearch import anomalies as anomaly_scores
 from aesearch.answers import Anomalies, Duplicates, Hits
 from aesearch.atomic import check_own, check_room, drop
 from aesearch.distances import exact_neighbours, in_blocks
-from aesearch.errors import AesearchError, StaleArtifactError, check_choice
+from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_choice
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, least_bytes
 from aesearch.manifest import CHECKPOINT, ENCODER, NEXT, Manifest, installed_versions, plain
 from aesearch.manifest import NAME as MANIFEST
 from aesearch.mapping import PART_ROWS, Maps
-from aesearch.parts import INDEX, changes
+from aesearch.parts import INDEX, NO_CLUSTER_NAME, changes
 from aesearch.pictures import ImageLike, blank, look_at, name_of, read_image, read_pictures
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
@@ -343,7 +343,8 @@ class Collection(Maps):
             rows, distances = self.index.search(self.store.features(added), voters, among=kept)
             now[added] = assign(rows, now)[0] if name == "clusters" else between(now[rows], distances)
         if name == "clusters":
-            figures |= {"sizes": [int(size) for size in np.bincount(now[now >= 0])]}
+            sizes = np.bincount(now[now >= 0], minlength=len(recorded["figures"]["sizes"]))
+            figures |= {"sizes": [int(size) for size in sizes]}  # of one that has lost all its images 0
         if name != "clusters":
             by = recorded["parameters"]["colour_by"] or "none"
             groups, by = self._groups(by if by != "cluster" or self.is_fresh("clusters") else "none")
@@ -429,6 +430,7 @@ class Collection(Maps):
         top: int = 50,
         normal_label: str | None = None,
         false_alarms: float | None = None,
+        scores: NDArray[np.float32] | None = None,
     ) -> Anomalies:
         """Rank images by how odd they are.
 
@@ -453,6 +455,8 @@ class Collection(Maps):
         false_alarms : float, optional
             Learns a threshold that a normal image exceeds with this probability, from the images the encoder was
             not trained on, of the normal label if one is given; only what lies above it is returned.
+        scores : (rows,) float32, optional
+            What `scores_of_rows` gave, if that is known already.
         """
         if top < 1:
             raise AesearchError(f"--top must be 1 or more, not {top}")
@@ -460,12 +464,12 @@ class Collection(Maps):
         texts: Callable[[str, NDArray[np.int64]], list[str]]
         if source is None:
             texts, places = self.store.texts, np.arange(self.store.rows)
-            scores = self._scores_of_rows(score, places)
+            known = scores = self.scores_of_rows(score) if scores is None else scores
         else:
             source = self.open_images(source) if isinstance(source, str) else source
             scores, places = self._scorer(score).of_source(source, progress=self.progress)
-            texts = source.texts
-        alarms = None if false_alarms is None else self._learn_threshold(score, false_alarms, normal_label)
+            texts, known = source.texts, None
+        alarms = None if false_alarms is None else self._learn_threshold(score, false_alarms, normal_label, known)
         flagged = int((scores > alarms.threshold).sum()) if alarms else 0
         top = min(top, flagged) if alarms else top
         labels = [] if normal_label is None else texts("label", places)
@@ -485,18 +489,25 @@ class Collection(Maps):
             flagged,
         )
 
-    def _learn_threshold(self, score: str, rate: float, normal_label: str | None) -> anomaly_scores.Alarms:
+    def _learn_threshold(
+        self, score: str, rate: float, normal_label: str | None, known: NDArray[np.float32] | None
+    ) -> anomaly_scores.Alarms:
         """From `_usual_rows`; all of them are normal unless a label says which are."""
         normal = self._usual_rows()
         if normal_label is not None:
             normal &= self.store.where("label", lambda label: label == normal_label)
-        return anomaly_scores.learn_threshold(self._scores_of_rows(score, np.flatnonzero(normal)), rate)
+        scores = self._scores_of_rows(score, np.flatnonzero(normal)) if known is None else known[normal]
+        return anomaly_scores.learn_threshold(scores, rate)
 
     def _usual_rows(self) -> NDArray[np.bool_]:
         """Rows not trained on that tell what is usual; those of a split test, which may hold odd ones, do not."""
         held_out = self.store.held_out()
         usual = held_out & ~self.store.where("split", lambda split: split == "test")
         return usual if usual.any() else held_out
+
+    def scores_of_rows(self, score: str) -> NDArray[np.float32]:
+        """How odd each row is, (rows,) float32; see `anomalies`."""
+        return self._scores_of_rows(score, np.arange(self.store.rows))
 
     def _scores_of_rows(self, score: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         if score == "reconstruction":
@@ -525,10 +536,16 @@ class Collection(Maps):
 
     def _learned(self, score: str) -> dict[str, NDArray[np.float32]]:
         """What a score has learned from the images, and that of each row; learned when first asked for."""
-        compared = {"metric": self.metric} if score == "combined" else {}
-        if not self.is_fresh(score) or self.manifest.artifacts[score]["parameters"] != compared:
-            self._learn_score(score, compared)
+        if not self.is_learned(score):
+            self._learn_score(score, self._compared(score))
         return self._read_rows(score)
+
+    def is_learned(self, score: str) -> bool:
+        """Whether one of the scores that are learned from the images is, of the features and the index as they are."""
+        return self.is_fresh(score) and self.manifest.artifacts[score]["parameters"] == self._compared(score)
+
+    def _compared(self, score: str) -> dict[str, Any]:
+        return {"metric": self.metric} if score == "combined" else {}
 
     @changes
     def _learn_score(self, score: str, parameters: dict[str, Any]) -> None:
@@ -636,10 +653,20 @@ class Collection(Maps):
                 raise AesearchError(f"a cluster's name has at most {LONGEST_NAME} characters")
         kept = {str(number): name for number, name in named.items() if name != str(number)}
         for name, times in Counter(kept.values()).items():
-            if times > 1 or name.isdecimal():
-                raise AesearchError(f"{name!r} cannot name a cluster: {'another has it' if times > 1 else 'a number'}")
-        self.manifest.artifacts["clusters"]["parameters"]["names"] = kept
-        self.manifest.save()
+            if (
+                times > 1
+                or name.isdecimal()
+                or name == NO_CLUSTER_NAME
+                or name.encode(errors="replace").decode() != name
+            ):
+                raise AesearchError(f"{name!r} cannot name a cluster: {'another has it' if times > 1 else 'no name'}")
+        before = self.manifest.artifacts["clusters"]
+        self.manifest.artifacts["clusters"] = before | {"parameters": before["parameters"] | {"names": kept}}
+        try:
+            self.manifest.save()
+        except BaseException:
+            self.manifest.artifacts["clusters"] = before
+            raise
 
     def assign(self, images: Sequence[ImageLike]) -> list[tuple[int, float]]:
         """(cluster, share of the nearest rows that are in it) of each image; nothing is fitted again.
@@ -656,12 +683,16 @@ class Collection(Maps):
     def centres(self) -> tuple[NDArray[np.float32], list[NDArray[np.int64]]]:
         """Mean features of each cluster, (clusters, dim) float32, and its rows, nearest to that centre first."""
         assignments, features = self.assignments(), self.features()
-        members = [np.flatnonzero(assignments == c) for c in range(int(assignments.max(initial=-1)) + 1)]
-        means = np.stack([features[m].mean(axis=0) for m in members]) if members else features[:0]
-        order = [
-            exact_neighbours(features[m], means[c : c + 1], len(m), self.metric)[0][0] for c, m in enumerate(members)
-        ]
-        return means, [m[o] for m, o in zip(members, order, strict=True)]
+        members = [np.flatnonzero(assignments == c) for c in range(len(self.cluster_names()))]
+        means = np.zeros((len(members), features.shape[1]), np.float32)
+        nearest = []
+        for number, rows in enumerate(members):
+            if len(rows):  # an update may have left none
+                means[number] = features[rows].mean(axis=0)
+                order = exact_neighbours(features[rows], means[number : number + 1], len(rows), self.metric)[0][0]
+                rows = rows[order]
+            nearest.append(rows)
+        return means, nearest
 
     @changes
     def probe(self, *, doubts: bool = True, seed: int = 0) -> ProbeResult:
@@ -724,7 +755,7 @@ class Collection(Maps):
         found = read_pictures(self.source, self._places(rows), preprocessing) if len(rows) else []
         for row, id, picture in zip(rows, ids, found, strict=True):
             if picture is None:
-                raise StaleArtifactError(f"the image of row {row}, {id}, cannot be read any more")
+                raise SourceError(f"the image of row {row}, {id}, cannot be read any more")
             originals.append(picture)
         return originals, self._rebuild(originals)
 

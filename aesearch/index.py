@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import math
 import os
@@ -35,12 +36,13 @@ LONGEST_LIST = 500  # … but of no more rows than this each, or a search would 
 GRAPH_ROWS, GRAPH_NUMBERS = 2**18, 2**24  # that a graph is given at once, at most: the more, the better it gets
 MOST_CHANGED = 0.2  # of the rows: beyond, a new index is better and hardly dearer
 SAMPLE_A_LIST, LEAST_SAMPLE = 64, 2**16  # rows that lists, and product quantisers, learn from
-PARTED = 1024  # centres, from so many on, are looked for in parts
+PARTED, SAMPLE_A_PARTED_LIST = 1024, 40  # centres, from so many on, are looked for in parts; learning from so many
 SLACK = 1.5  # inverted lists grow by doubling
 MEMORY_SHARE = 0.5  # of the machine's memory, unless a limit is given
 MOST_IN_FACTORY, MOST_LINKS = 10**7, 512  # in a factory string, and of a graph's node: FAISS itself does not look
 HELD_OUT_QUERIES, SINGLE_QUERIES = 1000, 20
-EFFORTS = {"nprobe": (4, 8, 16, 32, 64, 128, 256), "efSearch": (16, 32, 64, 128, 256, 512)}
+LEAST_PROBES = 4  # lists; doubled until the recall is reached
+GRAPH_EFFORTS = (16, 32, 64, 128, 256, 512)  # efSearch
 RECALL_AT = 10
 WRITTEN_AT_ONCE = 2**20  # bytes
 
@@ -294,13 +296,11 @@ def choose_factory(kind: str, rows: int, dim: int, memory: int) -> tuple[str, st
         return named.get(kind, kind), "as asked"
     if rows * dim <= FLAT_MOST_NUMBERS and 4 * dim * rows <= memory:
         return "Flat", "exact search is quick at this size"
-    needed = {
-        f"{parted},Flat": SLACK * (4 * dim + 8),
-        f"{parted},SQ8": SLACK * (dim + 8),
-        f"{parted},PQ{codes}x8np": SLACK * (codes + 8),
-    }
-    best, *_, smallest = needed
-    chosen = next((factory for factory, size in needed.items() if size * rows <= memory), smallest)
+    numbers = {f"{parted},Flat": 4 * dim, f"{parted},SQ8": dim, f"{parted},PQ{codes}x8np": codes}  # bytes of a vector
+    learned_from = 2 * 4 * dim * SAMPLE_A_LIST * lists  # as it is read, and prepared
+    best, *_, smallest = numbers
+    fits = (f for f, size in numbers.items() if max(SLACK * (size + 8) * rows, learned_from) <= memory)
+    chosen = next(fits, smallest)
     if chosen != best:
         return chosen, f"{best} would take more than {memory / 1e9:.1f} GB of memory"
     return chosen, "too many rows for quick exact search"
@@ -330,7 +330,7 @@ def _make(factory: str, dim: int) -> faiss.Index:
     if "IDMap" in factory:
         raise AesearchError(f"index {factory!r}: rows are numbered without IDMap, leave it out")
     ivf = faiss.try_extract_index_ivf(index)
-    if isinstance(_quantizer(ivf), faiss.IndexIVF):
+    if ivf is not None and faiss.try_extract_index_ivf(_quantizer(ivf)) is not None:
         raise AesearchError(
             f"index {factory!r}: FAISS may abort over lists of lists; IVF20000_HNSW32,… is what it can do"
         )
@@ -408,9 +408,10 @@ class _Builder:
         made: Any = faiss  # its stubs know too little of this
         ivf = made.try_extract_index_ivf(index)
         lists = 0 if ivf is None else int(made.downcast_index(ivf).nlist)
-        wanted = max(LEAST_SAMPLE, SAMPLE_A_LIST * lists)
+        parted = isinstance(_quantizer(ivf), faiss.IndexHNSW) and isinstance(index, faiss.IndexIVF) and lists >= PARTED
+        wanted = max(LEAST_SAMPLE, (SAMPLE_A_PARTED_LIST if parted else SAMPLE_A_LIST) * lists)
         sample = self._gather(np.sort(self._order[len(self._held_out) :][:wanted]))
-        if isinstance(_quantizer(ivf), faiss.IndexHNSW) and isinstance(index, faiss.IndexIVF) and lists >= PARTED:
+        if parted:
             _quantizer(ivf).add(_centres(sample, lists, self._options.seed))
         index.train(sample)
 
@@ -515,8 +516,9 @@ def _efforts(index: faiss.Index) -> list[tuple[str, int]]:
     ivf = faiss.try_extract_index_ivf(index)
     if ivf is not None:
         lists = int(faiss.downcast_index(ivf).nlist)  # type: ignore[attr-defined]
-        return [("nprobe", v) for v in EFFORTS["nprobe"] if v < lists] + [("nprobe", lists)]
-    return [] if _graph(index) is None else [("efSearch", v) for v in EFFORTS["efSearch"]]
+        steps = itertools.takewhile(lambda v: v < lists, (LEAST_PROBES << n for n in itertools.count()))
+        return [("nprobe", v) for v in [*steps, lists]]
+    return [] if _graph(index) is None else [("efSearch", v) for v in GRAPH_EFFORTS]
 
 
 def _speeds(index: faiss.Index, queries: NDArray[np.float32]) -> dict[str, float]:

@@ -8,13 +8,19 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from aesearch.atomic import at_home
 from aesearch.collection import Collection
-from aesearch.errors import StaleArtifactError
+from aesearch.errors import AesearchError, StaleArtifactError
 from aesearch.manifest import NAME, NEXT
 
 Answer = TypeVar("Answer")
-MOST_KEPT = 24  # answers
+MOST_KEPT, MOST_WORKED_OUT = 24, 4  # answers
+MOST_WAITING = 24  # for what takes long: others need threads too
 OPENED = ("encoder", "features", "index")  # what is opened anew when it changes
+
+
+class BusyError(AesearchError):
+    """Others are asking for something that takes long."""
 
 
 class Live:
@@ -34,12 +40,16 @@ class Live:
 
     def __init__(self, folder: str | Path, *, device: str = "auto") -> None:
         self._device = device
+        self._folder = at_home(str(folder))
+        self._stamp = self._stamps()
         self._collection = Collection.open(folder, device=device, progress=False)
         self._asking, self._working = threading.RLock(), threading.Lock()
         self._within = False
+        self._waiting = threading.BoundedSemaphore(MOST_WAITING)
         self._kept: dict[Hashable, Any] = {}
-        self._stamp = self._stamps()
-        self.version = self._digest()
+        self._worked_out: dict[Hashable, Any] = {}
+        self._doubted: Any = None
+        self._files, self.version = self._opened_files(), self._digest()
 
     @property
     def name(self) -> str:
@@ -60,7 +70,7 @@ class Live:
                 try:
                     return question(self._collection)
                 except StaleArtifactError:  # it was changed between the look and the question
-                    self._notice(surely=True)
+                    self._notice(doubted=True)
                     return question(self._collection)
             finally:
                 self._within = False
@@ -70,7 +80,7 @@ class Live:
 
         def asked(collection: Collection) -> Answer:
             if name not in self._kept:
-                self._put(name, question(collection))
+                _put(self._kept, name, question(collection), MOST_KEPT)
             kept: Answer = self._kept[name]
             return kept
 
@@ -78,38 +88,49 @@ class Live:
 
     def work_out(self, name: Hashable, question: Callable[[Collection], Answer]) -> Answer:
         """As `keep`, for what takes long: others go on asking meanwhile."""
-        with self._working:
-            version, kept = self.ask(lambda _: (self.version, self._kept.get(name)))
-            if kept is None:
-                kept = question(Collection.open(self._collection.folder, device=self._device, progress=False))
-                with self._asking:
-                    if version == self.version:
-                        self._put(name, kept)
-            answer: Answer = kept
-            return answer
 
-    def _put(self, name: Hashable, answer: object) -> None:
-        if len(self._kept) >= MOST_KEPT:
-            self._kept.pop(next(iter(self._kept)))  # the oldest
-        self._kept[name] = answer
+        def known(_: Collection) -> tuple[str, Answer | None]:
+            return self.version, self._worked_out.get(name)
 
-    def _notice(self, *, surely: bool = False) -> None:
-        """Forget what has changed in the folder."""
+        kept = self.ask(known)[1]
+        if kept is not None:
+            return kept
+        if not self._waiting.acquire(blocking=False):
+            raise BusyError("too many are waiting for something that takes long: ask again later")
+        try:
+            with self._working:
+                version, kept = self.ask(known)
+                if kept is None:
+                    kept = question(Collection.open(self._folder, device=self._device, progress=False))
+                    with self._asking:
+                        if version == self.version:
+                            _put(self._worked_out, name, kept, MOST_WORKED_OUT)
+                return kept
+        finally:
+            self._waiting.release()
+
+    def _notice(self, *, doubted: bool = False) -> None:
+        """Forget what has changed in the folder, by whoever; with a doubt, all, once for each state of the folder."""
         stamp = self._stamps()
-        if stamp == self._stamp and not surely:
+        if doubted and self._doubted == stamp:
             return
-        before = self._files()
+        if stamp == self._stamp and not doubted:
+            return
         self._stamp = stamp
-        if self._collection.manifest.refresh() or surely:
+        self._doubted = stamp if doubted else self._doubted
+        self._collection.manifest.refresh()
+        version, files = self._digest(), self._opened_files()
+        if doubted or version != self.version:
             self._kept.clear()
-            self.version = self._digest()
-            if surely or before != self._files():
-                self._collection.forget()
+            self._worked_out.clear()
+        if doubted or files != self._files:
+            self._collection.forget()
+        self.version, self._files = version, files
 
     def _stamps(self) -> list[tuple[int, int, int] | None]:
         """What tells that another manifest lies there, or is about to."""
         stamps: list[tuple[int, int, int] | None] = []
-        for path in (self._collection.folder / NAME, self._collection.folder / NEXT / NAME):
+        for path in (self._folder / NAME, self._folder / NEXT / NAME):
             try:
                 status = path.stat()
                 stamps.append((status.st_ino, status.st_size, status.st_mtime_ns))
@@ -117,10 +138,16 @@ class Live:
                 stamps.append(None)
         return stamps
 
-    def _files(self) -> list[Any]:
+    def _opened_files(self) -> list[Any]:
         return [self._collection.manifest.artifacts.get(name, {}).get("files") for name in OPENED]
 
     def _digest(self) -> str:
         """Another one for every change."""
         made = repr(sorted(self._collection.manifest.artifacts.items()))
         return hashlib.blake2b(made.encode("utf-8", "backslashreplace"), digest_size=6).hexdigest()
+
+
+def _put(kept: dict[Hashable, Any], name: Hashable, answer: object, most: int) -> None:
+    if len(kept) >= most:
+        kept.pop(next(iter(kept)))  # the oldest
+    kept[name] = answer

@@ -54,7 +54,7 @@ class Manifest:
         """Read it, where its files are about to take their places too; ``CollectionNotFoundError`` if there is none."""
         path = folder / NEXT / name if name == NAME and (folder / NEXT / name).is_file() else folder / name
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
             if document["format_version"] != FORMAT_VERSION:
                 raise AesearchError(
                     f"{path} has format {document['format_version']}, this aesearch reads {FORMAT_VERSION}: "
@@ -178,10 +178,13 @@ def _is_well_formed(document: dict[str, Any]) -> bool:
     sources = [document["source"], *(a["source"] for a in document["artifacts"].values() if "source" in a)]
     if encoder is not None:
         height, width = encoder["native_size"]
-        if not (isinstance(encoder["fingerprint"], str) and int(height) > 0 and int(width) > 0):
+        spec = encoder["parameters"]["spec"]
+        if not (
+            isinstance(encoder["fingerprint"], str) and isinstance(spec, dict) and int(height) > 0 and int(width) > 0
+        ):
             return False
-    names = document["artifacts"].get("clusters", {"parameters": {}})["parameters"].get("names", {})
-    if not all(isinstance(name, str) for name in names.values()):
+    clusters = document["artifacts"].get("clusters")
+    if clusters is not None and not _are_clusters(clusters["parameters"], clusters["figures"]):
         return False
     if index is not None and index["parameters"]["metric"] not in ("cosine", "l2"):
         return False
@@ -194,6 +197,21 @@ def _is_well_formed(document: dict[str, Any]) -> bool:
                 for file, facts in artifact["files"].items())
         for artifact in document["artifacts"].values()
     )  # fmt: skip
+
+
+def _are_clusters(parameters: dict[str, Any], figures: dict[str, Any]) -> bool:
+    names, sizes = parameters.get("names", {}), figures["sizes"]
+    texts = (parameters["method"], parameters["space"], *names.values())
+    numbers = (figures["silhouette"], figures["stability"], *(figures["against_labels"] or {}).values())
+    return (
+        all(isinstance(text, str) and text.encode(errors="replace").decode() == text for text in texts)
+        and all(isinstance(size, int) and size >= 0 for size in (figures["clusters"], *sizes))
+        and all(number is None or isinstance(number, int | float) for number in numbers)
+    )
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def _facts(path: Path) -> dict[str, Any]:

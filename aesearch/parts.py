@@ -33,8 +33,8 @@ INDEX = "index.faiss"
 NEW = ("train", "complete")  # what may begin a collection
 FIELDS = ("id", "label", "split", "cluster")  # that --where can ask for
 FEW = 32  # images that are encoded without torch
-MOST_COMPARED = 100_000  # ids that a mistyped one is compared with
-NO_CLUSTER = -1
+MOST_COMPARED = 5000  # ids that a mistyped one is compared with
+NO_CLUSTER, NO_CLUSTER_NAME = -1, "none"
 EXACT_AMONG = 100_000  # rows that a filter leaves: they are searched without the index
 
 
@@ -222,7 +222,7 @@ class Parts:
 
     def forget(self) -> None:
         """Drop what was opened before files changed."""
-        for name in ("source", "autoencoder", "spec", "_single_encoder", "store", "index", "ids"):
+        for name in ("source", "autoencoder", "spec", "_single_encoder", "store", "index", "ids", "_place_of"):
             self.__dict__.pop(name, None)
 
     def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
@@ -294,7 +294,12 @@ class Parts:
         ids, listed = self.store.texts("id", rows), self.source.ids
         if all(row < len(listed) and listed[row] == id for row, id in zip(rows, ids, strict=True)):
             return list(rows)  # nothing was skipped, or has come or gone
-        return self._positions(ids)
+        return [self._place_of.get(id, -1) for id in ids]
+
+    @cached_property
+    def _place_of(self) -> dict[str, int]:
+        """Where in the source each id stands."""
+        return {id: place for place, id in enumerate(self.source.ids)}
 
     def rows_where(self, conditions: Sequence[str]) -> NDArray[np.int64]:
         """Rows of which all conditions hold, rising.
@@ -316,19 +321,23 @@ class Parts:
             matches = partial(fnmatch.fnmatchcase, pat=pattern.strip())
             found &= (self._in_clusters(matches) if field == "cluster" else self.store.where(field, matches)) != unequal
         if not found.any():
-            raise AesearchError(f"no image has {' and '.join(conditions)}")
+            raise AesearchError(f"no image has {' and '.join(map(repr, conditions))}")
         return np.flatnonzero(found)
 
     def _in_clusters(self, matches: Callable[[str], bool]) -> NDArray[np.bool_]:
         """Which rows are in a cluster of such a number or name, (rows,) bool."""
         wanted = [c for c, name in enumerate(self.cluster_names()) if matches(name) or matches(str(c))]
-        return np.isin(self.assignments(), [*wanted, *([NO_CLUSTER] if matches("none") else [])])
+        return np.isin(self.assignments(), [*wanted, *([NO_CLUSTER] if matches(NO_CLUSTER_NAME) else [])])
 
     def assignments(self) -> NDArray[np.int32]:
         """Cluster of each row, (rows,) int32, -1 for noise; `AesearchError` until `cluster` has run."""
         if not self.is_fresh("clusters"):
             raise CollectionNotFoundError("there are no clusters of these features: run aesearch cluster")
-        return np.asarray(self._read_rows("clusters")["cluster"], dtype=np.int32)
+        assignments = np.asarray(self._read_rows("clusters")["cluster"], dtype=np.int32)
+        count = len(self.manifest.artifacts["clusters"]["figures"]["sizes"])
+        if assignments.shape != (self.store.rows,) or not (-1 <= assignments).all() or (assignments >= count).any():
+            raise StaleArtifactError("the clusters do not fit the features: run aesearch cluster")
+        return assignments
 
     def cluster_names(self) -> list[str]:
         """The name that somebody gave each cluster, else its number."""

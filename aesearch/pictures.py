@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,13 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.decoding import Preprocessing, UnreadableImageError, decode, fit, shrink, thumbnail
-from aesearch.errors import AesearchError
+from aesearch.errors import AesearchError, StaleArtifactError
 from aesearch.sources import Source, read_file
 
 if TYPE_CHECKING:
     from PIL import Image
 
-ImageLike = str | os.PathLike[str] | bytes | NDArray[np.uint8]
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """An image that `read` has read already: (channels, height, width) uint8."""
+
+    pixels: NDArray[np.uint8]
+    preprocessing: Preprocessing
+
+
+ImageLike = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Read
+
+
+def read(image: ImageLike, preprocessing: Preprocessing) -> Read:
+    """Read an image before it is asked about, which is what takes long; raises as `read_image`."""
+    return Read(read_image(image, preprocessing), preprocessing)
 
 
 def read_image(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -30,6 +45,10 @@ def read_image(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uin
     AesearchError
         The file gives no image, or the array is not one.
     """
+    if isinstance(image, Read):
+        if image.preprocessing != preprocessing:
+            raise StaleArtifactError("the encoder has changed since the image was read")
+        return image.pixels
     if isinstance(image, np.ndarray):
         return fit(_from_array(image), preprocessing)
     return _from_file(image, lambda data: decode(data, preprocessing))
@@ -37,6 +56,8 @@ def read_image(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uin
 
 def look_at(image: ImageLike, side: int, like: Preprocessing) -> NDArray[np.uint8]:
     """One image to look at, as `Source.thumbnails` gives them; what it may be, and what is raised, as `read_image`."""
+    if isinstance(image, Read):
+        return image.pixels
     if isinstance(image, np.ndarray):
         return shrink(_from_array(image), side, like.channels, like.white)
     return _from_file(image, lambda data: thumbnail(data, side, like.channels, like.white))
@@ -59,7 +80,7 @@ def _from_file(image: str | os.PathLike[str] | bytes, work: Callable[[bytes], ND
 
 def name_of(image: ImageLike) -> str:
     """A file's path, or what else was given."""
-    return type(image).__name__ if isinstance(image, bytes | np.ndarray) else str(image)
+    return type(image).__name__ if isinstance(image, bytes | np.ndarray | Read) else str(image)
 
 
 def blank(shape: tuple[int, int, int]) -> NDArray[np.uint8]:

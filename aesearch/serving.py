@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-import http.cookies
 import ipaddress
 import secrets
 import socket
@@ -17,18 +17,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import aesearch
 from aesearch import api
 from aesearch.collection import Collection
-from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
-from aesearch.live import Live
+from aesearch.errors import AesearchError, CollectionNotFoundError, SourceError, StaleArtifactError
+from aesearch.live import BusyError, Live
 from aesearch.mappage import asset, leaflet
 
 PORT, PORTS_TRIED = 8765, 20
 MOST_BYTES = 2**26  # of an image that is sent
 MOST_JSON_BYTES = 2**21
+IMAGES_AT_ONCE = 4
 LAST_ANSWERS = 0.8  # seconds for those that are under way when the server is told to stop
 COOKIE = "aesearch"
 STYLES = ("base.css", "mapview.css", "serve.css")
@@ -70,9 +72,13 @@ def make_app(live: Live, token: str | None = None) -> ASGIApp:
         kind = "text/css" if name.endswith(".css") else "text/javascript"
         return Response(files[name], media_type=f"{kind}; charset=utf-8", headers={"Cache-Control": "no-cache"})
 
+    app.state.receiving = asyncio.Semaphore(IMAGES_AT_ONCE)
     app.exception_handler(AesearchError)(_refused)
     app.exception_handler(HTTPException)(_failed)
     app.exception_handler(RequestValidationError)(_misunderstood)
+    app.exception_handler(OSError)(_unable)
+    app.exception_handler(MemoryError)(_unable)
+    app.exception_handler(ClientDisconnect)(_unable)
     return Guard(app, live, token)
 
 
@@ -83,13 +89,18 @@ def _files() -> dict[str, str]:
 
 
 def _refused(request: Request, error: Exception) -> JSONResponse:
-    kinds = ((CollectionNotFoundError, 404), (StaleArtifactError, 409))
+    kinds = ((CollectionNotFoundError, 404), (SourceError, 404), (StaleArtifactError, 409), (BusyError, 503))
     return _error(next((code for kind, code in kinds if isinstance(error, kind)), 400), str(error))
 
 
 def _failed(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     return _error(error.status_code, error.detail, dict(error.headers or {}))
+
+
+def _unable(request: Request, error: Exception) -> JSONResponse:
+    """A full disk, a lost permission, too little memory; or who asked has gone."""
+    return _error(503, str(getattr(error, "strerror", None) or error or type(error).__name__).split("\n")[0])
 
 
 def _misunderstood(request: Request, error: Exception) -> JSONResponse:
@@ -122,7 +133,8 @@ class Guard:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(GUARDS)
-                headers["X-Collection"] = self._live.version
+                asking = scope.get("state", {}).get("asking", self._live)
+                headers["X-Collection"] = asking.version
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
@@ -135,48 +147,50 @@ class Guard:
         if self._token is None or scope["path"] != "/" or not self._is_token(given):
             return None
         answer = Response(status_code=303, headers={"Location": "/"})
-        answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
+        answer.set_cookie(_cookie(scope), self._token, httponly=True, samesite="lax")  # links from elsewhere lead in
         return answer
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         if self._token is None and not is_loopback(_name(headers.get("host", ""))):
             return _error(421, "this server answers to localhost only")
-        if self._token is not None and not self._is_token(_sent(headers)):
+        if self._token is not None and not self._is_token(_sent(scope, headers)):
             return _error(
                 401,
                 "the address with ?token=… is needed, or its token as Authorization: Bearer",
                 {"WWW-Authenticate": "Bearer"},
             )
         origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc != headers.get("host")
+        foreign = origin is not None and origin not in (
+            f"http://{headers.get('host')}",
+            f"https://{headers.get('host')}",
+        )
         if foreign or headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             if scope["path"] != "/" or scope["method"] != "GET":  # links lead here
                 return _error(403, "not from the pages of others")
-        if scope["method"] in ("POST", "PUT", "PATCH") or "content-length" in headers:
-            return _too_large(headers)
-        return None
+        return _too_large(scope, headers)
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), (self._token or "").encode())
 
 
-def _sent(headers: Headers) -> str:
+def _cookie(scope: Scope) -> str:
+    """Its name: browsers keep those of all servers of a machine together, whatever their ports."""
+    return f"{COOKIE}-{scope['server'][1]}"
+
+
+def _sent(scope: Scope, headers: Headers) -> str:
     kind, _, token = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
         return token.strip()
-    try:
-        cookie = http.cookies.SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except http.cookies.CookieError:
-        return ""
-    return cookie.value if cookie else ""
+    return cookie_parser(headers.get("cookie", "")).get(_cookie(scope), "")
 
 
-def _too_large(headers: Headers) -> Response | None:
-    length = headers.get("content-length", "")
-    if not length.isdecimal():
+def _too_large(scope: Scope, headers: Headers) -> Response | None:
+    length = headers.get("content-length", "" if scope["method"] in ("POST", "PUT", "PATCH") else "0")
+    if not length.isdecimal() or "transfer-encoding" in headers:
         return _error(411, "the length of what is sent must be told")
-    most = MOST_JSON_BYTES if headers.get("content-type", "").startswith("application/json") else MOST_BYTES
+    most = MOST_BYTES if scope["path"] in api.TAKE_IMAGES and scope["method"] == "POST" else MOST_JSON_BYTES
     return _error(413, f"more than {most:,} bytes") if int(length) > most else None
 
 

@@ -22,6 +22,7 @@ from PIL import Image
 from schemathesis import GenerationMode
 
 from aesearch.collection import Collection
+from aesearch.index import IndexOptions
 
 
 def picture(answer):
@@ -109,7 +110,7 @@ WRONG = [
     ("get", "anomalies", {"false_alarms": 1e-4}, 400, "needs"),
     ("get", "map", {"method": "umap"}, 404, "aesearch map --method umap"),
     ("get", "map/sheets/7", {}, 404, "no sheet 7"),
-    ("get", "clusters/9/centre", {}, 404, "no cluster 9"),
+    ("get", "clusters/9/centre", {}, 404, "a cluster 9"),
     ("get", "nothing", {}, 404, "Not Found"),
     ("get", "../../etc/passwd", {}, 404, "Not Found"),
     ("post", "query", {}, 400, "empty"),
@@ -128,8 +129,11 @@ def test_bad_images_are_refused_like_any(served, mixed_folder):
         answer = requests.post(f"{served}api/query", data=(mixed_folder / name).read_bytes())
         assert answer.status_code == 400 and reason in answer.json()["error"]
     assert requests.post(f"{served}api/query", data=iter([b"x"])).status_code == 411  # of no told length
-    big = requests.post(f"{served}api/rows", data=b"[" * 3_000_000, headers={"Content-Type": "application/json"})
-    assert big.status_code == 413 and "bytes" in big.json()["error"]
+    both = {"Content-Length": "1", "Transfer-Encoding": "chunked"}
+    assert requests.post(f"{served}api/query", data=b"1\r\nx\r\n0\r\n\r\n", headers=both).status_code == 411
+    for kind in ("application/json", "Application/JSON", "application/x+json", "text/plain"):
+        big = requests.post(f"{served}api/rows", data=b"[" * 3_000_000, headers={"Content-Type": kind})
+        assert big.status_code == 413 and "bytes" in big.json()["error"]
     deep = requests.post(f"{served}api/rows", data=b"[" * 1_000_000, headers={"Content-Type": "application/json"})
     assert deep.status_code == 400 and "\n" not in deep.json()["error"]
 
@@ -138,7 +142,12 @@ def test_it_answers_this_machine_s_own_pages_only(served):
     info = f"{served}api/info"
     assert requests.get(info, headers={"Host": "evil.example"}).status_code == 421
     assert requests.get(info, headers={"Host": "localhost:1234"}).status_code == 200  # as through a tunnel
-    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
+    for headers in (
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Sec-Fetch-Site": "cross-site"},
+    ):
         assert requests.get(info, headers=headers).status_code == 403
         assert requests.put(f"{served}api/clusters/0/name", json={"name": "x"}, headers=headers).status_code == 403
     page = requests.get(served, headers={"Sec-Fetch-Site": "cross-site"})
@@ -155,7 +164,7 @@ def test_others_need_the_token(labelled):
     with serving(labelled, "--host", "0.0.0.0") as (address, _):
         port, token = address.split(":")[2].split("/")[0], address.split("token=")[1]
         base = f"http://127.0.0.1:{port}/"
-        for headers in ({}, {"Authorization": "Bearer x"}, {"Cookie": "aesearch=x"}, {"Cookie": "aesearch"}):
+        for headers in ({}, {"Authorization": "Bearer x"}, {"Cookie": f"aesearch-{port}=x"}, {"Cookie": "aesearch"}):
             refused = requests.get(f"{base}api/info", headers=headers)
             assert refused.status_code == 401 and "token" in refused.json()["error"]
         assert requests.get(base).status_code == requests.get(f"{base}?token=y").status_code == 401
@@ -164,6 +173,9 @@ def test_others_need_the_token(labelled):
         entered = session.get(f"{base}?token={token}")
         assert entered.url == base and "<main" in entered.text and session.get(f"{base}api/info").status_code == 200
         assert "HttpOnly" in str(entered.history[0].headers["Set-Cookie"])
+        for before in ('x={"a":1}; ', "a=b c; ", "flag; "):  # others' cookies, on other ports
+            cookie = {"Cookie": f"{before}aesearch-{port}={token}"}
+            assert requests.get(f"{base}api/info", headers=cookie).status_code == 200
 
 
 def test_two_hundred_at_once(served, labelled):
@@ -210,7 +222,14 @@ def test_what_changes_underneath_is_noticed(labelled, tmp_path, digit_images):
         assert requests.get(f"{address}api/clusters").json()["clusters"] == 2
         named = requests.put(f"{address}api/clusters/1/name", json={"name": " round  ones"}).json()
         assert named["names"] == ["0", "round ones"]
-        for name, code in (("7", 400), ("x" * 200, 400), ("x" * 2000, 422)):
+        values = {one["value"] for one in requests.get(f"{address}api/values").json()["cluster"]}
+        assert values == {"0", "round ones"}
+        stale = requests.put(f"{address}api/clusters/1/name", params={"version": "of old"}, json={"name": "x"})
+        assert stale.status_code == 400 and "has changed" in stale.json()["error"]
+        version = requests.get(f"{address}api/info").json()["version"]
+        assert requests.get(f"{address}api/images/0", params={"version": version}).status_code == 200
+        assert requests.get(f"{address}api/images/0", params={"version": "of old"}).status_code == 400
+        for name, code in (("7", 400), ("none", 400), ("x" * 200, 400), ("x" * 2000, 422)):
             assert requests.put(f"{address}api/clusters/1/name", json={"name": name}).status_code == code
         assert Collection.open(tmp_path / "c").cluster_names() == ["0", "round ones"]
         listed = requests.post(f"{address}api/rows", json={"where": ["cluster=round*"]}).json()
@@ -220,6 +239,31 @@ def test_what_changes_underneath_is_noticed(labelled, tmp_path, digit_images):
         assert len(requests.get(f"{address}api/latents/3").json()["latent"]) == 5
         shutil.rmtree(other.folder)
         assert requests.get(f"{address}api/query", params={"row": 0}).status_code in (404, 409)
+
+
+def test_what_is_gone_or_emptied_is_said(labelled, tmp_path):
+    """Files that are gone, a cluster without images after an update, a read-only folder, scores of another metric."""
+    shutil.copytree(labelled.parent / "photos", tmp_path / "photos")
+    made = Collection.build(
+        str(tmp_path / "photos"), tmp_path / "c", labels="folder", progress=False, epochs=1, latent_dim=4
+    )
+    made.cluster(method="kmeans", clusters=4, space="features")
+    made.anomalies(score="combined", top=1)
+    middle = np.flatnonzero(made.assignments() == 1)
+    for id in [made.ids[row] for row in middle]:
+        (tmp_path / "photos" / id).unlink()
+    with serving(tmp_path / "c") as (address, _):
+        assert requests.get(f"{address}api/images/{middle[0]}").status_code == 200  # a blank
+        assert requests.get(f"{address}api/images/{middle[0]}/heat").status_code == 404
+        Collection.open(tmp_path / "c", progress=False).update()
+        answer = requests.get(f"{address}api/clusters").json()
+        assert answer["sizes"][1] == 0 and answer["nearest"][1] == [] and answer["clusters"] == 4
+        assert requests.get(f"{address}api/clusters/1/centre").status_code == 404
+        Collection.open(tmp_path / "c", progress=False).build_index(IndexOptions(metric="l2"))
+        for _ in range(2):
+            refused = requests.get(f"{address}api/anomalies")
+            assert refused.status_code == 404 and "run aesearch anomalies" in refused.json()["error"]
+        assert requests.get(f"{address}api/anomalies?score=neighbours&false_alarms=.3").status_code == 200
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -23,7 +23,7 @@ function heat(share) {
 class ImageMap {
   /* data: count, x, y (any scale), columns {name: {codes: Uint16Array, names: [string]}}, scores (Float32Array or null),
      thumb(i) giving {image, x, y, width, height} or null while it is not loaded; options: colourBy, and what is told of
-     the pointer: picked(i), emptied(x, y), hovered(i, point), wandered(x, y, point), i of an image, -1 for none, x and y
+     the pointer: picked(i), emptied(x, y), hovered(i, point), wandered(x, y, point), left(), i of an image, -1 for none, x and y
      of a place without one. */
   constructor(element, data, options) {
     this.data = data;
@@ -210,13 +210,20 @@ class ImageMap {
       if (i < 0) this.options.wandered?.(...this.original(event.latlng), event.containerPoint);
       last = i;
     });
-    this.map.on("mouseout movestart", () => { last = -1; this.options.hovered?.(-1); });
+    this.map.on("mouseout movestart", () => { last = -1; this.options.hovered?.(-1); this.options.left?.(); });
     this.map.on("click", (event) => {
       if (this.lasso || this.drawn) return;
       const i = this.nearest(event.latlng);
       if (i >= 0) this.options.picked?.(i); else this.options.emptied?.(...this.original(event.latlng));
     });
-    new ResizeObserver(() => this.map.invalidateSize({ animate: false })).observe(element);
+    this.watch = new ResizeObserver(() => this.map.invalidateSize({ animate: false }));
+    this.watch.observe(element);
+  }
+
+  /* Let go of all that it holds. */
+  remove() {
+    this.watch.disconnect();
+    this.map.remove();
   }
 
   /* Ring some points. */

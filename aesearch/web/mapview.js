@@ -6,8 +6,9 @@ const LISTED = 300; // images of a selection that are shown one by one
 
 class MapView {
   /* element: where it goes; given: the document of a map; asks: what a server can tell beside it, each optional:
-       neighbours(i): promise of points; imagine(x, y): promise of an element for a place without images;
-       actions(points): elements for an image, or a selection; coloured(name): what colours it now. */
+       neighbours(i): promise of points; imagine(x, y): promise of {picture, points} for a place without images;
+       actions(points): elements for an image, or a selection; coloured(name): what colours it now; failed(error):
+       elements that say what is wrong. */
   constructor(element, given, asks = {}) {
     this.given = given;
     this.asks = asks;
@@ -27,6 +28,7 @@ class MapView {
     }, {
       colourBy: given.colourBy, picked: (i) => this.open(i), hovered: (i, point) => this.hover(i, point),
       emptied: (x, y) => this.imagine(x, y), wandered: (x, y, point) => this.wander(x, y, point),
+      left: () => { this.wanted = null; },
     });
     this.colour();
   }
@@ -60,6 +62,7 @@ class MapView {
     this.map.endLasso();
     this.lasso.setAttribute("aria-pressed", "false");
     this.panel.hidden = true;
+    this.opened = null;
     this.map.mark([]);
   }
 
@@ -90,6 +93,7 @@ class MapView {
   }
 
   hover(i, point) {
+    this.wanted = null;
     this.hovering.hidden = i < 0;
     if (i >= 0) this.hoverOver(point, this.atlas.picture(i, 96), make("b", {}, this.given.names[i]), make("span", {}, this.facts(i)));
   }
@@ -105,10 +109,13 @@ class MapView {
 
   show(title, ...content) {
     const close = make("button", { type: "button", class: "close", "aria-label": "close", onclick: () => this.close() }, "×");
+    const within = this.panel.contains(document.activeElement);
+    this.wanted = null;
     this.hovering.hidden = true;
     this.panel.replaceChildren(close, make("h2", {}, title), ...content.filter((part) => part != null));
     this.panel.hidden = false;
     this.panel.scrollTop = 0;
+    if (within) this.panel.focus({ preventScroll: true });
   }
 
   entry(i, more) {
@@ -119,12 +126,16 @@ class MapView {
   /* ---- one image, and its neighbours */
 
   async open(i) {
-    const place = make("div", {}), head = [this.atlas.picture(i, 160), make("p", {}, this.facts(i)), this.actions([i]), place];
-    this.opened = i;
-    this.show(this.given.names[i], ...head);
+    const mine = (this.opened = {}), place = make("div", {});
+    this.show(this.given.names[i], this.atlas.picture(i, 160), make("p", {}, this.facts(i)), this.actions([i]), place);
     this.map.mark([i]);
-    const near = this.asks.neighbours ? await this.asks.neighbours(i) : this.written(i);
-    if (this.opened !== i || !near.length) return;
+    let near = this.written(i);
+    try {
+      if (this.asks.neighbours) near = await this.asks.neighbours(i);
+    } catch (error) {
+      place.append(...this.asks.failed(error));
+    }
+    if (this.opened !== mine || !near.length) return;
     place.append(make("h3", {}, "nearest neighbours"), ...near.map((j) => this.entry(j)));
     this.map.mark([i, ...near]);
   }
@@ -142,11 +153,14 @@ class MapView {
   /* ---- a place without images: what the decoder imagines there */
 
   async wander(x, y, point) {
+    this.wanted = point;
     if (!this.asks.imagine || this.asking) return; // one at a time: the next move asks again
     this.asking = true;
     try {
       const { picture } = await this.asks.imagine(x, y);
-      if (!this.map.lasso) this.hoverOver(point, picture, make("span", {}, "imagined here"));
+      if (this.wanted && !this.map.lasso) this.hoverOver(point, picture, make("span", {}, "imagined here"));
+    } catch {
+      this.hovering.hidden = true; // a click will say what is wrong
     } finally {
       this.asking = false;
     }
@@ -154,11 +168,16 @@ class MapView {
 
   async imagine(x, y) {
     if (!this.asks.imagine) return;
-    const { picture, points } = await this.asks.imagine(x, y);
-    this.opened = -1;
-    this.show("imagined here", picture, make("p", {}, "what the decoder makes of the images around this place"),
-      make("h3", {}, "around it"), ...points.map((i) => this.entry(i)));
+    const mine = (this.opened = {});
     this.map.mark([]);
+    try {
+      const { picture, points } = await this.asks.imagine(x, y);
+      if (this.opened !== mine) return;
+      this.show("imagined here", picture, make("p", {}, "what the decoder makes of the images around this place"),
+        make("h3", {}, "around it"), ...points.map((i) => this.entry(i)));
+    } catch (error) {
+      if (this.opened === mine) this.show("imagined here", ...this.asks.failed(error));
+    }
   }
 
   /* ---- many */
@@ -169,7 +188,7 @@ class MapView {
       ...points.map((i) => [this.rows[i], this.given.names[i], ...columns.map(([, c]) => c.names[c.codes[i]]),
         ...(this.scores ? [this.scores[i]] : [])])];
     const more = points.length > LISTED ? make("p", {}, `and ${(points.length - LISTED).toLocaleString("en")} more`) : null;
-    this.opened = -1;
+    this.opened = null;
     this.show(title, make("p", { class: "actions" }, ...exports(names, table, (said) => { this.status.textContent = said; })),
       this.actions(points), ...points.slice(0, LISTED).map((i) => this.entry(i)), more);
     this.map.mark(points.length <= LISTED ? points : []);

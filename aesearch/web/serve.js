@@ -2,28 +2,28 @@
 /* The page of `aesearch serve`: what all views share. A view's address is all that it shows: #/name?parameters. */
 
 const server = { version: "", info: null, values: null };
-const uploads = []; // images that were given to this page; they are sent to the server to be searched for, and not kept there
+const uploads = new Map(); // images that were given to this page; the server is asked about them, and does not keep them
 const view = document.getElementById("view"), notice = document.getElementById("notice");
 
 /* ---- asking */
 
-class Refusal extends Error {
-  constructor(message, status) {
-    super(message);
-    this.status = status;
-  }
-}
+class Refusal extends Error {}
+class Gone extends Error {}
+let leaving = new AbortController(); // ends what is asked for a view that is left
 
 /* An answer as JSON; a Refusal with the server's one line where there is none. */
 async function ask(path, options) {
-  const answer = await fetch(`/api/${path}`, options);
-  notice.hidden = notice.dataset.kind === "gone" ? true : notice.hidden;
-  noteVersion(answer.headers.get("X-Collection"));
-  if (!answer.ok) {
-    const said = await answer.json().catch(() => ({}));
-    throw new Refusal(said.error || `the server answered ${answer.status}`, answer.status);
+  let answer, found;
+  try {
+    answer = await fetch(`/api/${path}`, { signal: leaving.signal, ...options });
+    const isJson = answer.headers.get("Content-Type")?.startsWith("application/json");
+    found = await (isJson ? answer.json() : answer.blob());
+  } catch (error) {
+    throw error.name === "AbortError" ? error : new Gone();
   }
-  return answer.headers.get("Content-Type").startsWith("application/json") ? answer.json() : answer.blob();
+  noteVersion(answer.headers.get("X-Collection"));
+  if (!answer.ok) throw new Refusal(found.error || `the server answered ${answer.status}`);
+  return found;
 }
 
 function send(path, document, method = "POST") {
@@ -40,7 +40,11 @@ function noteVersion(version) {
   const before = server.version;
   server.version = version;
   server.info = server.values = null;
-  if (before) tell("the collection has changed", make("button", { type: "button", onclick: () => { hush(); render(); } }, "show it as it is now"));
+  if (before) sayChanged();
+}
+
+function sayChanged() {
+  tell("the collection has changed", again("show it as it is now"));
 }
 
 function tell(text, button, kind = "") {
@@ -122,32 +126,50 @@ function wrong(error) {
 
 /* Do something slow: what it shows when it is there, or what is wrong. */
 async function fill(place, work) {
-  const ticket = (place.ticket = {});
+  const ticket = (place.ticket = {}), current = () => place.ticket === ticket;
   place.classList.add("busy");
   try {
-    const content = await work();
-    if (place.ticket === ticket) place.replaceChildren(...[content].flat().filter((part) => part != null));
+    const content = await work(current);
+    if (current()) replace(place, ...[content].flat().filter((part) => part != null));
   } catch (error) {
-    if (place.ticket === ticket) place.replaceChildren(...failure(error));
+    if (current()) replace(place, ...failure(error));
   } finally {
-    if (place.ticket === ticket) place.classList.remove("busy");
+    if (current()) place.classList.remove("busy");
+  }
+}
+
+/* Other content; who was in there with the keyboard stays there. */
+function replace(place, ...content) {
+  const within = place.contains(document.activeElement);
+  place.replaceChildren(...content);
+  if (within) {
+    place.tabIndex = -1;
+    place.focus({ preventScroll: true });
   }
 }
 
 function failure(error) {
   if (error instanceof Refusal) return [wrong(error)];
-  if (error instanceof TypeError && /fetch/i.test(error.message)) {
-    tell("the server does not answer: is aesearch serve still running?", make("button", { type: "button", onclick: () => { hush(); render(); } }, "try again"), "gone");
-    return [];
-  }
-  throw error;
+  if (error.name === "AbortError") return [];
+  if (!(error instanceof Gone)) throw error;
+  tell("the server does not answer: is aesearch serve still running?", again("try again"), "gone");
+  return [make("p", { class: "wrong", role: "alert" }, "the server does not answer")];
 }
 
+/* A button that shows the view anew. */
+function again(text) {
+  return make("button", { type: "button", onclick: () => { hush(); render(); } }, text);
+}
+
+/* What a hand does quickly several times is done once; not any more when the view is left. */
+const pending = new Set();
 function later(work, milliseconds = 150) {
   let waiting = 0;
   return (...values) => {
     clearTimeout(waiting);
-    waiting = setTimeout(() => work(...values), milliseconds);
+    pending.delete(waiting);
+    waiting = setTimeout(() => { pending.delete(waiting); work(...values); }, milliseconds);
+    pending.add(waiting);
   };
 }
 
@@ -155,7 +177,7 @@ function later(work, milliseconds = 150) {
 
 /* A text that stands for itself in a condition. */
 function literal(text) {
-  return text.replace(/[[*?]/g, "[$&]");
+  return text.replace(/[[*?]|^\s|\s$/g, "[$&]"); // spaces at the ends would be dropped
 }
 
 /* Chosen values of a bar of filters, as conditions. */
@@ -187,15 +209,18 @@ function chosenIn(given) {
 
 /* ---- images from outside: chosen, dropped, pasted */
 
-function search(file) {
+async function search(file) {
   if (!file) return;
-  uploads.push({ file, url: URL.createObjectURL(file) });
-  go("image", { upload: uploads.length });
+  const bytes = await file.arrayBuffer().catch(() => null); // as it is now; folders have none
+  if (!bytes) return tell("that is no file that can be read");
+  const key = Date.now().toString(36), kept = new File([bytes], file.name, { type: file.type });
+  uploads.set(key, { file: kept, url: URL.createObjectURL(kept) });
+  go("image", { upload: key });
 }
 
-function uploaded(number) {
-  const found = uploads[Number(number) - 1];
-  if (!found) throw new Refusal("that image was given to another page, which did not keep it: give it again", 404);
+function uploaded(key) {
+  const found = uploads.get(key);
+  if (!found) throw new Refusal("that image was given to another page, which did not keep it: give it again");
   return found;
 }
 
@@ -204,22 +229,39 @@ document.querySelector(".choose input").addEventListener("change", (event) => {
   event.currentTarget.value = "";
 });
 const dropping = document.getElementById("drop");
-addEventListener("dragover", (event) => { event.preventDefault(); dropping.hidden = !event.dataTransfer.types.includes("Files"); });
+const brings = (event) => event.dataTransfer?.types.includes("Files"); // or else a text, into a field
+addEventListener("dragover", (event) => { if (brings(event)) { event.preventDefault(); dropping.hidden = false; } });
 addEventListener("dragleave", (event) => { if (!event.relatedTarget) dropping.hidden = true; });
-addEventListener("drop", (event) => { event.preventDefault(); dropping.hidden = true; search(event.dataTransfer.files[0]); });
-addEventListener("paste", (event) => search([...event.clipboardData.files][0]));
+addEventListener("drop", (event) => {
+  if (!brings(event)) return;
+  event.preventDefault();
+  dropping.hidden = true;
+  search(event.dataTransfer.files[0]);
+});
+addEventListener("paste", (event) => {
+  const isText = event.target.closest?.("input") && event.clipboardData.types.includes("text/plain");
+  if (!isText) search([...event.clipboardData.files][0]);
+});
 
 /* ---- moving through a grid of images with the arrow keys */
 
 document.addEventListener("keydown", (event) => {
   const here = document.activeElement;
-  if (!here?.classList.contains("tile")) return;
-  const tiles = [...view.querySelectorAll(".tile")], place = tiles.indexOf(here);
-  const across = Math.max(1, tiles.filter((other) => other.offsetTop === here.offsetTop && other.parentNode === here.parentNode).length);
+  if (!here?.classList.contains("tile") || event.altKey || event.ctrlKey || event.metaKey) return;
+  const tiles = [...view.querySelectorAll(".tile")], place = tiles.indexOf(here), foot = (tile) => tile.getBoundingClientRect().bottom;
+  const across = Math.max(1, tiles.filter((other) => other.parentNode === here.parentNode && Math.abs(foot(other) - foot(here)) < 3).length);
   const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across }[event.key];
   if (!step || !tiles[place + step]) return;
   event.preventDefault();
   tiles[place + step].focus();
 });
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); view.focus(); });
 
-setInterval(() => { if (!document.hidden) ask("info").then((told) => { server.info = told; }).catch(() => {}); }, 15000);
+/* Whether the collection has changed, and whether the server that was gone is there again. */
+setInterval(async () => {
+  if (document.hidden) return;
+  try {
+    server.info = await ask("info", { signal: null });
+    if (notice.dataset.kind === "gone" && !notice.hidden) { hush(); render(); }
+  } catch { /* a view that asks will say so */ }
+}, 15000);

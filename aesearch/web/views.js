@@ -23,17 +23,23 @@ async function showImages(root, given) {
   let offset = Number(given.get("offset")) || 0;
   const list = make("div", {}), controls = make("div", { class: "controls" });
   const parameters = () => ({ ...chosen, rows, offset: offset || "" });
+  let buttons = null; // of a selection, asked for once
   const show = () => fill(list, async () => {
     const wanted = rows ? { rows: unpackRows(rows) } : { where: conditions(chosen) };
     const found = await send("rows", { ...wanted, offset, limit: PAGE });
-    const turn = (by) => { offset = Math.max(0, offset + by); amend("", parameters()); show(); view.scrollTop = 0; };
-    const last = Math.min(found.total, offset + PAGE);
+    const turn = (by) => {
+      offset = Math.max(0, Math.min(offset + by, PAGE * Math.floor((found.total - 1) / PAGE)));
+      amend("", parameters());
+      show();
+      view.scrollTop = 0;
+    };
+    const last = Math.min(found.total, offset + PAGE), more = make("span", { class: "actions" });
+    if (rows) (buttons ||= exportRows(wanted.rows)).then((made) => more.replaceChildren(...made), () => {});
     return [
       make("div", { class: "controls" }, make("span", { class: "told" },
         `${(found.total && offset + 1).toLocaleString("en")} to ${last.toLocaleString("en")} of ${found.total.toLocaleString("en")} images`),
       make("button", { type: "button", disabled: offset === 0, onclick: () => turn(-PAGE) }, "before"),
-      make("button", { type: "button", disabled: last >= found.total, onclick: () => turn(PAGE) }, "next"),
-      ...(rows ? await exportRows(unpackRows(rows)) : [])),
+      make("button", { type: "button", disabled: last >= found.total, onclick: () => turn(PAGE) }, "next"), more),
       make("div", { class: "grid" }, ...found.rows.map((image) => tile(image, shortName(image), belonging(image)))),
     ];
   });
@@ -126,6 +132,7 @@ async function showMap(root, given) {
   const known = METHODS.filter((method) => made[`map-${method}`]);
   const method = given.get("method") || known[0] || "umap";
   const data = await ask(`map?${new URLSearchParams({ method })}`);
+  if (!root.isConnected) return;
   const byRow = new Map();
   const shown = new MapView(root, data, {
     async neighbours(i) {
@@ -142,6 +149,7 @@ async function showMap(root, given) {
       return [make("a", { href: address("", { rows: packRows(points.map((i) => shown.rows[i])) }) }, "as a list")];
     },
     coloured: (colour) => amend("map", { method, colour }),
+    failed: failure,
   });
   shown.rows.forEach((row, i) => byRow.set(row, i));
   if (given.get("colour")) shown.colourBy(given.get("colour"));
@@ -168,11 +176,12 @@ async function showAnomalies(root, given) {
   const number = make("output", {}, asked());
   const changed = () => { amend("anomalies", { score, rate: rate || "", top: top === PAGE ? "" : top }); show(); };
   const later_ = later(changed);
-  const show = () => fill(list, async () => {
+  const show = () => fill(list, async (current) => {
     const query = new URLSearchParams({ score, top });
     if (rate) query.set("false_alarms", rate);
     told.textContent = "";
     const found = await ask(`anomalies?${query}`), alarms = found.false_alarms;
+    if (!current()) return [];
     told.textContent = alarms
       ? `threshold ${alarms.threshold.toPrecision(4)}: ${(100 * alarms.asked).toLocaleString("en")} % of normal images are expected above it, ` +
         `${(100 * alarms.measured).toFixed(2)} % of ${alarms.measured_on.toLocaleString("en")} others were; ` +
@@ -203,6 +212,7 @@ async function showClusters(root) {
   root.append(make("h1", {}, "clusters"), list);
   await fill(list, async () => {
     const found = await ask("clusters");
+    found.version = server.version;
     const facts = [`${found.clusters} by ${found.method} on ${found.space}`,
       found.silhouette != null && `silhouette ${found.silhouette.toFixed(3)}`,
       found.stability != null && `stability over resamples ${found.stability.toFixed(3)}`,
@@ -218,15 +228,21 @@ function cluster(found, number, size) {
   const own = () => (found.names[number] === String(number) ? "" : found.names[number]);
   const name = make("input", { value: own(), maxlength: 100, placeholder: `cluster ${number}`, title: "give it a name", "aria-label": `name of cluster ${number}` });
   const all = make("a", { href: address("", { cluster: found.names[number] }) }, "all of them");
+  let keeping = false; // Enter changes, and submits
   const keep = async (event) => {
     event.preventDefault();
-    if (name.value.trim() === own()) return;
+    if (keeping || name.value.trim() === own()) return;
+    keeping = true;
     try {
-      found.names = (await send(`clusters/${number}/name`, { name: name.value }, "PUT")).names;
+      const query = new URLSearchParams({ version: found.version }); // of other clusters, it would be another's name
+      found.names = (await send(`clusters/${number}/name?${query}`, { name: name.value }, "PUT")).names;
+      found.version = server.version;
       hush(); // the change is our own
     } catch (error) {
-      tell(error.message);
+      if (error instanceof Refusal) tell(error.message, again("show it as it is now"));
+      else failure(error);
     }
+    keeping = false;
     name.value = own();
     all.href = address("", { cluster: found.names[number] });
   };
@@ -246,9 +262,11 @@ async function showDuplicates(root, given) {
   const list = make("div", {}), told = make("p", { class: "told", role: "status" });
   const box = make("input", { type: "number", min: 0, step: "any", value: threshold, placeholder: "auto",
     onchange: () => { threshold = box.value; amend("duplicates", { threshold }); show(); } });
-  const show = () => fill(list, async () => {
+  const show = () => fill(list, async (current) => {
     told.textContent = "comparing all images; the first time this can take a while …";
-    const found = await ask(`duplicates${threshold ? `?${new URLSearchParams({ threshold })}` : ""}`);
+    const found = await ask(`duplicates${threshold ? `?${new URLSearchParams({ threshold })}` : ""}`)
+      .catch((error) => { if (current()) told.textContent = ""; throw error; });
+    if (!current()) return [];
     const images = found.groups.reduce((sum, group) => sum + group.length, 0);
     told.textContent = `${found.groups.length.toLocaleString("en")} groups of ${images.toLocaleString("en")} images within ${found.metric} ` +
       `${found.threshold.toPrecision(3)}; ${found.exact.filter(Boolean).length.toLocaleString("en")} are exact copies`;
@@ -267,13 +285,13 @@ async function showDuplicates(root, given) {
   root.append(make("h1", {}, "images that are there twice, or nearly"),
     make("div", { class: "controls" }, make("label", {}, "largest distance", box)), told, list);
   await show();
-  if (told.textContent.startsWith("comparing")) told.textContent = "";
 }
 
 /* ---- from one image to another */
 
 async function showBetween(root, given) {
   const { rows } = await info();
+  if (!root.isConnected) return;
   const some = () => Math.floor(Math.random() * rows);
   const upload = given.get("upload"), from = given.get("from") ?? (upload ? null : String(some())), to = given.get("to") ?? String(some());
   amend("between", { from, upload, to });
@@ -319,7 +337,7 @@ async function showBetween(root, given) {
   await fill(place, async () => {
     const latentOf = async (row) => (row === null ? await sendImage("latents", own.file) : await ask(`latents/${row}`)).latent;
     const [start, end] = await Promise.all([latentOf(from), latentOf(to)]);
-    const latents = Array.from({ length: FRAMES }, (_, n) => start.map((value, i) => value + (end[i] - value) * (n / (FRAMES - 1))));
+    const latents = Array.from({ length: FRAMES }, (_, n) => start.map((value, i) => Number((value + (end[i] - value) * (n / (FRAMES - 1))).toPrecision(7))));
     strip = await createImageBitmap(await send("decode", { latents }));
     slider.value = (FRAMES - 1) / 2;
     draw();
@@ -347,31 +365,51 @@ async function showAbout(root) {
 /* ---- which of them */
 
 let turn = 0;
-async function render() {
+const tops = new Map(); // how far a view was scrolled when it was left, by address
+async function render(moved = false) {
   const { name, given } = where(), mine = ++turn;
   const chosen = VIEWS[name] || VIEWS[""];
-  document.querySelectorAll("nav a").forEach((link) => link.toggleAttribute("aria-current", link.dataset.view === name));
-  document.querySelectorAll("nav a[aria-current]").forEach((link) => link.setAttribute("aria-current", "page"));
+  leaving.abort();
+  leaving = new AbortController();
+  pending.forEach(clearTimeout);
+  pending.clear();
+  document.querySelectorAll("nav a").forEach((link) => {
+    if (link.dataset.view === name) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current");
+  });
   const root = make("div", { class: "root" });
   view.setAttribute("aria-busy", "true");
   try {
     const told = await info();
+    if (mine !== turn) return;
     document.title = `${chosen.title ? `${chosen.title} · ` : ""}${told.name}`;
     document.querySelector(".name").textContent = told.name;
-    view.classList.toggle("whole", name === "map");
-    view.replaceChildren(root);
-    view.scrollTop = 0;
+    open(root, name);
     await chosen.show(root, given);
+    if (mine !== turn) return;
+    view.scrollTop = tops.get(location.hash) || 0;
   } catch (error) {
     if (mine !== turn) return;
     root.replaceChildren(make("h1", {}, chosen.title || "image"), ...failure(error));
-    view.classList.remove("whole");
+    open(root, "");
   } finally {
-    if (mine === turn) view.setAttribute("aria-busy", "false");
+    if (mine === turn) {
+      view.setAttribute("aria-busy", "false");
+      if (moved && document.activeElement === document.body) view.focus({ preventScroll: true });
+    }
   }
+}
+
+/* Put a view in place of the one before. */
+function open(root, name) {
+  window.imageMap?.remove();
+  window.imageMap = null;
+  view.classList.toggle("whole", name === "map");
+  view.replaceChildren(root);
+  view.scrollTop = 0;
 }
 
 document.querySelector("nav").append(...Object.entries(VIEWS).filter(([, one]) => one.title)
   .map(([name, one]) => make("a", { href: address(name), "data-view": name }, one.title)));
-addEventListener("hashchange", () => { hush(); render(); });
+view.addEventListener("scroll", () => { tops.set(location.hash, view.scrollTop); }, { passive: true });
+addEventListener("hashchange", () => { hush(); render(true); });
 render();
