@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from typing import Annotated, Any, TypeVar
@@ -26,6 +27,7 @@ Answer = TypeVar("Answer")
 Responses = dict[int | str, dict[str, Any]]
 MOST_HITS, MOST_LISTED, MOST_DECODED, MOST_VALUES = 1000, 1000, 128, 1000
 LARGEST_ROW = 2**31 - 1
+LONGEST_TEXT = 4096
 WIDEST = 16_383  # pixels of a WebP
 MOST_PIXELS = 2**26  # that are decoded at once
 NEAREST_ON_MAP = 8  # images whose mean is imagined at a place between them
@@ -315,7 +317,7 @@ def query(
     live: Asked,
     where: Where,
     row: Annotated[int | None, Query(ge=0, le=LARGEST_ROW)] = None,
-    id: Annotated[str | None, Query(max_length=10_000)] = None,
+    id: Annotated[str | None, Query(max_length=LONGEST_TEXT)] = None,
     k: K = 10,
 ) -> Response:
     """Nearest neighbours of an image of the collection, by its row or its id."""
@@ -379,7 +381,7 @@ def anomalies(
     score: Annotated[str, Query(max_length=100)] = "combined",
     top: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 50,
     false_alarms: Annotated[float | None, Query(gt=0, lt=1)] = None,
-    normal_label: Annotated[str | None, Query(max_length=10_000)] = None,
+    normal_label: Annotated[str | None, Query(max_length=LONGEST_TEXT)] = None,
 ) -> Response:
     """The oddest images; scores that are learned must have been asked for once with ``aesearch anomalies``."""
     check_choice("score", score, SCORES)
@@ -593,7 +595,10 @@ def centre(live: Asked, number: Row, version: Version = None) -> Response:
 
 
 def _json(document: dict[str, Any]) -> JSONResponse:
-    return JSONResponse(document)
+    try:
+        return JSONResponse(document)
+    except ValueError:  # JSON has no infinite numbers: what did not converge, or a stranger's manifest, may
+        return JSONResponse(json.loads(json.dumps(document), parse_constant=lambda name: None))
 
 
 def _picture(data: bytes, version: str | None = None) -> Response:

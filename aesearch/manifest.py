@@ -54,7 +54,7 @@ class Manifest:
         """Read it, where its files are about to take their places too; ``CollectionNotFoundError`` if there is none."""
         path = folder / NEXT / name if name == NAME and (folder / NEXT / name).is_file() else folder / name
         try:
-            document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+            document = json.loads(path.read_text(encoding="utf-8"))
             if document["format_version"] != FORMAT_VERSION:
                 raise AesearchError(
                     f"{path} has format {document['format_version']}, this aesearch reads {FORMAT_VERSION}: "
@@ -208,10 +208,6 @@ def _are_clusters(parameters: dict[str, Any], figures: dict[str, Any]) -> bool:
         and all(isinstance(size, int) and size >= 0 for size in (figures["clusters"], *sizes))
         and all(number is None or isinstance(number, int | float) for number in numbers)
     )
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number")
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -31,6 +31,7 @@ PORT, PORTS_TRIED = 8765, 20
 MOST_BYTES = 2**26  # of an image that is sent
 MOST_JSON_BYTES = 2**21
 IMAGES_AT_ONCE = 4
+LONGEST_HEAD = 2**19  # bytes of an address, and what goes with it
 LAST_ANSWERS = 0.8  # seconds for those that are under way when the server is told to stop
 COOKIE = "aesearch"
 STYLES = ("base.css", "mapview.css", "serve.css")
@@ -214,7 +215,8 @@ def serve(live: Live, listening: socket.socket, token: str | None = None) -> Non
     """Answer until the process is told to stop."""
     config = uvicorn.Config(
         make_app(live, token), log_level="error", access_log=False, server_header=False, lifespan="off",
-        proxy_headers=False, ws="none", http="h11", timeout_graceful_shutdown=1,
+        proxy_headers=False, ws="none", http="h11", h11_max_incomplete_event_size=LONGEST_HEAD,
+        timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)

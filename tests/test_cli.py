@@ -12,6 +12,7 @@ from conftest import BAD, GOOD, gradient
 from PIL import Image
 
 from aesearch.cli import app
+from aesearch.collection import Collection
 from aesearch.console import printable
 from aesearch.opening import DATASETS
 
@@ -68,9 +69,17 @@ def test_from_a_folder_to_every_answer(run, photos):
     assert Image.open("odd.png").width > 300
 
     groups = json.loads(run("cluster", "-c", "mine", "--clusters", 3, "--save", "groups.png", "--json").stdout)
-    assert {"method", "space", "clusters", "sizes", "silhouette", "stability", "unclear", "against_labels"} == set(
-        groups
-    )
+    figures = {"silhouette", "stability", "unclear", "against_labels"}
+    assert set(groups) == {"method", "space", "clusters", "names", "sizes", "noise", *figures}
+    run("cluster", "-c", "mine", "--name", "1=round ones")
+    named = json.loads(run("cluster", "-c", "mine", "--name", "0=", "--name", "2=long ones", "--json").stdout)
+    assert named["names"] == ["0", "round ones", "long ones"]
+    made, among = Collection.open("indexes/mine"), ["query", "--row", 1, "-k", 99, "-c", "mine", "--json", "--where"]
+    for condition, kept in (("cluster=round*", [1]), ("cluster!=2", [0, 1]), ("cluster=0", [0])):
+        hits = json.loads(run(*among, condition).stdout)["queries"][0]["hits"]
+        assert {hit["row"] for hit in hits} == set(np.flatnonzero(np.isin(made.assignments(), kept)).tolist()) - {1}
+    assert "another has it" in run("cluster", "-c", "mine", "--name", "0=long ones", code=1).stderr
+    assert "0 to 2" in run("cluster", "-c", "mine", "--name", "3=x", code=1).stderr
     assert groups["clusters"] == 3 and sum(groups["sizes"]) == 2 * len(GOOD)
     assert set(groups["against_labels"]) == {"accuracy", "nmi", "ari"}
 

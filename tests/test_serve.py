@@ -159,6 +159,7 @@ def test_the_map_imagines_selects_and_leads_on(visit):
     browser.refresh()  # the address holds the selection
     wait(browser, f"document.body.innerText.includes('of {count} images')")
     browser.execute_script("window.URL.createObjectURL = (blob) => { window.saved = blob.text(); return 'data:,' }")
+    wait(browser, "document.querySelectorAll('.controls .actions button').length === 2")
     browser.find_element("xpath", "//button[text()='CSV']").click()
     assert browser.execute_script("return saved").count("\r\n") == count + 1
     browser.back()
