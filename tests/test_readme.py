@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import h5py
@@ -30,8 +31,9 @@ def test_every_command_line_uses_options_that_exist(line):
 
 
 @pytest.mark.slow
-def test_the_python_example_runs_and_gives_what_it_says(tmp_path, monkeypatch, digit_images):
+def test_the_python_example_runs_and_gives_what_it_says(tmp_path, monkeypatch, digit_images, digits):
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(digits.folder, "indexes/default")  # it uses what is there
     Image.fromarray(digit_images[4]).save("img.png")
     block = re.search(r"```python\n(.*?)```", README, re.S).group(1)
     names = {}
