@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 2
 CHUNK_ROWS = 8192
-FLUSH_SECONDS = 5.0  # at most this much work is lost to a kill
+FLUSH_SECONDS, FLUSH_BYTES = 5.0, 2**25  # of work are lost to a kill at most, and pending at most
 TEXTS = ("id", "label", "split", "content_hash")
 NUMBERS = ("reconstruction_error", "held_out", "style", "stamp")  # beside the features
 SKIPPED = ("skipped/id", "skipped/reason")
@@ -313,7 +313,7 @@ class StoreWriter:
         self._pending.append(columns | {"skipped": list(skipped)})
         self._pending_rows += n
         self.next_position = next_position
-        if self._pending_rows >= CHUNK_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+        if self._pending_rows * self._width >= FLUSH_BYTES or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
