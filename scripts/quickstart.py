@@ -44,6 +44,7 @@ def main() -> None:
     print(
         "\nPictures to look at: results/query.png, results/anomalies.png, results/clusters.png,"
         "\nindexes/default/history.png, indexes/default/map-umap.png, and the page indexes/default/map-umap.html."
+        "\nAll of it in the browser: .venv/bin/aesearch serve --open"
         "\nFrom now on: .venv/bin/aesearch --help"
     )
 
