@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/screenshots.py
 
-Needs chromium and chromedriver. The collection is built with default settings and kept in indexes/screenshots.
+Needs chromium and chromedriver. The collection is built with default settings and kept in indexes/handwritten-digits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     found = find_browser()
     if found is None:
         sys.exit("needs chromium and chromedriver")
-    collection = Collection.build("digits", "indexes/screenshots")
+    collection = Collection.build("digits", "indexes/handwritten-digits")
     for name, make in (
         ("clusters", lambda: collection.cluster(clusters=10)),
         ("combined", lambda: collection.anomalies(top=1)),
@@ -47,7 +47,7 @@ def main() -> None:
         browser.get(f"{address}#/image?row=37&k=18")
         wait(browser, f"document.querySelectorAll('.three img').length === 3 && {QUIET}")
         keep(browser, "search")
-        browser.get(f"{address}#/map")
+        browser.get(f"{address}#/map?method=tsne")
         wait(browser, "window.imageMap && imageMap.data.thumb(5) !== null && true")
         imagine(browser)
         keep(browser, "map")
