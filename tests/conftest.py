@@ -151,13 +151,18 @@ def mixed_folder(tmp_path_factory):
 NASTY = '<img src=x onerror="document.title=1"> "q" \'s {{script}} =1+1 😀.png'
 
 
+def write_labelled(folder, images, labels):
+    """Each image in the folder of its label, named by its number."""
+    for number, (image, label) in enumerate(zip(images, labels, strict=False)):
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / label / f"{number:03}.png")
+
+
 @pytest.fixture(scope="session")
 def labelled(tmp_path_factory, digit_images, digit_labels):
     """A collection of 160 digits in files, labels their folders, one file with a nasty name; all is made of it."""
     root = tmp_path_factory.mktemp("served")
-    for number in range(160):
-        (root / f"photos/{digit_labels[number]}").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(digit_images[number]).save(root / f"photos/{digit_labels[number]}/{number:03}.png")
+    write_labelled(root / "photos", digit_images[:160], digit_labels)
     shutil.copy(root / "photos/0/000.png", root / f"photos/0/{NASTY}")
     made = Collection.build(str(root / "photos"), root / "c", labels="folder", progress=False, epochs=2, latent_dim=16)
     made.cluster(method="kmeans", clusters=3, space="features")

@@ -6,7 +6,7 @@ import re
 import shutil
 
 import pytest
-from PIL import Image
+from conftest import write_labelled
 
 from aesearch.card import make_report
 from aesearch.collection import Collection
@@ -16,9 +16,7 @@ from aesearch.collection import Collection
 def made(tmp_path_factory, digit_images, digit_labels):
     """A collection with labels and a nasty name, and its report before and after all was made."""
     root = tmp_path_factory.mktemp("card")
-    for number in range(120):
-        (root / f"photos/{digit_labels[number]}").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(digit_images[number]).save(root / f"photos/{digit_labels[number]}/{number:03}.png")
+    write_labelled(root / "photos", digit_images[:120], digit_labels)
     shutil.copy(root / "photos/0/000.png", root / 'photos/0/<img src=x onerror="1">.png')
     collection = Collection.build(
         str(root / "photos"), root / "c", labels="folder", progress=False, epochs=2, latent_dim=8
