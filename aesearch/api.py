@@ -13,7 +13,7 @@ from fastapi import Path as InPath
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from aesearch import documents
 from aesearch.anomalies import SCORES, error_map
@@ -22,199 +22,33 @@ from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifac
 from aesearch.figures import data_url, heat_over, to_picture, webp
 from aesearch.live import Live
 from aesearch.pictures import ImageLike, Read, read
+from aesearch.schema import (
+    LARGEST_ROW,
+    MOST_LISTED,
+    AnomaliesAnswer,
+    ClustersAnswer,
+    DuplicatesAnswer,
+    Error,
+    Imagined,
+    Info,
+    Latent,
+    Latents,
+    Listed,
+    Name,
+    QueryAnswer,
+    Rebuilt,
+    Values,
+    Wanted,
+)
 
 Answer = TypeVar("Answer")
 Responses = dict[int | str, dict[str, Any]]
-MOST_HITS, MOST_LISTED, MOST_DECODED, MOST_VALUES = 1000, 1000, 128, 1000
-LARGEST_ROW = 2**31 - 1
+MOST_HITS, MOST_VALUES = 1000, 1000
 LONGEST_TEXT = 4096
 WIDEST = 16_383  # pixels of a WebP
 MOST_PIXELS = 2**26  # that are decoded at once
 NEAREST_ON_MAP = 8  # images whose mean is imagined at a place between them
 PICTURES: Responses = {200: {"content": {"image/webp": {}}, "description": "a picture"}}
-
-
-class Error(BaseModel):
-    """What went wrong, and what to do."""
-
-    error: str
-
-
-class Hit(BaseModel):
-    """A neighbour."""
-
-    rank: int
-    row: int
-    id: str
-    label: str
-    cluster: str
-    distance: float
-
-
-class Neighbours(BaseModel):
-    """Of one image, nearest first."""
-
-    query: str
-    hits: list[Hit]
-
-
-class QueryAnswer(BaseModel):
-    """As ``aesearch query --json``, and each hit's cluster."""
-
-    collection: str
-    metric: str
-    k: int
-    queries: list[Neighbours]
-
-
-class Anomaly(BaseModel):
-    """An odd image."""
-
-    rank: int
-    row: int
-    id: str
-    label: str
-    score: float
-    p_value: float | None = None
-
-
-class AnomaliesAnswer(BaseModel):
-    """As ``aesearch anomalies --json``."""
-
-    collection: str
-    score: str
-    scored: int
-    threshold: float | None
-    false_alarms: dict[str, float] | None
-    auroc: float | None
-    anomalies: list[Anomaly]
-
-
-class Copy(BaseModel):
-    """One image of a group."""
-
-    row: int
-    id: str
-
-
-class DuplicatesAnswer(BaseModel):
-    """As ``aesearch duplicates --json``."""
-
-    collection: str
-    metric: str
-    threshold: float
-    groups: list[list[Copy]]
-    exact: list[bool]
-    found: float | None
-
-
-class ClustersAnswer(BaseModel):
-    """As ``aesearch cluster --json``, and of each cluster the rows nearest to its centre."""
-
-    method: str
-    space: str
-    clusters: int
-    names: list[str]
-    sizes: list[int]
-    noise: int
-    silhouette: float | None
-    stability: float | None
-    unclear: bool
-    against_labels: dict[str, float] | None
-    nearest: list[list[int]]
-
-
-class Info(BaseModel):
-    """As ``aesearch info --json``, and what changes when the collection does."""
-
-    collection: str
-    name: str
-    version: str
-    source: str | None
-    rows: int
-    dim: int | None
-    arch: str | None
-    index: dict[str, Any] | None
-    artifacts: dict[str, Any]
-
-
-class Value(BaseModel):
-    """A label, a split or a cluster, and how many images have it."""
-
-    value: str
-    images: int
-
-
-class Values(BaseModel):
-    """What images can be filtered by; the commonest thousand of each."""
-
-    label: list[Value]
-    split: list[Value]
-    cluster: list[Value]
-
-
-class Wanted(BaseModel):
-    """Which images to list: those rows, else those of which all conditions hold, else all."""
-
-    rows: list[Annotated[int, Field(ge=0, le=LARGEST_ROW)]] | None = Field(None, max_length=200_000)
-    where: list[Annotated[str, Field(max_length=1000)]] = Field([], max_length=20)
-    offset: int = Field(0, ge=0, le=LARGEST_ROW)
-    limit: int = Field(60, ge=1, le=MOST_LISTED)
-
-
-class Image(BaseModel):
-    """An image of the collection."""
-
-    row: int
-    id: str
-    label: str
-    split: str
-    cluster: str
-
-
-class Listed(BaseModel):
-    """Some images, and how many there are."""
-
-    total: int
-    rows: list[Image]
-
-
-class Rebuilt(BaseModel):
-    """An image as the encoder sees it, as the decoder rebuilds it, where they differ; data URLs of WebP."""
-
-    error: float
-    brightest: float
-    original: str
-    rebuilt: str
-    difference: str
-
-
-class Latent(BaseModel):
-    """All that the encoder makes of an image: features, then style."""
-
-    latent: list[float]
-
-
-class Latents(BaseModel):
-    """Points of the latent space."""
-
-    latents: list[list[Annotated[float, Field(allow_inf_nan=False, ge=-1e6, le=1e6)]]] = Field(
-        min_length=1, max_length=MOST_DECODED
-    )
-
-
-class Imagined(BaseModel):
-    """What the decoder makes of a place on a map, and the images around it."""
-
-    latent: list[float]
-    rows: list[int]
-    picture: str
-
-
-class Name(BaseModel):
-    """Of a cluster; empty for none."""
-
-    name: str = Field(max_length=1000)
 
 
 class Asking:

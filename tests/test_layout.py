@@ -13,7 +13,7 @@ PACKAGE = Path(aesearch.__file__).parent
 # High to low; a module imports only what stands below it.
 ORDER = (
     "__main__", "cli", "options", "console", "stopping",
-    "serving", "api", "live", "documents", "sweep", "card", "report",
+    "serving", "api", "schema", "live", "documents", "sweep", "card", "report",
     "collection", "mapping", "answers", "building", "examination", "training", "updating",
     "extraction", "scoring", "invariance", "parts", "batches", "opening", "pictures", "sources",
     "mappage", "clusters", "duplicates", "projection", "probe", "index",
