@@ -80,7 +80,9 @@ def _from_file(image: str | os.PathLike[str] | bytes, work: Callable[[bytes], ND
 
 def name_of(image: ImageLike) -> str:
     """A file's path, or what else was given."""
-    return type(image).__name__ if isinstance(image, bytes | np.ndarray | Read) else str(image)
+    if isinstance(image, np.ndarray):
+        return "array"
+    return "image" if isinstance(image, bytes | Read) else str(image)
 
 
 def blank(shape: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -183,7 +183,7 @@ def test_the_threshold_follows_the_slider(visit, labelled):
     choose(browser, "false alarms", "1")  # too few images for that
     wait(browser, "document.querySelector('.wrong')?.textContent.includes('needs')")
     visit("anomalies?score=nap")
-    assert texts(browser, ".lacks code") == ["aesearch anomalies --score nap"]
+    assert texts(browser, ".lacks code") == [f"aesearch anomalies --score nap -c {labelled}"]
     choose(browser, "score", "reconstruction")
     wait(browser, "document.querySelectorAll('.pair').length === 60 && location.hash.includes('reconstruction')")
     assert [
@@ -260,7 +260,7 @@ def test_what_is_not_there_is_said_with_the_command_that_makes_it(browser, tmp_p
             browser.get("about:blank")
             browser.get(f"{address}#/{view}")
             wait(browser, "document.querySelector('.lacks code')")
-            assert texts(browser, ".lacks code") == [command]
+            assert texts(browser, ".lacks code") == [f"{command} -c {tmp_path / 'c'}"]
         collection = Collection.open(tmp_path / "c", progress=False)
         collection.cluster(method="kmeans", clusters=2, space="features")
         browser.execute_script("document.dispatchEvent(new Event('x')); ask('info')")
