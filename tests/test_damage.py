@@ -28,9 +28,9 @@ from aesearch.training import TrainingOptions
 PARTS = 12  # of a file, each damaged in turn
 FILES = (
     "collection.json", "encoder.safetensors", "encoder.onnx", "features.h5", "index.faiss", "clusters.h5", "probe.h5",
-    "map-pca.h5", "combined.h5",
+    "map-pca.h5", "combined.h5", "thumbnails.h5",
 )  # fmt: skip
-MADE_ANEW = ("encoder.onnx", "combined.h5")  # or done without: all is answered
+MADE_ANEW = ("encoder.onnx", "combined.h5", "thumbnails.h5")  # or done without: all is answered
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,7 @@ def answers(folder, images):
         "combined": lambda c: c.anomalies(score="combined").scores,
         "clusters": lambda c: c.assignments(),
         "map": lambda c: c._read_rows("map-pca")["coordinates"],
+        "thumbnails": lambda c: np.frombuffer(b"".join(c._atlas().sheets), np.uint8),
         "probe": lambda c: np.array([chance for _, chance in c.classify(list(images[:5]))]),
         "rebuilt": lambda c: c.reconstruct(rows=[1])[1],
         "info": lambda c: np.array([str({**c.info(), "collection": ""})]),
