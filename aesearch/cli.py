@@ -298,7 +298,9 @@ def query(
     id: Annotated[list[str] | None, typer.Option(help="An id of the collection instead; repeatable.")] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="Only among images with label=3, split=test or id=cats/*, or != instead; repeatable."),
+        typer.Option(
+            help="Only among images with label=3, split=test, cluster=2 or id=cats/*, or != instead; repeatable."
+        ),
     ] = None,
     save: SaveOption = None,
     show: ShowOption = False,
