@@ -218,6 +218,9 @@ def browser(one_browser):
     one_browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     one_browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     one_browser.set_window_size(1200, 800)
+    one_browser.get("about:blank")
+    for kind in ("browser", "performance"):  # what pages of other tests have logged
+        one_browser.get_log(kind)
     return one_browser
 
 

@@ -95,6 +95,7 @@ def test_the_page_colours_finds_lists_and_goes_on_to_neighbours(opened):
     assert near == ["008.png", "009.png", "010.png"]
     browser.find_elements("css selector", ".panel .entry")[2].click()
     assert wait(browser, "document.querySelector('.panel h2').textContent === '010.png'")
+    wait(browser, "imageMap.map.getZoom() >= 4 && !document.querySelector('.leaflet-zoom-anim')")
     before = browser.execute_script("return imageMap.map.getZoom()")
     browser.find_element("css selector", ".leaflet-control-zoom-in").click()
     wait(browser, "imageMap.map.getZoom() > arguments[0]", before)

@@ -270,8 +270,6 @@ def test_what_is_not_there_is_said_with_the_command_that_makes_it(browser, tmp_p
         wait(browser, "document.querySelectorAll('.cluster').length === 2")
     browser.execute_script("render()")
     wait(browser, "document.getElementById('notice').innerText.includes('aesearch serve')")
-    for kind in ("browser", "performance"):  # of the server that was gone
-        browser.get_log(kind)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
