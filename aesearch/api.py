@@ -56,7 +56,6 @@ class Asking:
 
     def __init__(self, live: Live) -> None:
         self._live, self.version = live, live.version
-        self.name = live.name
 
     def ask(self, question: Callable[[Collection], Answer]) -> Answer:
         """As `Live.ask`."""

@@ -21,7 +21,7 @@ from aesearch.atomic import check_own, check_room, drop
 from aesearch.distances import exact_neighbours, in_blocks
 from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_choice
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, least_bytes
-from aesearch.manifest import CHECKPOINT, ENCODER, NEXT, Manifest, installed_versions, plain
+from aesearch.manifest import CHECKPOINT, ENCODER, NEXT, Manifest, installed_versions, is_unicode, plain
 from aesearch.manifest import NAME as MANIFEST
 from aesearch.mapping import PART_ROWS, Maps
 from aesearch.parts import INDEX, NO_CLUSTER_NAME, changes
@@ -653,12 +653,7 @@ class Collection(Maps):
                 raise AesearchError(f"a cluster's name has at most {LONGEST_NAME} characters")
         kept = {str(number): name for number, name in named.items() if name != str(number)}
         for name, times in Counter(kept.values()).items():
-            if (
-                times > 1
-                or name.isdecimal()
-                or name == NO_CLUSTER_NAME
-                or name.encode(errors="replace").decode() != name
-            ):
+            if times > 1 or name.isdecimal() or name == NO_CLUSTER_NAME or not is_unicode(name):
                 raise AesearchError(f"{name!r} cannot name a cluster: {'another has it' if times > 1 else 'no name'}")
         before = self.manifest.artifacts["clusters"]
         self.manifest.artifacts["clusters"] = before | {"parameters": before["parameters"] | {"names": kept}}

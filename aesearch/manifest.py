@@ -204,10 +204,15 @@ def _are_clusters(parameters: dict[str, Any], figures: dict[str, Any]) -> bool:
     texts = (parameters["method"], parameters["space"], *names.values())
     numbers = (figures["silhouette"], figures["stability"], *(figures["against_labels"] or {}).values())
     return (
-        all(isinstance(text, str) and text.encode(errors="replace").decode() == text for text in texts)
+        all(isinstance(text, str) and is_unicode(text) for text in texts)
         and all(isinstance(size, int) and size >= 0 for size in (figures["clusters"], *sizes))
         and all(number is None or isinstance(number, int | float) for number in numbers)
     )
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: one from a command line or a file may hold lone surrogates."""
+    return text.encode(errors="replace").decode() == text
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aesearch.figures import data_url
 from aesearch.thumbnails import Atlas
 
 LEAFLET = "XStatic-Leaflet"
@@ -69,7 +70,7 @@ class MapPage:
 
     def _sheets(self) -> list[str]:
         sheets = self.atlas.sheets if self.atlas else []
-        return ["data:image/webp;base64," + base64.b64encode(sheet).decode() for sheet in sheets]
+        return [data_url(sheet, "webp") for sheet in sheets]
 
     def document(self, sheets: list[str]) -> dict[str, Any]:
         """All of it for a script; ``sheets`` are the addresses of the atlas's, arrays are base64 of little endian."""

@@ -73,14 +73,14 @@ class Maps(Parts):
         if len(shown) > MOST_SHOWN:
             shown = self._sample()
             title += f", {len(shown):,} of them shown"
-        groups, ids, coordinates = [groups[row] for row in shown], self.store.texts("id", shown), projection.coordinates
-        captions = [f"{i}  ({g})" if g else i for i, g in zip(ids, groups, strict=True)]
+        groups, coordinates = [groups[row] for row in shown], projection.coordinates
+        laid_out = self._map_page(title, coordinates, shown, by, atlas)
+        captions = [f"{i}  ({g})" if g else i for i, g in zip(laid_out.names, groups, strict=True)]
         display = MapDisplay(coordinates[shown], groups, captions, title)
         save_picture(display.draw(), self.folder / f"{name}.png")
         if coordinates.shape[1] == 3:
             page = display.page()
         else:
-            laid_out = self._map_page(title, coordinates, shown, by, atlas)
             page = dataclasses.replace(laid_out, neighbours=self._neighbours_on_map(shown)).html()
         with replacing(self.folder / f"{name}.html", len(page)) as temporary:
             temporary.write_text(page, encoding="utf-8")
