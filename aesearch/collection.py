@@ -20,10 +20,10 @@ from aesearch.answers import Anomalies, Duplicates, Hits
 from aesearch.atomic import check_own, check_room, drop
 from aesearch.distances import exact_neighbours, in_blocks
 from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_choice
-from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, least_bytes
+from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, least_bytes, most_rows
 from aesearch.manifest import CHECKPOINT, ENCODER, NEXT, Manifest, installed_versions, is_unicode, plain
 from aesearch.manifest import NAME as MANIFEST
-from aesearch.mapping import PART_ROWS, Maps
+from aesearch.mapping import Maps
 from aesearch.parts import INDEX, NO_CLUSTER_NAME, changes
 from aesearch.pictures import ImageLike, blank, look_at, name_of, read_image, read_pictures
 
@@ -514,7 +514,7 @@ class Collection(Maps):
             return self.store.reconstruction_errors()[rows]
         if score == "neighbours":
             far = self._scorer(score).far
-            blocks = in_blocks(rows, "score" if self.progress else "", PART_ROWS)
+            blocks = in_blocks(rows, "score" if self.progress else "", most_rows(self.store.dim))
             parts = [far(self.store.features(part), part)[:, 0] for _, part in blocks]
             return np.concatenate([*parts, np.empty(0, np.float32)])
         return np.asarray(self._learned(score)["score"][rows], dtype=np.float32)

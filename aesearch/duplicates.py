@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from aesearch.distances import Rows, from_squared, gather, in_blocks, nearest_in_blocks, prepare
 from aesearch.errors import AesearchError
-from aesearch.index import SearchIndex
+from aesearch.index import SearchIndex, most_rows
 from aesearch.projection import draw
 
 NEAR = 0.1  # of the usual distance to the tenth nearest image
@@ -78,7 +78,7 @@ def find_duplicates(
     if threshold is None:
         threshold = max(least, NEAR * float(np.median(distances[:, -1])))
     links = [_by_content(contents)] if contents is not None else []
-    for start, block in in_blocks(features, "compare" if progress else ""):
+    for start, block in in_blocks(features, "compare" if progress else "", most_rows(features.shape[1])):
         rows, far = index.search(block, k)
         links.append(_within(np.arange(start, start + len(block)), rows, far, threshold))
     names = _connected(np.concatenate(links), n)

@@ -33,7 +33,9 @@ KINDS = ("auto", "flat", "hnsw", "ivf", "ivfpq")
 FLAT_MOST_NUMBERS = 4_000_000
 LISTS = 2.0  # times the root of the rows: more are searched a little quicker, but built much more slowly …
 LONGEST_LIST = 500  # … but of no more rows than this each, or a search would take the longer the more there are
-GRAPH_ROWS, GRAPH_NUMBERS = 2**18, 2**24  # that a graph is given at once, at most: the more, the better it gets
+MOST_ROWS, MOST_NUMBERS = 2**18, 2**24  # that an index is given or asked at once, at most: many go quicker together
+LISTS_EFFORT = 8  # efSearch of the graph that finds lists: with FAISS's own, 16, it takes most of the time to no end
+WORTH_SORTING, NEIGHBOURHOODS = 2**14, 2**11  # queries, from so many on by their likeness to so many of them
 MOST_CHANGED = 0.2  # of the rows: beyond, a new index is better and hardly dearer
 SAMPLE_A_LIST, LEAST_SAMPLE = 64, 2**16  # rows that lists, and product quantisers, learn from
 PARTED, SAMPLE_A_PARTED_LIST = 1024, 40  # centres, from so many on, are looked for in parts; learning from so many
@@ -125,7 +127,9 @@ class SearchIndex:
             raise ValueError(f"k = {k} for {self.index.ntotal} rows")
         vectors = prepare(queries, self.metric)
         if among is None and not self.tombstones:
-            squared, rows = self.index.search(vectors, k)
+            squared, rows = np.empty((len(vectors), k), np.float32), np.empty((len(vectors), k), np.int64)
+            order = _by_neighbourhood(vectors)
+            squared[order], rows[order] = self.index.search(vectors[order], k)
         else:
             # The selector must outlive the search: FAISS keeps no hold of it.
             selector, share = self._selector(among)
@@ -267,6 +271,11 @@ def build_index(features: Rows, options: IndexOptions, *, progress: bool = False
     logger.warning(told[0] + ": exact search instead (--min-recall 0 keeps it)", *told[1:])
     del built  # two at once may be more than fits
     return builder.build("Flat", f"{kind} fell short of --min-recall")
+
+
+def most_rows(dim: int) -> int:
+    """How many vectors of so many numbers an index is best given or asked at once."""
+    return max(1, min(MOST_ROWS, MOST_NUMBERS // dim))
 
 
 def memory_at_hand() -> int:
@@ -412,6 +421,7 @@ class _Builder:
         wanted = max(LEAST_SAMPLE, (SAMPLE_A_PARTED_LIST if parted else SAMPLE_A_LIST) * lists)
         sample = self._gather(np.sort(self._order[len(self._held_out) :][:wanted]))
         if parted:
+            _quantizer(ivf).hnsw.efSearch = LISTS_EFFORT
             _quantizer(ivf).add(_centres(sample, lists, self._options.seed))
         index.train(sample)
 
@@ -424,8 +434,7 @@ class _Builder:
             index.codes.resize(4 * n * dim)
             vectors = faiss.rev_swig_ptr(index.codes.data(), 4 * n * dim).view(np.float32).reshape(n, dim)
             index.ntotal = n
-        size = max(1, min(GRAPH_ROWS, GRAPH_NUMBERS // dim)) if _graph(index) else None
-        for start, block in self._blocks("index", size):
+        for start, block in self._blocks("index", most_rows(dim) if _graph(index) else None):
             if vectors is not None:
                 vectors[start : start + len(block)] = block
             else:
@@ -441,11 +450,11 @@ class _Builder:
             k = min(RECALL_AT, len(self._order) - len(queries))
             nearest, _ = nearest_in_blocks(self._blocks("exact"), queries, k, without=self._held_out)
             self._farthest = self._distances(queries, nearest)[:, -1:]
-        found = self._recalls(index, queries)
         figures: dict[str, Any] = {"queries": len(queries)}
-        for name, value in _efforts(index):
-            faiss.ParameterSpace().set_index_parameter(index, name, value)
-            figures["effort"] = {name: value}
+        for effort in _efforts(index) or [{}]:
+            for name, value in effort.items():
+                faiss.ParameterSpace().set_index_parameter(index, name, value)
+            figures["effort"] = effort or None
             found = self._recalls(index, queries)
             if found.mean() >= self._options.min_recall:
                 break
@@ -491,6 +500,19 @@ def _centres(sample: NDArray[np.float32], count: int, seed: int) -> NDArray[np.f
     return np.concatenate(centres)
 
 
+def _by_neighbourhood(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
+    """An order of many queries (n, d) in which like follows like; as they are where there are few.
+
+    One after the other looks at the same rows then, which stay in the processor's cache.
+    """
+    import faiss
+
+    if len(vectors) < WORTH_SORTING:
+        return np.arange(len(vectors))
+    some = np.ascontiguousarray(vectors[:: len(vectors) // NEIGHBOURHOODS])
+    return np.argsort(faiss.knn(vectors, some, 1)[1][:, 0], kind="stable")
+
+
 def _parameters(index: faiss.Index, selector: faiss.IDSelector, share: float, k: int) -> faiss.SearchParameters:
     """How to search for k among selected rows: the fewer they are of all, the harder."""
     import faiss
@@ -509,7 +531,7 @@ def _parameters(index: faiss.Index, selector: faiss.IDSelector, share: float, k:
     return made.SearchParameters(sel=selector)
 
 
-def _efforts(index: faiss.Index) -> list[tuple[str, int]]:
+def _efforts(index: faiss.Index) -> list[dict[str, int]]:
     """Settings to try, from quick to thorough; none for an index without such a setting."""
     import faiss
 
@@ -517,8 +539,8 @@ def _efforts(index: faiss.Index) -> list[tuple[str, int]]:
     if ivf is not None:
         lists = int(faiss.downcast_index(ivf).nlist)  # type: ignore[attr-defined]
         steps = itertools.takewhile(lambda v: v < lists, (LEAST_PROBES << n for n in itertools.count()))
-        return [("nprobe", v) for v in [*steps, lists]]
-    return [] if _graph(index) is None else [("efSearch", v) for v in GRAPH_EFFORTS]
+        return [{"nprobe": v} for v in [*steps, lists]]
+    return [] if _graph(index) is None else [{"efSearch": v} for v in GRAPH_EFFORTS]
 
 
 def _speeds(index: faiss.Index, queries: NDArray[np.float32]) -> dict[str, float]:

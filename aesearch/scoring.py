@@ -18,7 +18,8 @@ from aesearch.sources import Batch, Source
 logger = logging.getLogger(__name__)
 
 Search = Callable[[NDArray[np.float32], int], tuple[NDArray[np.int64], NDArray[np.float32]]]
-AT_ONCE = 4096  # images, or queries, at most: of each there are some thousand numbers
+AT_ONCE = 4096  # images at most: of each there are some thousand numbers
+NEAREST_AT_ONCE = 2**22  # that are looked for
 FEWEST_NEW = 20  # images not trained on that tell what is usual
 
 
@@ -79,8 +80,9 @@ class Scorer:
         """
         parts = [np.empty((0, len(self.neighbours)), np.float32)]
         themselves = int(own is not None)
-        for start in range(0, len(features), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
+        size = NEAREST_AT_ONCE // (self.neighbours[-1] + themselves)
+        for start in range(0, len(features), size):
+            part = slice(start, start + size)
             mine = None if own is None else own[part]
             rows, distances = self.search(features[part], self.neighbours[-1] + themselves)
             nearest = [k + themselves for k in self.neighbours]

@@ -121,7 +121,7 @@ class Sliced:
 def test_rows_are_read_some_at_a_time(features, kind, monkeypatch):
     whole = build_index(features, IndexOptions(kind=kind))
     monkeypatch.setattr(distances, "BLOCK_ROWS", 1000)
-    monkeypatch.setattr("aesearch.index.GRAPH_ROWS", 1000)
+    monkeypatch.setattr("aesearch.index.MOST_ROWS", 1000)
     sliced = Sliced(features)
     blockwise = build_index(sliced, IndexOptions(kind=kind))
     assert sliced.most == 1000
@@ -162,6 +162,17 @@ def test_codes_are_judged_by_true_distances(features):
 def test_kinds_that_cannot_take_rows_are_one_line(features, kind, message):
     with pytest.raises(AesearchError, match=message):
         build_index(features, IndexOptions(kind=kind))
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf", "IVF40_HNSW8,SQ8", "PCA12,IVF20,Flat"])
+def test_many_queries_at_once_get_what_each_gets_alone(features, kind, monkeypatch):
+    built = build_index(features, IndexOptions(kind=kind, min_recall=0))
+    queries = features[:1000] + np.float32(0.01)
+    few = built.search(queries, 5)
+    monkeypatch.setattr("aesearch.index.WORTH_SORTING", 500)
+    monkeypatch.setattr("aesearch.index.NEIGHBOURHOODS", 30)
+    many = built.search(queries, 5)
+    assert np.array_equal(few[0], many[0]) and np.allclose(few[1], many[1], atol=1e-5)
 
 
 def test_few_numbers_and_little_memory_still_give_an_index():
