@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import dataclasses
 import hashlib
 import json
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -48,6 +50,7 @@ MOST_OF_ANYTHING = 10**6  # latent numbers, epochs, images a step
 LARGEST_SEED = 2**32 - 1
 LOSSES, OPTIMIZERS = ("mse", "bce"), ("adam", "adamw")
 WEIGHT_DECAY = 1e-5  # of adamw
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as malloc.h names them
 
 TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
 FEWEST_EPOCHS, MOST_EPOCHS = 32, 100
@@ -221,6 +224,7 @@ def train_autoencoder(
     """
     from tqdm.auto import tqdm
 
+    _keep_freed_memory()
     recipe = options.recipe(len(images))
     if spec.style_dim and recipe.invariance == "none":
         raise AesearchError("--style-dim needs something to undo: --invariance light or strong")
@@ -289,6 +293,17 @@ def train_autoencoder(
         "device": chosen.type,
     }
     return Training(state.model, spec, recipe, state.history, figures)
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep blocks of up to 32 MiB that are freed, as each step asks for the same ones again.
+
+    By itself glibc returns them to the system, which then hands out, and empties, every page anew: on a CPU a third of
+    a small network's time.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # larger ones are given back as before
+        libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 def _run_epoch(
