@@ -109,11 +109,11 @@ def decode(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     UnreadableImageError
         No image, broken, larger than ``MAX_PIXELS``, or a JPEG of more than ``MOST_SCANS`` scans.
     """
-    from PIL import Image
-
     plain = _plain_jpeg(data, preprocessing)
     if plain is not None:
         return plain
+    from PIL import Image
+
     image = _open(data, preprocessing)
     turn = _turn(image)
     lying = preprocessing if turn not in SIDEWAYS else _turned(preprocessing)
@@ -160,10 +160,9 @@ def _plain_jpeg(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8] 
 
     Which way a file takes depends on its bytes alone, so that one image always gives the same pixels.
     """
-    if not data.startswith(JPEG) or any(mark in data for mark in TURNED) or data.count(SCAN) > MOST_SCANS:
+    if not data.startswith(JPEG) or TURNED[0] in data or TURNED[1] in data or data.count(SCAN) > MOST_SCANS:
         return None
     import simplejpeg
-    from PIL import Image
 
     grey, height, width = preprocessing.channels == 1, preprocessing.height, preprocessing.width
     try:
@@ -176,6 +175,8 @@ def _plain_jpeg(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8] 
         return None
     if not side:
         return pixels.transpose(2, 0, 1)
+    from PIL import Image
+
     # Scaled sizes round up: the picture may end within the last pixel.
     eighths = next((n for n in range(8, 0, -1) if _scaled(full_height, full_width, n) == pixels.shape[:2]), 8)
     image = Image.fromarray(pixels[..., 0] if grey else pixels)

@@ -19,7 +19,6 @@ import os
 import pty
 import re
 import resource
-import shutil
 import struct
 import subprocess
 import sys
@@ -247,19 +246,19 @@ def main() -> None:
     from measuring import print_circumstances
 
     print_circumstances(dim=DIM, seed=0)
-    before: dict[str, float] = {}
-    for rows in options.rows:
-        folder = Path(tempfile.mkdtemp())
-        try:
+    with tempfile.TemporaryDirectory() as name:
+        folders = {rows: Path(name) / str(rows) for rows in options.rows}
+        for rows, folder in folders.items():
+            folder.mkdir()
             prepare(folder, rows)
-            for step in options.steps:
+        for step in options.steps:  # all sizes in turn: a machine's speed varies from hour to hour
+            before = None
+            for rows, folder in folders.items():
                 found, foretold = run(step, folder, rows)
-                growth = f"x{found['seconds'] / before[step]:.1f}" if step in before else ""
-                before[step] = found["seconds"]
+                growth = f"x{found['seconds'] / before:.1f}" if before else ""
+                before = found["seconds"]
                 cost = f"{found['seconds']:9.1f} s {growth:>7}{found['peak']:7.2f} GiB"
                 print(f"{rows:11,} {step:12}{cost}  {found['said']}{foretold}", flush=True)
-        finally:
-            shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
