@@ -1,6 +1,8 @@
 """The loop: it learns, repeats itself bit for bit, resumes, and says what is wrong."""
 
+import ctypes
 import math
+import resource
 
 import numpy as np
 import pytest
@@ -93,6 +95,19 @@ def test_a_resumed_training_ends_with_the_undisturbed_weights(data, tmp_path, st
     resumed = train_autoencoder(*data, spec(style_dim=style), options, checkpoint=checkpoint, resume=True, device="cpu")
     assert same_weights(whole.model, resumed.model)
     assert [e.held_out_loss for e in resumed.history] == [e.held_out_loss for e in whole.history]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc gives memory back at once")
+def test_a_step_uses_the_memory_of_the_step_before(digit_images):
+    large = np.ascontiguousarray(np.kron(digit_images[:512], np.ones((3, 3), np.uint8))[:, None])
+    options = TrainingOptions("conv-pool", epochs=3, batch_size=128)
+    faults = []
+    train_autoencoder(
+        LoadedImages(large), large[:1], options.spec(Preprocessing(24, 24, 1)), options,
+        on_epoch=lambda _: faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt),
+    )  # fmt: skip
+    pages_of_a_step = 128 * 16 * 24 * 24 * 4 // resource.getpagesize()  # that its first layer gives
+    assert faults[-1] - faults[-2] < pages_of_a_step  # in four steps
 
 
 def test_resuming_something_else_is_refused(data, tmp_path):
