@@ -34,7 +34,9 @@ FLAT_MOST_NUMBERS = 4_000_000
 LISTS = 2.0  # times the root of the rows: more are searched a little quicker, but built much more slowly …
 LONGEST_LIST = 500  # … but of no more rows than this each, or a search would take the longer the more there are
 MOST_ROWS, MOST_NUMBERS = 2**18, 2**24  # that an index is given or asked at once, at most: many go quicker together
-LISTS_EFFORT = 8  # efSearch of the graph that finds lists: with FAISS's own, 16, it takes most of the time to no end
+# efSearch of the graph that finds lists, when they are filled and when they are searched: with FAISS's own, 16, it
+# would take most of the time to no end.
+FILLING_EFFORT, LISTS_EFFORT = 6, 8
 WORTH_SORTING, NEIGHBOURHOODS = 2**14, 2**11  # queries, from so many on by their likeness to so many of them
 MOST_CHANGED = 0.2  # of the rows: beyond, a new index is better and hardly dearer
 SAMPLE_A_LIST, LEAST_SAMPLE = 64, 2**16  # rows that lists, and product quantisers, learn from
@@ -354,6 +356,15 @@ def _quantizer(ivf: faiss.IndexIVF | None) -> Any:
     return None if ivf is None else made.downcast_index(made.downcast_index(ivf).quantizer)
 
 
+def _look_for_lists(index: faiss.Index, effort: int) -> None:
+    """Set how thoroughly a graph looks for an index's lists, if one does."""
+    import faiss
+
+    lists = _quantizer(faiss.try_extract_index_ivf(index))
+    if isinstance(lists, faiss.IndexHNSW):
+        lists.hnsw.efSearch = effort
+
+
 def _graph(index: faiss.Index) -> faiss.IndexHNSW | None:
     """The graph in an index, if that is what searches it."""
     import faiss
@@ -384,7 +395,9 @@ class _Builder:
         try:
             if not index.is_trained:
                 self._train(index)
+            _look_for_lists(index, FILLING_EFFORT)
             self._fill(index, held_out)
+            _look_for_lists(index, LISTS_EFFORT)
             times.append(time.perf_counter())
             if len(held_out):
                 figures |= self._measure(index, queries)
@@ -421,7 +434,6 @@ class _Builder:
         wanted = max(LEAST_SAMPLE, (SAMPLE_A_PARTED_LIST if parted else SAMPLE_A_LIST) * lists)
         sample = self._gather(np.sort(self._order[len(self._held_out) :][:wanted]))
         if parted:
-            _quantizer(ivf).hnsw.efSearch = LISTS_EFFORT
             _quantizer(ivf).add(_centres(sample, lists, self._options.seed))
         index.train(sample)
 

@@ -110,7 +110,7 @@ def tutorial_extraction(
 
 
 def apart(work: Callable[[], object]) -> Callable[[], float]:
-    """In a process of its own, which stays: what aesearch asks of the C library does not serve the plain way."""
+    """In a process of its own, which stays: what training asks of the C library must not serve the plain way too."""
     process = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
     return lambda: process.submit(seconds, work).result()
 
@@ -165,9 +165,8 @@ def training(options: argparse.Namespace) -> None:
         for name, invariance in (("", "none"), (", default loss", "strong")):
             settings = TrainingOptions(spec.arch, loss="mse", epochs=1, batch_size=128, invariance=invariance)
             own = settings.spec(spec.preprocessing)
-            ours = partial(train_autoencoder, loaded, loaded.array[:1], own, settings)
             plain = apart(partial(tutorial_training, tutorial, own, 128))
-            ours = apart(ours)
+            ours = apart(partial(train_autoencoder, loaded, loaded.array[:1], own, settings))
             compare(
                 f"training {spec.arch}{name}", len(images), ("tutorial loop", plain), ("aesearch", ours), options.rounds
             )
