@@ -6,10 +6,12 @@ import contextlib
 import io
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +177,9 @@ def labelled(tmp_path_factory, digit_images, digit_labels):
 def serving(folder, *options):
     """`aesearch serve` in a process of its own; its address, and the process."""
     command = [sys.executable, "-m", "aesearch", "serve", "-c", str(folder), "--port", "0", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests may ignore it
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, preexec_fn=heard, **pipes) as process:
         try:
             line = process.stdout.readline()
             assert " http://" in line, line + process.stderr.read()
