@@ -34,8 +34,8 @@ FLAT_MOST_NUMBERS = 4_000_000
 LISTS = 2.0  # times the root of the rows: more are searched a little quicker, but built much more slowly …
 LONGEST_LIST = 500  # … but of no more rows than this each, or a search would take the longer the more there are
 MOST_ROWS, MOST_NUMBERS = 2**18, 2**24  # that an index is given or asked at once, at most: many go quicker together
-# efSearch of the graph that finds lists, when they are filled and when they are searched: with FAISS's own, 16, it
-# would take most of the time to no end.
+# efSearch of the graph that finds lists, when they are filled and when they are searched: FAISS's own, 16, finds them a
+# little more surely, but filling then takes most of its time for that.
 FILLING_EFFORT, LISTS_EFFORT = 6, 8
 WORTH_SORTING, NEIGHBOURHOODS = 2**14, 2**11  # queries, from so many on by their likeness to so many of them
 MOST_CHANGED = 0.2  # of the rows: beyond, a new index is better and hardly dearer

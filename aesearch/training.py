@@ -298,8 +298,7 @@ def train_autoencoder(
 def _keep_freed_memory() -> None:
     """Have the C library keep blocks of up to 32 MiB that are freed, as each step asks for the same ones again.
 
-    By itself glibc returns them to the system, which then hands out, and empties, every page anew: on a CPU a third of
-    a small network's time.
+    By itself glibc returns them to the system, which then hands out, and empties, every page anew.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # larger ones are given back as before
