@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from aesearch.decoding import Preprocessing, UnreadableImageError, decode, fit, shrink, thumbnail
 from aesearch.errors import AesearchError, StaleArtifactError
-from aesearch.sources import Source, read_file
+from aesearch.reading import read_file
+from aesearch.sources import Source
 
 if TYPE_CHECKING:
     from PIL import Image

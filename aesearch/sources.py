@@ -6,8 +6,6 @@ import abc
 import contextlib
 import hashlib
 import itertools
-import os
-import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.decoding import (
-    MAX_FILE_BYTES,
     ImageFacts,
     Preprocessing,
     UnreadableImageError,
-    decode,
     describe,
     describe_image,
     fit,
@@ -32,13 +28,13 @@ from aesearch.decoding import (
     thumbnail,
 )
 from aesearch.errors import SourceError
+from aesearch.reading import Outcome, Readers, content_hash, cores, read_file, read_images
 
-FILES_AT_ONCE = 16  # that a thread decodes before it asks for more
+FILES_AT_ONCE = 64  # that a thread or a process decodes before it asks for more
 SMALL_BYTES = 4096  # files up to here, in the mean, are decoded so quickly that threads hinder one another …
 WAITING = 1e-3  # … unless one takes that many seconds all the same, as over a network
-OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-Outcome = tuple[NDArray[np.uint8], str] | str  # pixels and content hash, or why there are none
-READ_AT_ONCE = 2**20
+WORTH_READERS = 1.0  # seconds of reading after which processes take over, …
+MANY = 256  # … asked for at once
 SAMPLE = 200  # images looked at to choose size, channels and depth
 
 
@@ -158,28 +154,20 @@ class FileSource(Source):
     def __init__(self, name: str, paths: list[Path], ids: list[str], labels: list[str], splits: list[str]) -> None:
         super().__init__(name, ids, labels, splits)
         self._paths = paths
-        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+        self._threads = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
+        self._readers: Readers | None = None
+        self._spent = 0.0  # seconds
 
     def read(self, positions: NDArray[np.int64], preprocessing: Preprocessing) -> Batch:
-        """Decode files, with one thread a core where that helps; Pillow works outside the interpreter lock."""
-
-        def one(position: int) -> Outcome:
-            try:
-                data = read_file(self._paths[position])
-                return decode(data, preprocessing), content_hash(data)
-            except UnreadableImageError as error:
-                return str(error)
-
-        def some(part: NDArray[np.int64]) -> list[Outcome]:
-            return [one(position) for position in part.tolist()]
-
-        outcomes = self._in_parts(some, positions)
-        good = [(int(p), o) for p, o in zip(positions, outcomes, strict=True) if not isinstance(o, str)]
-        images = np.empty((len(good), *preprocessing.shape), dtype=np.uint8)
-        for row, (_, (pixels, _hash)) in enumerate(good):
-            images[row] = pixels
-        skipped = [(int(p), o) for p, o in zip(positions, outcomes, strict=True) if isinstance(o, str)]
-        return Batch(np.array([p for p, _ in good], dtype=np.int64), images, [o[1] for _, o in good], skipped)
+        """Decode files."""
+        paths = [str(self._paths[p]) for p in positions.tolist()]
+        images = np.empty((len(paths), *preprocessing.shape), dtype=np.uint8)
+        outcomes = self._read(paths, preprocessing, images)
+        good = np.array([not reason for _, reason in outcomes], dtype=bool)
+        skipped = [(int(p), reason) for p, (_, reason) in zip(positions, outcomes, strict=True) if reason]
+        if skipped:
+            images = images[good]
+        return Batch(positions[good], images, [digest for digest, _ in outcomes if digest], skipped)
 
     def thumbnails(self, positions: Sequence[int], side: int, like: Preprocessing) -> list[NDArray[np.uint8] | None]:
         """As `Source.thumbnails`."""
@@ -192,27 +180,28 @@ class FileSource(Source):
 
         return list(self._threads.map(one, positions))
 
-    def _in_parts(
-        self, work: Callable[[NDArray[np.int64]], list[Outcome]], positions: NDArray[np.int64]
-    ) -> list[Outcome]:
-        """Work on some files at a time, with all threads unless the files are small and near."""
-        count = max(len(positions) // FILES_AT_ONCE, min(len(positions), 4 * (os.cpu_count() or 1)), 1)
-        parts = np.array_split(positions, count)
-        done: list[Outcome] = []
-        slow = 0 if self._small(positions[:: max(1, len(positions) // FILES_AT_ONCE)]) else 2
-        while parts and slow < 2:
-            part, began = parts.pop(0), time.perf_counter()
-            done += work(part)
-            slow = slow + 1 if time.perf_counter() - began > WAITING * len(part) else 0
-        return [*done, *itertools.chain.from_iterable(self._threads.map(work, parts))]
+    def _read(self, paths: list[str], preprocessing: Preprocessing, images: NDArray[np.uint8]) -> list[Outcome]:
+        """As `read_images`: by this thread, by one a core, or by processes once they are worth their start."""
+        began = time.perf_counter()
+        if self._readers is None and self._spent > WORTH_READERS and len(paths) >= MANY:
+            self._readers = Readers()
+        readers = self._readers if self._readers and self._readers.ready else None
+        read = readers.read if readers else read_images
 
-    def _small(self, positions: NDArray[np.int64]) -> bool:
-        """Whether these files are, in the mean."""
-        sizes = [0]
-        for position in positions:
-            with contextlib.suppress(OSError, ValueError):
-                sizes.append(self._paths[position].stat().st_size)
-        return sum(sizes) <= SMALL_BYTES * len(sizes)
+        def some(part: slice) -> list[Outcome]:
+            return read(paths[part], preprocessing, images[part])
+
+        size = max(1, min(FILES_AT_ONCE, len(paths) // (4 * cores())))
+        parts = [slice(start, start + size) for start in range(0, len(paths), size)]
+        done: list[Outcome] = []
+        slow = 0 if not readers and _are_small(paths) else 2
+        while parts and slow < 2:
+            part, started = parts.pop(0), time.perf_counter()
+            done += some(part)
+            slow = slow + 1 if time.perf_counter() - started > WAITING * size else 0
+        done += itertools.chain.from_iterable(self._threads.map(some, parts))
+        self._spent += time.perf_counter() - began
+        return done
 
     def facts(self, position: int) -> ImageFacts:
         """As `Source.facts`."""
@@ -235,6 +224,15 @@ class FileSource(Source):
     def _stamps(self) -> Iterator[str]:
         for size, changed in self.stamps.tolist():
             yield f"{size} {changed}" if size >= 0 else "gone"
+
+
+def _are_small(paths: Sequence[str]) -> bool:
+    """Whether these files are, in the mean of some of them."""
+    sizes = [0]
+    for path in paths[:: max(1, len(paths) // FILES_AT_ONCE)]:
+        with contextlib.suppress(OSError, ValueError):
+            sizes.append(Path(path).stat().st_size)
+    return sum(sizes) <= SMALL_BYTES * len(sizes)
 
 
 class ArraySource(Source):
@@ -361,29 +359,3 @@ class RowHashes(Sequence[str]):
 
     def __getitem__(self, index: Any) -> Any:
         return content_hash(self._rows[index])
-
-
-def read_file(path: Path) -> bytes:
-    """Bytes of a regular file; ``UnreadableImageError`` for anything else, so that no pipe can block."""
-    try:
-        opened = os.open(path, OPEN_FLAGS)
-        try:
-            status = os.fstat(opened)
-            if not stat.S_ISREG(status.st_mode):
-                raise UnreadableImageError("not a regular file")
-            if status.st_size > MAX_FILE_BYTES:
-                raise UnreadableImageError(f"file larger than {MAX_FILE_BYTES:,} bytes")
-            data = os.read(opened, status.st_size + 1)
-            if len(data) != status.st_size or not data:  # it has changed meanwhile, or does not know its size
-                while len(data) <= MAX_FILE_BYTES and (more := os.read(opened, READ_AT_ONCE)):
-                    data += more
-            return data
-        finally:
-            os.close(opened)
-    except (OSError, ValueError) as error:
-        raise UnreadableImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-
-
-def content_hash(data: Any) -> str:
-    """32 hexadecimal digits of BLAKE2b."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()

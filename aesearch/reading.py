@@ -1,0 +1,143 @@
+"""Image files to pixels and content hashes: here, or in processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import queue
+import stat
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.decoding import MAX_FILE_BYTES, Preprocessing, UnreadableImageError, decode
+
+OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+READ_AT_ONCE = 2**20
+MOST_READERS = 16  # as many keep the process busy that takes in what they have read
+READER = "import sys; number, *sys.path = sys.argv[1:]; from aesearch.reading import serve; serve(int(number))"
+Outcome = tuple[str, str]  # content hash and why there is no image, one of them empty
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Bytes of a regular file; ``UnreadableImageError`` for anything else, so that no pipe can block."""
+    try:
+        opened = os.open(path, OPEN_FLAGS)
+        try:
+            status = os.fstat(opened)
+            if not stat.S_ISREG(status.st_mode):
+                raise UnreadableImageError("not a regular file")
+            if status.st_size > MAX_FILE_BYTES:
+                raise UnreadableImageError(f"file larger than {MAX_FILE_BYTES:,} bytes")
+            data = os.read(opened, status.st_size + 1)
+            if len(data) != status.st_size or not data:  # it has changed meanwhile, or does not know its size
+                while len(data) <= MAX_FILE_BYTES and (more := os.read(opened, READ_AT_ONCE)):
+                    data += more
+            return data
+        finally:
+            os.close(opened)
+    except (OSError, ValueError) as error:
+        raise UnreadableImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def content_hash(data: Any) -> str:
+    """32 hexadecimal digits of BLAKE2b."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def read_images(paths: Sequence[str], preprocessing: Preprocessing, images: NDArray[np.uint8]) -> list[Outcome]:
+    """Decode files into the rows of ``images`` (n, channels, height, width); rows without an image stay as they are."""
+    outcomes = []
+    for row, path in enumerate(paths):
+        try:
+            data = read_file(path)
+            images[row] = decode(data, preprocessing)
+            outcomes.append((content_hash(data), ""))
+        except UnreadableImageError as error:
+            outcomes.append(("", str(error)))
+    return outcomes
+
+
+class Readers:
+    """Processes that do what `read_images` does: threads of one process hinder one another at small files.
+
+    Their end of a pipe is closed when this process ends, however it does, and then they end too. What one of them
+    leaves undone (it was killed, say, or has not started yet) is done here. Nothing but ``images`` and what
+    `read_images` returns comes from them.
+    """
+
+    def __init__(self) -> None:
+        self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        started = []
+        with contextlib.suppress(OSError):  # no more processes allowed: as many as there are
+            for _ in range(min(cores(), MOST_READERS) if os.name == "posix" and cores() > 1 else 0):
+                started.append(_start())
+        threading.Thread(target=_welcome, args=([pipe for pipe, _ in started], self._idle), daemon=True).start()
+        weakref.finalize(self, _end, started)
+
+    @property
+    def ready(self) -> bool:
+        """Whether one is at hand."""
+        return not self._idle.empty()
+
+    def read(self, paths: Sequence[str], preprocessing: Preprocessing, images: NDArray[np.uint8]) -> list[Outcome]:
+        """As `read_images`; to be called by one thread a core."""
+        with contextlib.suppress(queue.Empty, EOFError, OSError):
+            pipe = self._idle.get_nowait()
+            pipe.send((paths, preprocessing))
+            outcomes: list[Outcome] = pipe.recv()
+            pipe.recv_bytes_into(images.reshape(-1))
+            self._idle.put(pipe)
+            return outcomes
+        return read_images(paths, preprocessing, images)
+
+
+def _start() -> tuple[Connection, subprocess.Popen[bytes]]:
+    """A process that imports what this one would, and gets no signal from this one's terminal."""
+    here, there = Pipe()
+    with there:
+        command = [sys.executable, "-I", f"-Xutf8={sys.flags.utf8_mode}", "-c", READER, str(there.fileno()), *sys.path]
+        process = subprocess.Popen(
+            command, pass_fds=[there.fileno()], start_new_session=True, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    return here, process
+
+
+def _welcome(pipes: Sequence[Connection], idle: queue.SimpleQueue[Connection]) -> None:
+    for pipe in pipes:
+        with contextlib.suppress(EOFError, OSError):
+            pipe.recv_bytes()
+            idle.put(pipe)
+
+
+def _end(started: Sequence[tuple[Connection, subprocess.Popen[bytes]]]) -> None:
+    for pipe, process in started:
+        pipe.close()
+        process.kill()
+        process.wait()
+
+
+def serve(number: int) -> None:
+    """Read what the other end of a pipe asks for, until it is closed."""
+    with contextlib.suppress(EOFError, OSError), Connection(number) as pipe:
+        pipe.send_bytes(b"ready")
+        while True:
+            paths, preprocessing = pipe.recv()
+            images = np.empty((len(paths), *preprocessing.shape), np.uint8)
+            outcomes = read_images(paths, preprocessing, images)
+            pipe.send(outcomes)
+            pipe.send_bytes(images.reshape(-1).data)
