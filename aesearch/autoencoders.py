@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+Result = TypeVar("Result")
 FORMAT_VERSION = 3
 READ_BYTES = 2**24
 DEVICES = ("cpu", "cuda", "mps")
@@ -126,12 +127,16 @@ class Autoencoder:
         with replacing(path, len(model)) as temporary:
             temporary.write_bytes(model)
 
-    def _as_onnx(self) -> bytes:
-        return translate(self._model["encoder"], self.spec.preprocessing, self.spec.latent_dim)
+    def _as_onnx(self, decoder: nn.Module | None = None) -> bytes:
+        return translate(self._model["encoder"], self.spec.preprocessing, self.spec.latent_dim, decoder)
 
     @cached_property
     def _on_cpu(self) -> PortableEncoder:
         return PortableEncoder(self._as_onnx(), self.spec.feature_dim)
+
+    @cached_property
+    def _scoring_on_cpu(self) -> PortableEncoder:
+        return PortableEncoder(self._as_onnx(self._model["decoder"]), self.spec.feature_dim)
 
     @property
     def reading_size(self) -> int:
@@ -146,14 +151,8 @@ class Autoencoder:
         """Latents (n, latent_dim) float32: the features, then the style, without which nothing is rebuilt in place."""
         import torch
 
-        if self.device.type == "cpu" and len(images) > self.batch_size:
-            # ONNX Runtime takes longer to start than torch takes for a batch, and then is the quicker one.
-            latents = np.empty((len(images), self.spec.latent_dim), np.float32)
-            parts, encode = self._parts(images, max(1, self.batch_size // 4)), self._on_cpu.encode_latents
-            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-                for part, encoded in zip(parts, pool.map(lambda p: encode(images[p]), parts), strict=True):
-                    latents[part] = encoded
-            return latents
+        if self._is_long(images):
+            return np.concatenate(self._in_threads(self._on_cpu.encode_latents, images))
         with torch.inference_mode():
             return _joined([self._model["encoder"](inputs) for inputs in self._batches(images)])
 
@@ -161,12 +160,26 @@ class Autoencoder:
         """Latents (n, latent_dim), and the mean squared error per pixel on the [0, 1] scale (n,)."""
         import torch
 
+        if self._is_long(images):
+            done = self._in_threads(self._scoring_on_cpu.encode_and_score, images)
+            return np.concatenate([part[0] for part in done]), np.concatenate([part[1] for part in done])
         latents, errors = [], []
         with torch.inference_mode():
             for inputs in self._batches(images):
                 latents.append(self._model["encoder"](inputs))
                 errors.append((self._model["decoder"](latents[-1]) - inputs).square().mean(dim=(1, 2, 3)))
             return _joined(latents), _joined(errors)
+
+    def _is_long(self, images: NDArray[np.uint8]) -> bool:
+        """Whether ONNX Runtime is to do it: it takes longer to start than torch takes for a batch, then less."""
+        return self.device.type == "cpu" and len(images) > self.batch_size
+
+    def _in_threads(self, work: Callable[[NDArray[np.uint8]], Result], images: NDArray[np.uint8]) -> list[Result]:
+        import torch
+
+        parts = self._parts(images, max(1, self.batch_size // 4))
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            return list(pool.map(lambda part: work(images[part]), parts))
 
     def hidden_differences(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What each layer of the encoder makes of an image, less what it makes of its reconstruction: (n, m) float32.

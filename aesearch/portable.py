@@ -1,4 +1,4 @@
-"""The encoder as ONNX, for the CPU: quicker there than torch, and without the seconds that takes to import."""
+"""The network as ONNX, for the CPU: quicker there than torch, and without the seconds that takes to import."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 OPSET = 18  # Resize by sizes of some axes
-IMAGES, LATENTS = "images", "latents"
+IMAGES, LATENTS, ERRORS = "images", "latents", "errors"
 
 
-def translate(encoder: nn.Module, preprocessing: Preprocessing, latent_dim: int) -> bytes:
+def translate(
+    encoder: nn.Module, preprocessing: Preprocessing, latent_dim: int, decoder: nn.Module | None = None
+) -> bytes:
     """Write an encoder down as an ONNX model.
 
     Its input ``images`` is (n, channels, height, width) uint8, its output ``latents`` (n, latent_dim) float32.
@@ -26,6 +28,9 @@ def translate(encoder: nn.Module, preprocessing: Preprocessing, latent_dim: int)
     ----------
     encoder : nn.Module
         Its layers in order, batch norms folded into the convolutions before them.
+    decoder : nn.Module, optional
+        With it there is a second output, ``errors`` (n,) float32: the mean squared error per pixel, on the [0, 1]
+        scale, of the images that the latents decode to.
 
     Raises
     ------
@@ -46,14 +51,13 @@ def translate(encoder: nn.Module, preprocessing: Preprocessing, latent_dim: int)
     for layer in others:
         _translate(graph, layer)
     graph.nodes[-1].output[0] = LATENTS
+    outputs = [helper.make_tensor_value_info(LATENTS, TensorProto.FLOAT, ["n", latent_dim])]
+    if decoder is not None:
+        _score(graph, decoder)
+        outputs.append(helper.make_tensor_value_info(ERRORS, TensorProto.FLOAT, ["n"]))
+    images = helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, ["n", *preprocessing.shape])
     model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "encoder",
-            [helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, ["n", *preprocessing.shape])],
-            [helper.make_tensor_value_info(LATENTS, TensorProto.FLOAT, ["n", latent_dim])],
-            graph.weights,
-        ),
+        helper.make_graph(graph.nodes, "encoder", [images], outputs, graph.weights),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=8,  # what ONNX Runtime has read since 2022
         producer_name="aesearch",
@@ -62,22 +66,35 @@ def translate(encoder: nn.Module, preprocessing: Preprocessing, latent_dim: int)
     return bytes(model.SerializeToString())
 
 
+def _score(graph: _Graph, decoder: nn.Module) -> None:
+    """Add a decoder, and the error of what it gives."""
+    for layer in decoder.children():
+        _translate(graph, layer)
+    graph.add("Mul", np.array(255, np.float32))
+    graph.add("Sub", graph.nodes[0].output[0])
+    graph.add("Mul", np.array(1 / 255, np.float32))
+    graph.add("Mul", graph.nodes[-1].output[0])
+    graph.add("ReduceMean", np.array([1, 2, 3], np.int64), keepdims=0)
+    graph.nodes[-1].output[0] = ERRORS
+
+
 class _Graph:
-    """Nodes one after the other, each fed by the one before, and their weights."""
+    """Nodes one after the other, each fed by the one before, and by weights or others' outputs."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
-    def add(self, kind: str, *weights: NDArray[Any] | None, **attributes: Any) -> None:
+    def add(self, kind: str, *others: NDArray[Any] | str | None, **attributes: Any) -> None:
         from onnx import helper, numpy_helper
 
         inputs = [self.nodes[-1].output[0] if self.nodes else IMAGES]
-        for weight in weights:
-            name = "" if weight is None else f"weight{len(self.weights)}"
-            inputs.append(name)
-            if weight is not None:
-                self.weights.append(numpy_helper.from_array(np.ascontiguousarray(weight), name))
+        for other in others:
+            if other is None or isinstance(other, str):
+                inputs.append(other or "")
+                continue
+            inputs.append(f"weight{len(self.weights)}")
+            self.weights.append(numpy_helper.from_array(np.ascontiguousarray(other), inputs[-1]))
         self.nodes.append(helper.make_node(kind, inputs, [f"layer{len(self.nodes)}"], **attributes))
 
 
@@ -88,20 +105,40 @@ def _translate(graph: _Graph, layer: Any, scale: float = 1) -> None:
             strides, pads = list(layer.stride), list(layer.padding) * 2
             weight = layer.weight.detach() * scale
             graph.add("Conv", _numbers(weight), _numbers(layer.bias), strides=strides, pads=pads)
+        case "ConvTranspose2d":
+            sides = {"strides": list(layer.stride), "pads": list(layer.padding) * 2}
+            sides["output_padding"] = list(layer.output_padding)
+            graph.add("ConvTranspose", _numbers(layer.weight), _numbers(layer.bias), **sides)
         case "Linear":
             graph.add("Gemm", _numbers(layer.weight), _numbers(layer.bias), transB=1)
         case "ReLU":
             graph.add("Relu")
+        case "Sigmoid" | "Tanh" as kind:
+            graph.add(kind)
+        case "Scale":
+            graph.add("Mul", np.array(layer.factor, np.float32))
+            graph.add("Add", np.array(layer.shift, np.float32))
+        case _:
+            _rearrange(graph, layer)
+
+
+def _rearrange(graph: _Graph, layer: Any) -> None:
+    """Add a layer that changes the maps' shape."""
+    match type(layer).__name__:
         case "Flatten":
             graph.add("Flatten", axis=1)
+        case "Unflatten":
+            graph.add("Reshape", np.array([-1, *layer.unflattened_size], np.int64))
         case "MaxPool2d":
             side, strides = [layer.kernel_size] * 2, [layer.stride] * 2
             graph.add("MaxPool", kernel_shape=side, strides=strides, ceil_mode=int(layer.ceil_mode))
         case "Upsample":
             graph.add("Resize", None, None, np.array(layer.size, np.int64), mode="linear", axes=[2, 3])
-        case "Scale":
-            graph.add("Mul", np.array(layer.factor, np.float32))
-            graph.add("Add", np.array(layer.shift, np.float32))
+        case "PixelShuffle":
+            graph.add("DepthToSpace", blocksize=layer.upscale_factor, mode="CRD")
+        case "ZeroPad2d":
+            left, right, top, bottom = layer.padding
+            graph.add("Pad", np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
         case name:
             raise ValueError(f"no ONNX for a layer {name}")
 
@@ -132,3 +169,8 @@ class PortableEncoder:
         """Latents (n, latent_dim) float32 of images (n, channels, height, width) uint8, all at once."""
         (latents,) = self._session.run([LATENTS], {IMAGES: images})
         return np.asarray(latents, dtype=np.float32)
+
+    def encode_and_score(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Latents, and the error of each image (n,) float32, all at once; of a model with a decoder."""
+        latents, errors = self._session.run([LATENTS, ERRORS], {IMAGES: images})
+        return np.asarray(latents, dtype=np.float32), np.asarray(errors, dtype=np.float32)

@@ -52,9 +52,10 @@ from aesearch.autoencoders import Autoencoder, pick_device, to_float
 from aesearch.batches import LoadedImages, in_order, read_batches
 from aesearch.decoding import Preprocessing, decode
 from aesearch.distances import prepare
-from aesearch.extraction import extract_features
+from aesearch.extraction import encode_source, extract_features
 from aesearch.index import HELD_OUT_QUERIES, IndexOptions, build_index
 from aesearch.opening import open_source
+from aesearch.reading import cores
 from aesearch.sources import Source
 from aesearch.store import Store, StoreWriter
 from aesearch.training import TrainingOptions, train_autoencoder
@@ -242,19 +243,29 @@ def jpegs(options: argparse.Namespace) -> None:
         groups = in_order(0, len(source), autoencoder.reading_size)
         images = np.concatenate([batch.images for batch in read_batches(source, spec.preprocessing, groups)])
 
-        def plain() -> None:
-            for _ in DataLoader(Files(paths), batch_size=256):
+        def plain(processes: int) -> None:
+            for _ in DataLoader(Files(paths), batch_size=256, num_workers=processes):
                 pass
 
         def ours() -> None:
             for _ in read_batches(source, spec.preprocessing, groups):
                 pass
 
+        def extracted() -> None:
+            for _ in encode_source(source, autoencoder, groups):
+                pass
+
         n, rounds = len(paths), options.rounds
-        compare("small JPEGs, decoding", n, ("PIL + ToTensor", plain), ("aesearch", ours), rounds)
+        compare("small JPEGs, decoding", n, ("PIL + ToTensor", partial(plain, 0)), ("aesearch", ours), rounds)
+        workers = (f"PIL + ToTensor, {cores()} DataLoader workers", partial(plain, cores()))
+        compare("small JPEGs, decoding", n, workers, ("aesearch", ours), rounds)
         both = ("aesearch, files to features", partial(our_features, source, autoencoder))
         compare("small JPEGs, features", n, ("decoding alone", ours), both, rounds)
         compare("small JPEGs, features", n, ("encoder alone", partial(autoencoder.encode, images)), both, rounds)
+        both = ("aesearch, files to features and errors", extracted)
+        compare("small JPEGs, extraction", n, ("decoding alone", ours), both, rounds)
+        forward = ("encoder and decoder alone", partial(autoencoder.encode_and_score, images))
+        compare("small JPEGs, extraction", n, forward, both, rounds)
 
 
 def write_small(folder: Path, images: NDArray[np.uint8]) -> list[Path]:

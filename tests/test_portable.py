@@ -38,6 +38,22 @@ def test_onnx_gives_the_features_of_torch(arch, size, tmp_path):
         assert np.abs(autoencoder.encode(images[:n]) - by_torch).max() < 1e-4
 
 
+@pytest.mark.parametrize("size", [(28, 28, 1), (8, 8, 1), (33, 47, 3)], ids=str)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_many_images_get_the_errors_of_torch(arch, size):
+    spec = AutoencoderSpec.choose(arch, Preprocessing(*size))
+    autoencoder = Autoencoder(build_autoencoder(spec), spec, "cpu")
+    images = np.random.default_rng(0).integers(0, 256, (9, *spec.preprocessing.shape), dtype=np.uint8)
+    latents, errors = autoencoder.encode_and_score(images)  # one batch: torch
+    pixels, rebuilt = images / 255, autoencoder.decode(latents)
+    if spec.output != "identity":  # else not all of it lies in [0, 1], where `decode` clips
+        assert errors == pytest.approx(np.square(rebuilt - pixels).mean(axis=(1, 2, 3)), rel=1e-4)
+    autoencoder.batch_size = 8
+    by_onnx = autoencoder.encode_and_score(images)
+    assert by_onnx[0] == pytest.approx(latents, abs=1e-4) and by_onnx[1] == pytest.approx(errors, rel=1e-4)
+    assert all(part.dtype == np.float32 and len(part) == 9 for part in by_onnx)
+
+
 def test_the_file_takes_images_as_they_are(digits):
     model = onnx.load(digits.folder / "encoder.onnx")
     taken = model.graph.input[0].type.tensor_type
