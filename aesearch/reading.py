@@ -99,10 +99,19 @@ class Readers:
             pipe = self._idle.get_nowait()
             pipe.send((paths, preprocessing))
             outcomes: list[Outcome] = pipe.recv()
-            pipe.recv_bytes_into(images.reshape(-1))
+            _fill(images.reshape(-1).data, pipe)
             self._idle.put(pipe)
             return outcomes
         return read_images(paths, preprocessing, images)
+
+
+def _fill(view: memoryview, pipe: Connection) -> None:
+    """Receive bytes where they belong: a Connection would hold them twice on the way."""
+    while len(view):
+        got = os.readv(pipe.fileno(), [view])
+        if not got:
+            raise EOFError
+        view = view[got:]
 
 
 def _start() -> tuple[Connection, subprocess.Popen[bytes]]:
@@ -140,4 +149,6 @@ def serve(number: int) -> None:
             images = np.empty((len(paths), *preprocessing.shape), np.uint8)
             outcomes = read_images(paths, preprocessing, images)
             pipe.send(outcomes)
-            pipe.send_bytes(images.reshape(-1).data)
+            view = images.reshape(-1).data
+            while len(view):
+                view = view[os.write(number, view) :]
