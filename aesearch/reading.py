@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import queue
 import stat
@@ -12,6 +13,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
+from dataclasses import asdict
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
@@ -97,8 +99,8 @@ class Readers:
         """As `read_images`; to be called by one thread a core."""
         with contextlib.suppress(queue.Empty, EOFError, OSError):
             pipe = self._idle.get_nowait()
-            pipe.send((paths, preprocessing))
-            outcomes: list[Outcome] = pipe.recv()
+            pipe.send_bytes(json.dumps([paths, asdict(preprocessing)]).encode())
+            outcomes = [(digest, reason) for digest, reason in json.loads(pipe.recv_bytes())]
             _fill(images.reshape(-1).data, pipe)
             self._idle.put(pipe)
             return outcomes
@@ -145,10 +147,10 @@ def serve(number: int) -> None:
     with contextlib.suppress(EOFError, OSError), Connection(number) as pipe:
         pipe.send_bytes(b"ready")
         while True:
-            paths, preprocessing = pipe.recv()
+            paths, settings = json.loads(pipe.recv_bytes())
+            preprocessing = Preprocessing(**settings)
             images = np.empty((len(paths), *preprocessing.shape), np.uint8)
-            outcomes = read_images(paths, preprocessing, images)
-            pipe.send(outcomes)
+            pipe.send_bytes(json.dumps(read_images(paths, preprocessing, images)).encode())
             view = images.reshape(-1).data
             while len(view):
                 view = view[os.write(number, view) :]

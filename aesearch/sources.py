@@ -34,7 +34,7 @@ FILES_AT_ONCE = 64  # that a thread or a process decodes before it asks for more
 SMALL_BYTES = 4096  # files up to here, in the mean, are decoded so quickly that threads hinder one another …
 WAITING = 1e-3  # … unless one takes that many seconds all the same, as over a network
 WORTH_READERS = 0.25  # seconds of reading after which processes take over, …
-MANY = 256  # … asked for at once
+MANY = 64  # … asked for at once
 SAMPLE = 200  # images looked at to choose size, channels and depth
 
 
