@@ -100,14 +100,14 @@ def test_a_resumed_training_ends_with_the_undisturbed_weights(data, tmp_path, st
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc gives memory back at once")
 def test_a_step_uses_the_memory_of_the_step_before(digit_images):
     large = np.ascontiguousarray(np.kron(digit_images[:512], np.ones((3, 3), np.uint8))[:, None])
-    options = TrainingOptions("conv-pool", epochs=5, batch_size=128)
+    options = TrainingOptions("conv-pool", epochs=6, batch_size=128)
     faults = []
     train_autoencoder(
         LoadedImages(large), large[:1], options.spec(Preprocessing(24, 24, 1)), options,
         on_epoch=lambda _: faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt),
     )  # fmt: skip
     pages_of_a_step = 128 * 16 * 24 * 24 * 4 // resource.getpagesize()  # that its first layer gives
-    assert np.diff(faults).min() < pages_of_a_step  # in four steps; what else runs here may need some in any epoch
+    assert np.median(np.diff(faults)) < pages_of_a_step  # in four steps; what else runs here needs some now and then
 
 
 def test_resuming_something_else_is_refused(data, tmp_path):
