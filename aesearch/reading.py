@@ -24,7 +24,7 @@ from aesearch.decoding import MAX_FILE_BYTES, Preprocessing, UnreadableImageErro
 
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 READ_AT_ONCE = 2**20
-MOST_READERS = 16  # as many keep the process busy that takes in what they have read
+MOST_READERS = 16  # a bound for machines of very many cores
 READER = "import sys; number, *sys.path = sys.argv[1:]; from aesearch.reading import serve; serve(int(number))"
 Outcome = tuple[str, str]  # content hash and why there is no image, one of them empty
 
