@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Result = TypeVar("Result")
 FORMAT_VERSION = 3
 READ_BYTES = 2**24
 DEVICES = ("cpu", "cuda", "mps")
@@ -152,7 +151,9 @@ class Autoencoder:
         import torch
 
         if self._is_long(images):
-            return np.concatenate(self._in_threads(self._on_cpu.encode_latents, images))
+            found, encode = np.empty((len(images), self.spec.latent_dim), np.float32), self._on_cpu.encode_latents
+            self._in_threads(lambda part: (encode(part),), images, found)
+            return found
         with torch.inference_mode():
             return _joined([self._model["encoder"](inputs) for inputs in self._batches(images)])
 
@@ -161,8 +162,9 @@ class Autoencoder:
         import torch
 
         if self._is_long(images):
-            done = self._in_threads(self._scoring_on_cpu.encode_and_score, images)
-            return np.concatenate([part[0] for part in done]), np.concatenate([part[1] for part in done])
+            found = np.empty((len(images), self.spec.latent_dim), np.float32), np.empty(len(images), np.float32)
+            self._in_threads(self._scoring_on_cpu.encode_and_score, images, *found)
+            return found
         latents, errors = [], []
         with torch.inference_mode():
             for inputs in self._batches(images):
@@ -174,12 +176,28 @@ class Autoencoder:
         """Whether ONNX Runtime is to do it: it takes longer to start than torch takes for a batch, then less."""
         return self.device.type == "cpu" and len(images) > self.batch_size
 
-    def _in_threads(self, work: Callable[[NDArray[np.uint8]], Result], images: NDArray[np.uint8]) -> list[Result]:
+    def _in_threads(
+        self,
+        work: Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], ...]],
+        images: NDArray[np.uint8],
+        *outputs: NDArray[np.float32],
+    ) -> None:
+        """Fill the rows of each output with what ``work`` finds; each thread takes the next part that is left."""
         import torch
 
-        parts = self._parts(images, max(1, self.batch_size // 4))
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            return list(pool.map(lambda part: work(images[part]), parts))
+        parts = iter(self._parts(images, max(1, self.batch_size // 4)))
+
+        def take(_: int) -> None:
+            for part in parts:
+                for output, found in zip(outputs, work(images[part]), strict=True):
+                    output[part] = found
+
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads) as pool:
+            try:
+                list(pool.map(take, range(threads)))
+            finally:
+                list(parts)  # interrupted, no thread finds another
 
     def hidden_differences(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What each layer of the encoder makes of an image, less what it makes of its reconstruction: (n, m) float32.

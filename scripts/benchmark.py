@@ -10,7 +10,7 @@ ToTensor makes it a float tensor, a DataLoader stacks them; then the textbook st
 device: first the tutorials' own network (conv-pool), then aesearch's default. The limit of extraction is the encoder,
 compiled where there is a compiler, over a batch that lies in memory.
 jpegs, photos: a folder of small JPEGs, and pictures of 1 to 12 megapixels of noise at all scales, against PIL.
-With jpegs also decoding by as many DataLoader workers as cores, and extraction beside either of its halves alone.
+With jpegs also decoding by as many DataLoader workers as cores, and extraction beside its halves, each alone and in turn.
 store: against a raw file of the same numbers. index: against bare FAISS calls; those that
 build learn from all rows.
 start: whole processes, `aesearch query` over 70,000 rows beside importing torch and torchvision.
@@ -122,6 +122,12 @@ def seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
+
+
+def in_turn(*works: Callable[[], object]) -> None:
+    """One after the other: what two things that each keep all cores busy cannot be much quicker than together."""
+    for work in works:
+        work()
 
 
 def our_features(source: Source, autoencoder: Autoencoder) -> None:
@@ -262,11 +268,14 @@ def jpegs(options: argparse.Namespace) -> None:
         compare("small JPEGs, decoding", n, workers, ("aesearch", ours), rounds)
         both = ("aesearch, files to features", partial(our_features, source, autoencoder))
         compare("small JPEGs, features", n, ("decoding alone", ours), both, rounds)
-        compare("small JPEGs, features", n, ("encoder alone", partial(autoencoder.encode, images)), both, rounds)
+        alone = partial(autoencoder.encode, images)
+        compare("small JPEGs, features", n, ("encoder alone", alone), both, rounds)
+        compare("small JPEGs, features", n, ("one after the other", partial(in_turn, ours, alone)), both, rounds)
         both = ("aesearch, files to features and errors", extracted)
         compare("small JPEGs, extraction", n, ("decoding alone", ours), both, rounds)
-        forward = ("encoder and decoder alone", partial(autoencoder.encode_and_score, images))
-        compare("small JPEGs, extraction", n, forward, both, rounds)
+        alone = partial(autoencoder.encode_and_score, images)
+        compare("small JPEGs, extraction", n, ("encoder and decoder alone", alone), both, rounds)
+        compare("small JPEGs, extraction", n, ("one after the other", partial(in_turn, ours, alone)), both, rounds)
 
 
 def write_small(folder: Path, images: NDArray[np.uint8]) -> list[Path]:
