@@ -275,7 +275,8 @@ def update(
     """Bring a collection up to date with its folder, at the cost of what has changed there.
 
     New and changed images are encoded, those gone dropped, renamed ones known by their content; index, clusters and
-    maps come along. The encoder stays as it is: train again where the images have become others.
+    maps come along. The encoder stays as it is: train again where the images have become others. If the folder has
+    moved, say where to: aesearch update NEW_PLACE -c photos.
 
     Example: aesearch update -c photos
     """

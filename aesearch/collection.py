@@ -153,6 +153,7 @@ class Collection(Maps):
 
     def _refuse_other(self, source: Source, training: dict[str, Any]) -> None:
         """Never train over, or mix, what was made from other images or with other settings."""
+        from aesearch.opening import is_gone
         from aesearch.training import TrainingOptions
 
         encoder = self.manifest.artifacts.get("encoder")
@@ -160,9 +161,12 @@ class Collection(Maps):
             return
         held = self.manifest.artifacts.get("features", encoder)["source"]["name"]
         if held != source.name:
+            follow = (
+                f"; if that has moved here, aesearch update {source.name} -c {self.folder}" if is_gone(held) else ""
+            )
             raise AesearchError(
                 f"collection {self.folder} holds {held}, not {source.name}: "
-                "give the new one another name with -c NAME, or --overwrite"
+                f"give the new one another name with -c NAME, or --overwrite{follow}"
             )
         recorded = encoder["parameters"]["options"]
         wanted = TrainingOptions(**training).to_json()
@@ -230,6 +234,12 @@ class Collection(Maps):
         get their places by their nearest neighbours, until `cluster` or `map` fits all of them anew. Until all
         is done, the collection stays as it was.
 
+        Parameters
+        ----------
+        source : Source, optional
+            Where the images are now, if they have moved: nothing is left at the old place, and some of those here are
+            known by their content.
+
         Raises
         ------
         AesearchError
@@ -241,15 +251,20 @@ class Collection(Maps):
         self.forget()
         self._adopt_store()
         source = source or self.source
-        self._refuse_other(source, {})
-        if not self._can_update(source):
+        moved = self._moved_to(source)
+        if moved is None:
+            self._refuse_other(source, {})
+        source = moved or source
+        if not (moved or self._can_update(source)):
             raise StaleArtifactError("there are no features of these images by this encoder: run aesearch extract")
         had_index = not self._index_stale()
         kept = ("thumbnails", "clusters", *(name for name in self.manifest.artifacts if name.startswith("map-")))
         laid_out = [name for name in kept if had_index and self.is_fresh(name)]
-        if self._unchanged_since(source):
+        if not moved and self._unchanged_since(source):
             return Update.nothing(self.store.rows, len(self.store.skipped()))
         staged = self._stage()
+        if moved:
+            staged.manifest.artifacts["encoder"]["source"] = source.opening
         done = update_store(
             staged.manifest,
             source,
@@ -301,6 +316,20 @@ class Collection(Maps):
             return self.store.source == source.name
         except AesearchError:  # none, damaged, or another encoder's
             return False
+
+    def _moved_to(self, source: Source) -> Source | None:
+        """That source, opened as the collection's own, if its images are there now and no longer where they were."""
+        from aesearch.opening import is_gone, open_source
+        from aesearch.updating import shares_images
+
+        known = self.manifest.source
+        if known is None or known["name"] == source.name or not is_gone(known["name"]):
+            return None
+        if not shares_images(source, self.store, self.spec.preprocessing):
+            raise AesearchError(
+                f"{known['name']} is no longer there, and none of its images was found in {source.name}"
+            )
+        return open_source(**known | {"name": source.name})
 
     def _unchanged_since(self, source: Source) -> bool:
         recorded = self.manifest.artifacts.get("features", {}).get("made_from", {})
@@ -553,8 +582,8 @@ class Collection(Maps):
 
         try:
             positions = np.array(self._positions(self.ids))
-        except AesearchError:
-            positions = np.full(self.store.rows, -1)
+        except SourceError as error:
+            raise SourceError(f"--score {score} needs the images; {error}; or take --score neighbours") from error
         if (positions < 0).any():
             raise StaleArtifactError(
                 f"--score {score} needs the images, and some are gone: "

@@ -74,6 +74,15 @@ def open_source(name: str, *, labels: str = "none", data_dir: str | None = None,
     return source
 
 
+def is_gone(name: str) -> bool:
+    """Whether a source was a folder or file of which nothing is left where it was."""
+    path = Path(name)
+    try:
+        return path.is_absolute() and not path.exists()
+    except OSError:  # it is there, but not for us
+        return False
+
+
 def _find(name: str, labels: str, data_dir: str, download: bool) -> Source:
     if not name.strip():
         raise SourceError("a source needs a name: a folder, say, or . for this one")

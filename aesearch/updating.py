@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from aesearch.autoencoders import Autoencoder
 from aesearch.batches import in_order
+from aesearch.decoding import Preprocessing
 from aesearch.errors import SourceError
 from aesearch.sources import Batch, Source
 from aesearch.store import Store, StoreWriter, is_finished
+
+LOOKED_AT = 64  # images, to tell whether a folder is the one that was elsewhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +87,7 @@ def update_features(
     known = _Before(before)
     identity = {
         "encoder": encoder_fingerprint,
+        "name": source.name,
         "source": source.fingerprint,
         "update_of": before.fingerprint,
         "batch_size": autoencoder.batch_size,
@@ -108,6 +112,17 @@ def update_features(
             raise SourceError(f"no usable image is left in {source.name}: the collection stays as it was")
         writer.finish()
     return known.compare(Store(path))
+
+
+def shares_images(source: Source, store: Store, preprocessing: Preprocessing) -> bool:
+    """Whether a store knows one of up to 64 images, evenly spread over a source, by its content."""
+    looked_at = np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(np.int64))
+    return bool(np.isin(_contents(source.read(looked_at, preprocessing).hashes), store.contents()).any())
+
+
+def _contents(hashes: Sequence[str]) -> NDArray[np.uint64]:
+    """As `Store.contents`."""
+    return np.array([int(value[:16], 16) for value in hashes], dtype=np.uint64)
 
 
 class _Before:
@@ -175,7 +190,7 @@ def _rows_of(
     kept = unchanged >= 0
     batch = _read(source, group[~kept], autoencoder)
     hashes = list(batch.hashes)
-    known = before.by_content(np.array([int(value[:16], 16) for value in hashes], dtype=np.uint64))
+    known = before.by_content(_contents(hashes))
     fresh = known < 0
     positions = np.concatenate([group[kept], batch.positions[~fresh], batch.positions[fresh]])
     old = np.concatenate([unchanged[kept], known[~fresh]])

@@ -285,3 +285,57 @@ def test_the_command_says_what_it_did(changing, digit_images, run):
     assert said.startswith("1 added, 0 changed, 0 removed, 0 renamed, 240 unchanged, 1 skipped; 1 encoded")
     document = json.loads(run("update", "-c", changing / "c", "--json").stdout)
     assert document["unchanged"] == 241 and set(document) >= {"added", "changed", "removed", "unchanged", "skipped"}
+
+
+def tree(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def points(folder):
+    with h5py.File(folder / "map-pca.h5") as file:
+        return file["coordinates"][:]
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_a_folder_that_has_moved_is_followed(tmp_path, digit_images, digit_labels, run, how):
+    for number, (image, label) in enumerate(zip(digit_images[:60], digit_labels[:60], strict=True)):
+        (tmp_path / f"photos/{label}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / f"photos/{label}/{number:04d}.png")
+    before = Collection.build(
+        str(tmp_path / "photos"), tmp_path / "c", progress=False, epochs=2, latent_dim=8, labels="folder"
+    )
+    before.map(method="pca")
+    held_out = before.store.held_out()
+    features, labels, map_before = before.store.features(), before.store.texts("label"), points(tmp_path / "c")
+    if how == "moved":
+        (tmp_path / "photos").rename(tmp_path / "pictures")
+    else:  # its files are younger now
+        shutil.copytree(tmp_path / "photos", tmp_path / "pictures", copy_function=shutil.copyfile)
+        shutil.rmtree(tmp_path / "photos")
+    refused = run("update", "-c", tmp_path / "c", code=1).stderr
+    assert "photos is no longer there" in refused and f"aesearch update NEW_PLACE -c {tmp_path / 'c'}" in refused
+    refused = run("anomalies", "-c", tmp_path / "c", code=1).stderr
+    assert "photos is no longer there" in refused and "--score neighbours" in refused
+    refused = run("build-index", tmp_path / "pictures", "-c", tmp_path / "c", code=1).stderr
+    assert f"aesearch update {tmp_path / 'pictures'} -c {tmp_path / 'c'}" in refused
+
+    document = json.loads(run("update", tmp_path / "pictures", "-c", tmp_path / "c", "--json").stdout)
+    assert {name: count for name, count in document.items() if count} == {
+        "collection": str(tmp_path / "c"), "unchanged": 60,
+    }  # fmt: skip
+    after = Collection.open(tmp_path / "c", progress=False)
+    assert after.source.name == after.store.source == str(tmp_path / "pictures")
+    assert np.array_equal(after.store.features(), features) and after.store.texts("label") == labels
+    assert np.array_equal(points(tmp_path / "c"), map_before)
+    assert after.update().unchanged == 60 and after.is_fresh("index")
+    after.extract()  # it still knows what its encoder was trained on
+    assert np.array_equal(after.store.held_out(), held_out) and 0 < held_out.sum() < 60
+
+
+def test_only_a_folder_of_the_same_images_is_followed(changing, digit_images, run):
+    write(changing / "others", digit_images[N : N + 30])
+    kept = tree(changing / "c")
+    assert "holds" in run("update", changing / "others", "-c", changing / "c", code=1).stderr  # it is still there
+    (changing / "photos").rename(changing / "gone")
+    assert "none of its images was found in" in run("update", changing / "others", "-c", changing / "c", code=1).stderr
+    assert tree(changing / "c") == kept
