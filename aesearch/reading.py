@@ -88,7 +88,7 @@ class Readers:
             for _ in range(min(cores(), MOST_READERS) if os.name == "posix" and cores() > 1 else 0):
                 started.append(_start())
         threading.Thread(target=_welcome, args=([pipe for pipe, _ in started], self._idle), daemon=True).start()
-        weakref.finalize(self, _end, started)
+        weakref.finalize(self, _end, started, os.getpid())
 
     @property
     def ready(self) -> bool:
@@ -120,7 +120,15 @@ def _start() -> tuple[Connection, subprocess.Popen[bytes]]:
     """A process that imports what this one would, and gets no signal from this one's terminal."""
     here, there = Pipe()
     with there:
-        command = [sys.executable, "-I", f"-Xutf8={sys.flags.utf8_mode}", "-c", READER, str(there.fileno()), *sys.path]
+        command = [
+            sys.executable or "",
+            "-I",
+            f"-Xutf8={sys.flags.utf8_mode}",
+            "-c",
+            READER,
+            str(there.fileno()),
+            *sys.path,
+        ]
         process = subprocess.Popen(
             command, pass_fds=[there.fileno()], start_new_session=True, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -135,11 +143,12 @@ def _welcome(pipes: Sequence[Connection], idle: queue.SimpleQueue[Connection]) -
             idle.put(pipe)
 
 
-def _end(started: Sequence[tuple[Connection, subprocess.Popen[bytes]]]) -> None:
+def _end(started: Sequence[tuple[Connection, subprocess.Popen[bytes]]], owner: int) -> None:
     for pipe, process in started:
         pipe.close()
-        process.kill()
-        process.wait()
+        if os.getpid() == owner:  # one that was forked from it lets them live
+            process.kill()
+            process.wait()
 
 
 def serve(number: int) -> None:

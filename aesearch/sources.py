@@ -6,6 +6,7 @@ import abc
 import contextlib
 import hashlib
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -154,9 +155,8 @@ class FileSource(Source):
     def __init__(self, name: str, paths: list[Path], ids: list[str], labels: list[str], splits: list[str]) -> None:
         super().__init__(name, ids, labels, splits)
         self._paths = paths
-        self._threads = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
-        self._readers: Readers | None = None
-        self._spent = 0.0  # seconds
+        self._process = 0
+        self._begin()
 
     def read(self, positions: NDArray[np.int64], preprocessing: Preprocessing) -> Batch:
         """Decode files."""
@@ -171,6 +171,7 @@ class FileSource(Source):
 
     def thumbnails(self, positions: Sequence[int], side: int, like: Preprocessing) -> list[NDArray[np.uint8] | None]:
         """As `Source.thumbnails`."""
+        self._begin()
 
         def one(position: int) -> NDArray[np.uint8] | None:
             try:
@@ -180,8 +181,16 @@ class FileSource(Source):
 
         return list(self._threads.map(one, positions))
 
+    def _begin(self) -> None:
+        """Have threads, and readers later on, that are this process's own: those of one it was forked from are not."""
+        if self._process != os.getpid():
+            self._process, self._spent = os.getpid(), 0.0  # seconds of reading
+            self._threads = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
+            self._readers: Readers | None = None
+
     def _read(self, paths: list[str], preprocessing: Preprocessing, images: NDArray[np.uint8]) -> list[Outcome]:
         """As `read_images`: by this thread, by one a core, or by processes once they are worth their start."""
+        self._begin()
         began = time.perf_counter()
         if self._readers is None and self._spent > WORTH_READERS and len(paths) >= MANY:
             self._readers = Readers()

@@ -30,6 +30,34 @@ print(*(child.pid for child in psutil.Process().children()), flush=True)
 time.sleep(600)
 """
 
+FORKS = """
+import multiprocessing, sys, time
+import numpy as np
+from aesearch import sources
+from aesearch.decoding import Preprocessing
+from aesearch.opening import open_source
+sources.WORTH_READERS, sources.MANY = -1, 2
+source, shape = open_source(sys.argv[1]), Preprocessing(24, 24, 3)
+positions = np.arange(len(source))
+expected = source.read(positions, shape).images
+while not source._readers.ready:
+    time.sleep(0.01)
+readers = source._readers
+
+def read():
+    for _ in range(20):
+        assert np.array_equal(source.read(positions, shape).images, expected)
+
+others = [multiprocessing.get_context("fork").Process(target=read) for _ in range(2)]
+for other in others:
+    other.start()
+read()
+for other in others:
+    other.join()
+read()
+print([other.exitcode for other in others], source._readers is readers and readers.ready)
+"""
+
 
 def until(condition, seconds=30):
     ends = time.monotonic() + seconds
@@ -125,3 +153,10 @@ def test_readers_end_when_their_process_does(number):
         run.send_signal(number)
         run.communicate()
     assert pids and until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+
+
+def test_a_forked_process_has_readers_of_its_own(mixed_folder):
+    run = subprocess.run(
+        [sys.executable, "-c", FORKS, mixed_folder], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert run.stdout == "[0, 0] True\n"
