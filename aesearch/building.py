@@ -26,7 +26,7 @@ from aesearch.export import cell
 from aesearch.extraction import Extraction, extract_features
 from aesearch.invariance import choose_invariance
 from aesearch.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint, plain
-from aesearch.opening import open_source
+from aesearch.opening import open_again
 from aesearch.sources import Source
 from aesearch.store import Store
 from aesearch.training import Epoch, TrainingOptions, loss_name, split_held_out, train_autoencoder
@@ -174,7 +174,7 @@ def resumable(manifest: Manifest, given: dict[str, Any]) -> tuple[Source, Traini
     begun = manifest.training or (encoder and {"source": encoder["source"], **encoder["parameters"]})
     if not begun:
         raise AesearchError("there is no training to resume: run aesearch train SOURCE without --resume")
-    return open_source(**begun["source"]), TrainingOptions.from_json(begun["options"] | given)
+    return open_again(begun["source"], manifest.folder), TrainingOptions.from_json(begun["options"] | given)
 
 
 def fill_store(

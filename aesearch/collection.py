@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 PROBE = "probe.h5"
 GROWING, ANEW = ".growing.json", ".anew.json"  # manifests of what is not finished: an update, another collection
 LEARNED = ("nap", "combined")  # scores that need more of the images than the store holds
+MOST = 0.5  # of the images looked at, for a folder to be the one that was elsewhere
 MOST_DOUBTS = 50  # labels in doubt that the manifest keeps
 LONGEST_NAME = 100  # characters of a cluster's
 DISPLAY_SIDE = 224  # pixels of the longer side of pictures to look at, at most
@@ -115,7 +116,7 @@ class Collection(Maps):
             self.train(source, TrainingOptions(**training), encoded_next=len(source))
         self._adopt_store()
         if self._features_stale(source):
-            if self._can_update(source):
+            if self._can_update(source.name):
                 self.update(source)
             else:
                 self.extract(source)
@@ -237,8 +238,8 @@ class Collection(Maps):
         Parameters
         ----------
         source : Source, optional
-            Where the images are now, if they have moved: nothing is left at the old place, and some of those here are
-            known by their content.
+            Where the images are now, if they have moved: nothing is left at the old place, and most of those that
+            are looked at here are known by their content.
 
         Raises
         ------
@@ -255,7 +256,7 @@ class Collection(Maps):
         if moved is None:
             self._refuse_other(source, {})
         source = moved or source
-        if not (moved or self._can_update(source)):
+        if not (moved or self._can_update(source.name)):
             raise StaleArtifactError("there are no features of these images by this encoder: run aesearch extract")
         had_index = not self._index_stale()
         kept = ("thumbnails", "clusters", *(name for name in self.manifest.artifacts if name.startswith("map-")))
@@ -263,8 +264,9 @@ class Collection(Maps):
         if not moved and self._unchanged_since(source):
             return Update.nothing(self.store.rows, len(self.store.skipped()))
         staged = self._stage()
-        if moved:
-            staged.manifest.artifacts["encoder"]["source"] = source.opening
+        for made in (staged.manifest.artifacts["encoder"], staged.manifest.training):
+            if moved and made and made["source"] == self.manifest.source:
+                made["source"] = source.opening
         done = update_store(
             staged.manifest,
             source,
@@ -286,7 +288,8 @@ class Collection(Maps):
         """A collection beside this one, with its encoder and what is known of the rest."""
         staged = self._beside(GROWING)
         artifacts = copy.deepcopy(self.manifest.artifacts)
-        staged.manifest = Manifest(staged.folder, self.manifest.source, artifacts, name=GROWING)
+        pending = copy.deepcopy(self.manifest.training)
+        staged.manifest = Manifest(staged.folder, self.manifest.source, artifacts, pending, name=GROWING)
         staged.__dict__["autoencoder"] = self.autoencoder
         return staged
 
@@ -310,24 +313,30 @@ class Collection(Maps):
         staged.manifest.save()
         self._take_over()
 
-    def _can_update(self, source: Source) -> bool:
-        """Whether there is a store of that source by this encoder."""
+    def _can_update(self, name: str) -> bool:
+        """Whether there is a store of the source of that name by this encoder."""
         try:
-            return self.store.source == source.name
+            return self.store.source == name
         except AesearchError:  # none, damaged, or another encoder's
             return False
 
     def _moved_to(self, source: Source) -> Source | None:
         """That source, opened as the collection's own, if its images are there now and no longer where they were."""
         from aesearch.opening import is_gone, open_source
-        from aesearch.updating import shares_images
+        from aesearch.updating import share_known
 
         known = self.manifest.source
         if known is None or known["name"] == source.name or not is_gone(known["name"]):
             return None
-        if not shares_images(source, self.store, self.spec.preprocessing):
+        if not self._can_update(known["name"]):
+            raise StaleArtifactError(
+                f"{known['name']} is no longer there, and no features by this encoder are left to know its images by: "
+                f"run aesearch extract {source.name} --labels {known['labels']} -c {self.folder}"
+            )
+        if (share := share_known(source, self.store, self.spec.preprocessing)) < MOST:
             raise AesearchError(
-                f"{known['name']} is no longer there, and none of its images was found in {source.name}"
+                f"{known['name']} is no longer there, but of the images looked at in {source.name} {share:.0%} are "
+                "from there: give the very folder that has moved, or take another -c NAME"
             )
         return open_source(**known | {"name": source.name})
 

@@ -75,12 +75,21 @@ def open_source(name: str, *, labels: str = "none", data_dir: str | None = None,
 
 
 def is_gone(name: str) -> bool:
-    """Whether a source was a folder or file of which nothing is left where it was."""
+    """Whether a source was a folder or file of which nothing is left where it was; an empty folder is nothing."""
     path = Path(name)
     try:
-        return path.is_absolute() and not path.exists()
+        return path.is_absolute() and not (any(path.iterdir()) if path.is_dir() else path.exists())
     except OSError:  # it is there, but not for us
         return False
+
+
+def open_again(opening: dict[str, str], collection: Path, *, download: bool = True) -> Source:
+    """A collection's source, as it was opened before; raises as `open_source`."""
+    if is_gone(opening["name"]):
+        raise SourceError(
+            f"{opening['name']} is no longer there: if it has moved, aesearch update NEW_PLACE -c {collection}"
+        )
+    return open_source(**opening, download=download)
 
 
 def _find(name: str, labels: str, data_dir: str, download: bool) -> Source:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from aesearch.architectures import AutoencoderSpec
 from aesearch.atomic import at_home, drop
 from aesearch.distances import exact_neighbours
-from aesearch.errors import AesearchError, CollectionNotFoundError, SourceError, StaleArtifactError, did_you_mean
+from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, did_you_mean
 from aesearch.index import IndexOptions, SearchIndex, load_index
 from aesearch.locking import FolderLock
 from aesearch.manifest import ENCODER, FEATURES, NEXT, PORTABLE, Manifest
@@ -82,15 +82,13 @@ class Parts:
     @cached_property
     def source(self) -> Source:
         """The images the collection was made from."""
-        from aesearch.opening import is_gone, open_source
+        from aesearch.opening import open_again
 
         if self.manifest.source is None:
             raise CollectionNotFoundError(
                 f"there is no collection at {self.folder}: run aesearch build-index SOURCE -c {self.folder.name}"
             )
-        if is_gone(name := self.manifest.source["name"]):
-            raise SourceError(f"{name} is no longer there: if it has moved, aesearch update NEW_PLACE -c {self.folder}")
-        return open_source(**self.manifest.source, download=False)
+        return open_again(self.manifest.source, self.folder, download=False)
 
     def open_images(self, name: str, *, labels: str | None = None, data_dir: str | None = None) -> Source:
         """Open a source; the collection's own one as it was opened before, unless told otherwise."""

@@ -76,19 +76,21 @@ def read_images(paths: Sequence[str], preprocessing: Preprocessing, images: NDAr
 class Readers:
     """Processes that do what `read_images` does: threads of one process hinder one another at small files.
 
-    Their end of a pipe is closed when this process ends, however it does, and then they end too. What one of them
-    leaves undone (it was killed, say, or has not started yet) is done here. Nothing but ``images`` and what
+    Their end of a pipe is closed when this process, and what was forked from it, ends, and then they end too. What one
+    of them leaves undone (it was killed, say, or has not started yet) is done here. Nothing but ``images`` and what
     `read_images` returns comes from them.
     """
 
     def __init__(self) -> None:
         self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
-        started = []
-        with contextlib.suppress(OSError):  # no more processes allowed: as many as there are
+        started: list[tuple[Connection, subprocess.Popen[bytes]]] = []
+        end = weakref.finalize(self, _end, started, os.getpid())
+        try:
             for _ in range(min(cores(), MOST_READERS) if os.name == "posix" and cores() > 1 else 0):
                 started.append(_start())
-        threading.Thread(target=_welcome, args=([pipe for pipe, _ in started], self._idle), daemon=True).start()
-        weakref.finalize(self, _end, started, os.getpid())
+            threading.Thread(target=_welcome, args=([pipe for pipe, _ in started], self._idle), daemon=True).start()
+        except (OSError, RuntimeError, TypeError, ValueError):  # no more are allowed, or a sys.path that cannot be told
+            end()  # what this process itself needs of them is not to be taken
 
     @property
     def ready(self) -> bool:

@@ -184,9 +184,10 @@ class FileSource(Source):
     def _begin(self) -> None:
         """Have threads, and readers later on, that are this process's own: those of one it was forked from are not."""
         if self._process != os.getpid():
-            self._process, self._spent = os.getpid(), 0.0  # seconds of reading
             self._threads = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
             self._readers: Readers | None = None
+            self._spent = 0.0  # seconds of reading
+            self._process = os.getpid()  # the last: another thread looks at it
 
     def _read(self, paths: list[str], preprocessing: Preprocessing, images: NDArray[np.uint8]) -> list[Outcome]:
         """As `read_images`: by this thread, by one a core, or by processes once they are worth their start."""

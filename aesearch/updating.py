@@ -67,8 +67,8 @@ def update_features(
 ) -> Update:
     """Make a store that is up to date with its source from one that was; what was interrupted is continued.
 
-    A file of the same id, size and time of change is taken as unchanged. The rows then are in the source's order, as
-    if all of it had been extracted anew.
+    A file of the same id, size and time of change is taken as unchanged, unless the source is elsewhere now: then all
+    are read. The rows then are in the source's order, as if all of it had been extracted anew.
 
     Parameters
     ----------
@@ -114,10 +114,14 @@ def update_features(
     return known.compare(Store(path))
 
 
-def shares_images(source: Source, store: Store, preprocessing: Preprocessing) -> bool:
-    """Whether a store knows one of up to 64 images, evenly spread over a source, by its content."""
-    looked_at = np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).astype(np.int64))
-    return bool(np.isin(_contents(source.read(looked_at, preprocessing).hashes), store.contents()).any())
+def share_known(source: Source, store: Store, preprocessing: Preprocessing) -> float:
+    """Share of up to 64 images of a source, of ids that a store has if there are such, that it knows by content."""
+    ids = set(store.texts("id"))
+    places = np.flatnonzero([id in ids for id in source.ids])
+    places = places if len(places) else np.arange(len(source))
+    looked_at = places[np.unique(np.linspace(0, len(places) - 1, LOOKED_AT).astype(np.int64))]
+    known = np.isin(_contents(source.read(looked_at, preprocessing).hashes), store.contents())
+    return float(known.mean()) if len(known) else 0.0
 
 
 def _contents(hashes: Sequence[str]) -> NDArray[np.uint64]:
@@ -137,6 +141,8 @@ class _Before:
 
     def unchanged(self, source: Source) -> NDArray[np.int64]:
         """For each image of the source its row, if its file is as it was, else -1."""
+        if source.name != self.store.source:
+            return np.full(len(source), -1, np.int64)
         rows = self.by_id(source.ids)
         same = (rows >= 0) & (source.stamps[:, 0] >= 0) & (self.store.stamps()[rows] == source.stamps).all(axis=1)
         return np.where(same, rows, -1)

@@ -160,3 +160,11 @@ def test_a_forked_process_has_readers_of_its_own(mixed_folder):
         [sys.executable, "-c", FORKS, mixed_folder], capture_output=True, text=True, timeout=60, check=True
     )
     assert run.stdout == "[0, 0] True\n"
+
+
+def test_where_no_reader_can_be_started_none_is_left(paths, monkeypatch):
+    expected, before = read(read_images, paths), children()
+    monkeypatch.setattr(sys, "path", [*sys.path, "a\0b"])
+    readers = Readers()
+    assert not readers.ready and children() == before
+    assert_same(read(readers.read, paths), expected)

@@ -333,9 +333,60 @@ def test_a_folder_that_has_moved_is_followed(tmp_path, digit_images, digit_label
 
 
 def test_only_a_folder_of_the_same_images_is_followed(changing, digit_images, run):
-    write(changing / "others", digit_images[N : N + 30])
-    kept = tree(changing / "c")
-    assert "holds" in run("update", changing / "others", "-c", changing / "c", code=1).stderr  # it is still there
-    (changing / "photos").rename(changing / "gone")
-    assert "none of its images was found in" in run("update", changing / "others", "-c", changing / "c", code=1).stderr
+    others, kept = changing / "others", tree(changing / "c")
+    write(others, digit_images[N : N + 60])
+    shutil.copy2(changing / "photos/0003.png", others)
+    assert "holds" in run("update", others, "-c", changing / "c", code=1).stderr  # the old one is still there
+    (changing / "photos").rename(changing / "elsewhere")
+    assert "others 2% are from there" in run("update", others, "-c", changing / "c", code=1).stderr
+    for path in others.iterdir():
+        path.rename(others / f"x{path.name}")
+    assert "others 2% are from there" in run("update", others, "-c", changing / "c", code=1).stderr  # by content alone
     assert tree(changing / "c") == kept
+
+
+def test_where_a_folder_has_moved_to_no_time_of_change_is_believed(changing, digit_images, run):
+    (changing / "elsewhere").mkdir()
+    for path in (changing / "photos").iterdir():
+        path.rename(changing / "elsewhere" / path.name)  # an empty folder is left
+    (changing / "photos").rename(changing / "empty")
+    (changing / "photos").mkdir()
+    assert "aesearch update NEW_PLACE" in run("update", "-c", changing / "c", code=1).stderr
+    replaced = changing / "elsewhere/0007.png"
+    was = replaced.stat()
+    Image.fromarray(255 - digit_images[7]).save(replaced)
+    os.utime(replaced, ns=(was.st_atime_ns, was.st_mtime_ns))
+    with h5py.File(changing / "c/features.h5", "r+") as file:  # as if it had been of that size before
+        file["stamp"][file["id"].asstr()[:].tolist().index("0007.png")] = replaced.stat().st_size, was.st_mtime_ns
+    sign_again(changing / "c", lambda manifest: None)
+    done = json.loads(run("update", changing / "elsewhere", "-c", changing / "c", "--json").stdout)
+    assert (done["changed"], done["encoded"], done["unchanged"]) == (1, 1, N - 1)
+    (changing / "photos").rmdir()
+    (changing / "elsewhere").rename(changing / "photos")
+    run("update", changing / "photos", "-c", changing / "c")
+    assert_as_if_extracted_anew(changing)
+
+
+def test_a_training_that_was_interrupted_outlives_an_update(changing, run):
+    collection = Collection.open(changing / "c")
+    begun = dict(collection.manifest.artifacts["encoder"]["parameters"]["options"], epochs=50)
+    pending = {"source": collection.manifest.source, "options": begun, "fingerprint": collection.source.fingerprint}
+    sign_again(changing / "c", lambda manifest: setattr(manifest, "training", pending))
+    (changing / "photos/0003.png").unlink()
+    run("update", "-c", changing / "c")
+    assert Collection.open(changing / "c").manifest.training == pending
+    (changing / "photos").rename(changing / "elsewhere")
+    assert "is no longer there" in run("train", "--resume", "-c", changing / "c", code=1).stderr
+    run("update", changing / "elsewhere", "-c", changing / "c")
+    assert Collection.open(changing / "c").manifest.training["source"]["name"] == str(changing / "elsewhere")
+
+
+def test_without_features_a_folder_that_has_moved_is_extracted(changing, run):
+    (changing / "photos").rename(changing / "elsewhere")
+    (changing / "c/features.h5").unlink()
+    refused = run("update", changing / "elsewhere", "-c", changing / "c", code=1).stderr
+    command = f"extract {changing / 'elsewhere'} --labels none -c {changing / 'c'}"
+    assert f"run aesearch {command}" in refused
+    run(*command.split())
+    store = Collection.open(changing / "c").store
+    assert store.rows == N and 0 < store.held_out().sum() < N / 2
