@@ -265,7 +265,7 @@ class Collection(Maps):
             return Update.nothing(self.store.rows, len(self.store.skipped()))
         staged = self._stage()
         for made in (staged.manifest.artifacts["encoder"], staged.manifest.training):
-            if moved and made and made["source"] == self.manifest.source:
+            if moved and made and made["source"]["name"] == self.store.source:
                 made["source"] = source.opening
         done = update_store(
             staged.manifest,
