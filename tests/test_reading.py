@@ -21,8 +21,9 @@ pytestmark = pytest.mark.skipif(
 )
 PREPROCESSING = Preprocessing(24, 24, 3)
 HOLDS_READERS = """
-import sys, time, psutil
+import signal, sys, time, psutil
 from aesearch.reading import Readers
+signal.signal(signal.SIGINT, signal.default_int_handler)  # though whoever runs the tests ignores it
 readers = Readers()
 while not readers.ready:
     time.sleep(0.01)
