@@ -10,7 +10,7 @@ ToTensor makes it a float tensor, a DataLoader stacks them; then the textbook st
 device: first the tutorials' own network (conv-pool), then aesearch's default. The limit of extraction is the encoder,
 compiled where there is a compiler, over a batch that lies in memory.
 jpegs, photos: a folder of small JPEGs, and pictures of 1 to 12 megapixels of noise at all scales, against PIL.
-With jpegs also decoding by as many DataLoader workers as cores, and extraction beside its halves, each alone and in turn.
+With jpegs also decoding by as many DataLoader workers as cores, and extraction beside its halves, alone and in turn.
 store: against a raw file of the same numbers. index: against bare FAISS calls; those that
 build learn from all rows.
 start: whole processes, `aesearch query` over 70,000 rows beside importing torch and torchvision.
