@@ -338,7 +338,8 @@ class Collection(Maps):
                 f"{known['name']} is no longer there, but of the images looked at in {source.name} {share:.0%} are "
                 "from there: give the very folder that has moved, or take another -c NAME"
             )
-        return open_source(**known | {"name": source.name})
+        opening = known | {"name": source.name}
+        return source if source.opening == opening else open_source(**opening)
 
     def _unchanged_since(self, source: Source) -> bool:
         recorded = self.manifest.artifacts.get("features", {}).get("made_from", {})

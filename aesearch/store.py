@@ -43,6 +43,11 @@ TEXTS_AT_ONCE = 2**16
 FIXED_BYTES = 128  # texts that are never longer are written at a fixed length, which is far quicker
 
 
+def contents_of(hashes: Sequence[str | bytes]) -> NDArray[np.uint64]:
+    """The first 64 bits of content hashes."""
+    return np.array([int(value[:16], 16) for value in hashes], dtype=np.uint64)
+
+
 class Store:
     """Reads a finished ``features.h5``; the file is open only during a call.
 
@@ -144,7 +149,7 @@ class Store:
         """The first 64 bits of each row's content hash, (rows,) uint64."""
         numbers = np.empty(self.rows, np.uint64)
         for start, block in zip(range(0, self.rows, CHUNK_ROWS), self._blocks("content_hash"), strict=True):
-            numbers[start : start + len(block)] = [int(value[:16], 16) for value in block]
+            numbers[start : start + len(block)] = contents_of(block)
         return numbers
 
     def skipped(self) -> list[tuple[str, str]]:

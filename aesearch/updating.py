@@ -15,7 +15,7 @@ from aesearch.batches import in_order
 from aesearch.decoding import Preprocessing
 from aesearch.errors import SourceError
 from aesearch.sources import Batch, Source
-from aesearch.store import Store, StoreWriter, is_finished
+from aesearch.store import Store, StoreWriter, contents_of, is_finished
 
 LOOKED_AT = 64  # images, to tell whether a folder is the one that was elsewhere
 
@@ -120,13 +120,8 @@ def share_known(source: Source, store: Store, preprocessing: Preprocessing) -> f
     places = np.flatnonzero([id in ids for id in source.ids])
     places = places if len(places) else np.arange(len(source))
     looked_at = places[np.unique(np.linspace(0, len(places) - 1, LOOKED_AT).astype(np.int64))]
-    known = np.isin(_contents(source.read(looked_at, preprocessing).hashes), store.contents())
+    known = np.isin(contents_of(source.read(looked_at, preprocessing).hashes), store.contents())
     return float(known.mean()) if len(known) else 0.0
-
-
-def _contents(hashes: Sequence[str]) -> NDArray[np.uint64]:
-    """As `Store.contents`."""
-    return np.array([int(value[:16], 16) for value in hashes], dtype=np.uint64)
 
 
 class _Before:
@@ -196,7 +191,7 @@ def _rows_of(
     kept = unchanged >= 0
     batch = _read(source, group[~kept], autoencoder)
     hashes = list(batch.hashes)
-    known = before.by_content(_contents(hashes))
+    known = before.by_content(contents_of(hashes))
     fresh = known < 0
     positions = np.concatenate([group[kept], batch.positions[~fresh], batch.positions[fresh]])
     old = np.concatenate([unchanged[kept], known[~fresh]])

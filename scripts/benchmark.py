@@ -125,7 +125,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def in_turn(*works: Callable[[], object]) -> None:
-    """One after the other: what two things that each keep all cores busy cannot be much quicker than together."""
+    """One after the other: two things that each keep all cores busy are hardly quicker together."""
     for work in works:
         work()
 
