@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from aesearch.collection import Collection
 
 HOME = Path("indexes")
+FIRST_SOURCE = "digits"  # what a bare build-index takes
 
 
 class Group(TyperGroup):
@@ -214,6 +215,7 @@ def extract(
 @app.command("build-index")
 @with_training_options()
 def build_index(
+    context: typer.Context,
     source: SourceArgument = None,
     collection: CollectionOption = "default",
     index: Annotated[
@@ -243,13 +245,18 @@ def build_index(
 ) -> None:
     """Do what is missing of train and extract, then build the search index.
 
-    Run again, it uses what is there. Without SOURCE it works on the collection's own images.
+    Run again, it uses what is there. Without SOURCE it works on the collection's own images; a bare `build-index`,
+    where there is no collection yet, on scikit-learn's handwritten digits.
 
     Example: aesearch build-index photos/ -c photos --labels folder
     """
     from aesearch.index import IndexOptions
 
     opened = _open(collection, device, overwrite=overwrite)
+    if source is None and opened.is_new and not _was_given(context, "collection"):
+        note("no SOURCE given: taking scikit-learn's handwritten digits; for your own images: "
+             "aesearch build-index FOLDER -c NAME")  # fmt: skip
+        source = FIRST_SOURCE
     asked: dict[str, Any] = {"kind": index, "metric": metric, "min_recall": min_recall}
     if max_memory is not None:
         asked["max_memory"] = parse_bytes(max_memory, "--max-memory")
@@ -811,6 +818,12 @@ def _open(name: str, device: str = "auto", *, must_exist: bool = False, overwrit
 
     folder = _folder(name)
     return Collection.open(folder) if must_exist else Collection(folder, device=device, overwrite=overwrite)
+
+
+def _was_given(context: typer.Context, option: str) -> bool:
+    """Whether an option was on the command line, not taken from the environment or its default."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _folder(name: str) -> Path:

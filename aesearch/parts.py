@@ -79,11 +79,18 @@ class Parts:
                 raise
             self.manifest = Manifest(self.folder)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was made, or begun, here."""
+        return self.manifest == Manifest(self.folder) and not (self.folder / MANIFEST).exists()
+
     @cached_property
     def source(self) -> Source:
-        """The images the collection was made from."""
+        """The images the collection was made from, or is being made from."""
         from aesearch.opening import open_again
 
+        if self.manifest.source is None and self.manifest.training is not None:
+            return open_again(self.manifest.training["source"], self.folder, download=False)
         if self.manifest.source is None:
             raise CollectionNotFoundError(
                 f"there is no collection at {self.folder}: run aesearch build-index SOURCE -c {self.folder.name}"

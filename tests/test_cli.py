@@ -108,6 +108,18 @@ def test_from_a_folder_to_every_answer(run, photos):
     assert made == set(info["artifacts"])
 
 
+def test_a_bare_build_index_takes_the_digits_then_what_there_is(run):
+    quick = ("--epochs", 1, "--latent-dim", 4)
+    first = run("build-index", *quick)
+    assert "1,797 images of digits in indexes/default" in first.stdout
+    assert "aesearch build-index FOLDER -c NAME" in first.stderr
+    again = run("build-index")
+    assert again.stdout == first.stdout and "FOLDER" not in again.stderr
+    np.save("x.npy", np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8))
+    run("train", "x.npy", "-c", "other", *quick)
+    assert "30 images of" in run("build-index", "-c", "other").stdout
+
+
 def test_the_steps_one_by_one(run):
     out = run(
         "train", "digits", "--epochs", 3, "--latent-dim", 6, "--loss", "bce", "--invariance", "none", "--widths", "4,8"
@@ -209,7 +221,7 @@ def _shown_defaults(command):
         (["query", "x.png"], "no encoder"),
         (["query", "--row", "1"], "no collection at"),
         (["cluster"], "no collection at"),
-        (["build-index"], "no collection at"),
+        (["build-index", "-c", "mine"], "no collection at"),
         (["build-index", "nowhere"], "no source 'nowhere'"),
         (["build-index", "empty"], "no image in"),
         (["build-index", "texts"], "no usable image in"),
