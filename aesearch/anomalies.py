@@ -9,16 +9,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from aesearch.distances import mahalanobis, principal_directions
 from aesearch.errors import AesearchError
+from aesearch.facts import FACTS
 
 SCORES = ("combined", "reconstruction", "nap", "neighbours")
 NEIGHBOURS = 5
 WIDE_SHARE, MOST_NEIGHBOURS = 1 / 30, 200
 BLUR = 1 / 28  # of the longer side: single pixels are no region
 MOST_REGIONS = 3
-RIDGE, LEAST_VARIANCE = 0.1, 1e-12
 MOST_LEVERAGE = 0.99  # of one image on the directions learned from it
-TINY, LEAST_SPREAD = 1e-12, 0.01
+TINY, LEAST_RISE = 1e-12, 0.02
+# What ``combined`` puts together, and why an image is odd by each; of facts one of `aesearch.facts.FACTS` says it.
+PARTS = ("neighbours", "many neighbours", "activations", "facts")
+REASONS = ("far from its neighbours", "far from many others", "unlike all to the network")
+KNOTS = (0.0, 0.2, 0.5, 0.8, 0.95)  # shares of normal images; beyond the last their tail is taken to be exponential
 MOST_NEEDED = 1e12  # images, that a message names
 
 
@@ -199,8 +204,7 @@ class Normality:
     ----------
     mean : (m,) float32
     directions : (m, m) float32
-        Principal directions, each divided by the standard deviation along it; to every variance a tenth of their mean
-        is added, or few images would make chance count.
+        As `aesearch.distances.principal_directions` gives them.
     learned_from : int
         Images.
     """
@@ -219,16 +223,15 @@ class Normality:
             exact = block.astype(np.float64)
             count, total, squares = count + len(block), total + exact.sum(axis=0), squares + exact.T @ exact
         mean = np.asarray(total / max(count, 1))
-        variances, axes = np.linalg.eigh(squares / max(count, 1) - np.outer(mean, mean))
-        spread = np.sqrt(variances.clip(min=0) + max(RIDGE * float(variances.mean()), LEAST_VARIANCE))
-        return cls(mean.astype(np.float32), (axes / spread).astype(np.float32), count)
+        covariance = squares / max(count, 1) - np.outer(mean, mean)
+        return cls(mean.astype(np.float32), principal_directions(covariance), count)
 
     def distance(self, numbers: NDArray[np.float32], learned: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Squared Mahalanobis distance from the mean, (n,) float32.
 
         Of images it was ``learned`` from, as if it had not been: they would seem more normal than they are.
         """
-        squares = np.square((numbers - self.mean) @ self.directions).sum(axis=1)
+        squares = mahalanobis(numbers, self.mean, self.directions)
         if learned is not None:
             share = np.minimum(squares / max(1, self.learned_from), MOST_LEVERAGE)
             squares = np.where(learned, squares / (1 - share), squares)
@@ -236,21 +239,46 @@ class Normality:
 
 
 def learn_scales(measures: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Median, and its distance to the 84th percentile, of the logarithms of each column: (2, p) float32.
+    """Logarithms of each column that a fifth, half, four fifths and 95 % of normal images lie below: (5, p) float32.
 
     Parameters
     ----------
     measures : (n, p) float32
-        Several measures of oddity of normal images.
+        Several measures of oddity of normal images. The first row is of the least.
     """
-    middle, high = np.quantile(np.log(np.maximum(measures, TINY)), [0.5, 0.84], axis=0)
-    return np.stack([middle, np.maximum(high - middle, LEAST_SPREAD)]).astype(np.float32)
+    return np.quantile(_logarithms(measures), KNOTS, axis=0).astype(np.float32)
 
 
-def most_alarmed(measures: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far the logarithm of the most alarmed measure lies above what is usual, in spreads: (n,) float32."""
-    usual, spread = scales
-    return np.asarray(((np.log(np.maximum(measures, TINY)) - usual) / spread).max(axis=1), dtype=np.float32)
+def alarms_of(measures: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How alarming each measure is: -ln of the share of normal images that are at least as odd, (n, p) float32.
+
+    Between the shares that `learn_scales` knows it is interpolated. Beyond 95 % it rises as it does from 80 %, as that
+    of an exponential tail, so that few odd images among the normal ones change nothing.
+    """
+    levels = -np.log1p(-np.array(KNOTS))
+    logs, alarms = _logarithms(measures), np.empty(measures.shape, np.float32)
+    for column, knots in enumerate(scales.T.astype(np.float64)):
+        rise = max(knots[-1] - knots[-2], LEAST_RISE) / (levels[-1] - levels[-2])
+        inside = np.interp(logs[:, column], knots, levels)
+        alarms[:, column] = inside + np.maximum(logs[:, column] - knots[-1], 0) / rise
+    return alarms
+
+
+def _logarithms(measures: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.log(np.maximum(measures.astype(np.float64), TINY))
+
+
+def explain(why: int) -> str:
+    """A number that `Scorer` gives, in words: the part of ``combined`` that spoke, or the fact."""
+    if why < len(REASONS):
+        return REASONS[why] if why >= 0 else ""
+    place, high = divmod(why - len(REASONS), 2)
+    return list(FACTS.values())[place][high]
+
+
+def part_of(why: int) -> str:
+    """Which of ``PARTS`` spoke."""
+    return PARTS[min(why, len(REASONS))] if why >= 0 else ""
 
 
 def error_map(original: NDArray[np.uint8], rebuilt: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies import Alarms
+from aesearch.anomalies import Alarms, explain, part_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,8 @@ class Hits:
     ids, labels : list of k str
     distances : (k,) float32
         In the collection's metric; smaller is nearer.
+    orientations : list of k str, or None
+        How the query was oriented when it was nearest to each, if it was asked in several ways.
     """
 
     query: str
@@ -30,17 +33,21 @@ class Hits:
     ids: list[str]
     labels: list[str]
     distances: NDArray[np.float32]
+    orientations: list[str] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As ``aesearch query --json`` gives it."""
         hits = _ranked(self.rows, self.ids, self.labels, self.distances, "distance")
+        for hit, orientation in zip(hits, self.orientations or [], strict=False):
+            hit["orientation"] = orientation
         return {"query": self.query, "hits": hits}
 
     def without(self, row: int, k: int) -> Hits:
         """The first k hits that are not that row."""
         keep = np.flatnonzero(self.rows != row)[:k]
         ids, labels = [self.ids[i] for i in keep], [self.labels[i] for i in keep]
-        return Hits(self.query, self.rows[keep], ids, labels, self.distances[keep])
+        ways = None if self.orientations is None else [self.orientations[i] for i in keep]
+        return Hits(self.query, self.rows[keep], ids, labels, self.distances[keep], ways)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +67,8 @@ class Anomalies:
         The threshold, where a false-alarm rate was asked for; it gives p-values too.
     flagged : int
         How many of those scored lie above it.
+    why : list of int
+        What made each odd by ``combined``, as `aesearch.anomalies.explain` puts it in words; -1 by the other scores.
     """
 
     rows: NDArray[np.int64]
@@ -70,10 +79,19 @@ class Anomalies:
     auroc: float | None
     alarms: Alarms | None = None
     flagged: int = 0
+    why: Sequence[int] = ()
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why each is odd, in words; empty where the score has one part."""
+        return [explain(one) for one in self.why]
 
     def to_json(self) -> list[dict[str, Any]]:
         """As ``aesearch anomalies --json`` lists them."""
         listed = _ranked(self.rows, self.ids, self.labels, self.scores, "score")
+        for one, why in zip(listed, self.why, strict=False):
+            if why >= 0:
+                one |= {"part": part_of(why), "why": explain(why)}
         if self.alarms:
             for one, p_value in zip(listed, self.alarms.p_values(self.scores), strict=True):
                 one["p_value"] = float(p_value)

@@ -119,6 +119,7 @@ Where = Annotated[
         description="only images with label=3, split=test, id=cats/* or cluster=2, or != instead",
     ),
 ]
+AnyOrientation = Annotated[bool | None, Query(description="look for the image mirrored and turned too, all eight ways")]
 TAKE_IMAGES = ("/api/query", "/api/reconstruct", "/api/latents")
 router = APIRouter(prefix="/api", responses=ERRORS)
 
@@ -152,22 +153,25 @@ def query(
     row: Annotated[int | None, Query(ge=0, le=LARGEST_ROW)] = None,
     id: Annotated[str | None, Query(max_length=LONGEST_TEXT)] = None,
     k: K = 10,
+    any_orientation: AnyOrientation = None,
 ) -> Response:
     """Nearest neighbours of an image of the collection, by its row or its id."""
 
     def question(collection: Collection) -> dict[str, Any]:
-        hits = collection.query(row=row, id=id, k=k, where=where)
+        hits = collection.query(row=row, id=id, k=k, where=where, any_orientation=any_orientation)
         return _with_clusters(collection, documents.of_query(collection, [hits], k))
 
     return _json(live.ask(question))
 
 
 @router.post("/query", response_model=QueryAnswer, openapi_extra=UPLOAD, responses=TOO_LARGE)
-def query_image(live: Asked, image: Uploaded, where: Where, k: K = 10) -> Response:
+def query_image(
+    live: Asked, image: Uploaded, where: Where, k: K = 10, any_orientation: AnyOrientation = None
+) -> Response:
     """Nearest neighbours of an image from elsewhere."""
 
     def question(collection: Collection) -> dict[str, Any]:
-        hits = collection.query_images([image], k=k, where=where)
+        hits = collection.query_images([image], k=k, where=where, any_orientation=any_orientation)
         return _with_clusters(collection, documents.of_query(collection, hits, k))
 
     return _json(live.ask(question))

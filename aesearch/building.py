@@ -27,6 +27,7 @@ from aesearch.extraction import Extraction, extract_features
 from aesearch.invariance import choose_invariance
 from aesearch.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint, plain
 from aesearch.opening import open_again
+from aesearch.orientation import measure_orientations, without_meaning
 from aesearch.sources import Source
 from aesearch.store import Store
 from aesearch.training import Epoch, TrainingOptions, loss_name, split_held_out, train_autoencoder
@@ -88,6 +89,7 @@ def train_encoder(
     in_memory = images.array[drawn] if isinstance(images, LoadedImages) else None
     sample = load(source, positions[drawn], preprocessing) if in_memory is None else in_memory
     settled, ratios = _settle_invariance(options, preprocessing, sample, held_out)
+    orientations = _free_orientations(sample)
     spec, recipe = settled.spec(preprocessing), settled.recipe(len(images))
     check_room(folder / ENCODER, _bytes_needed(spec, encoded_next))
     described = (f"{len(images):,}", preprocessing, spec.latent_dim, recipe.invariance)
@@ -112,7 +114,7 @@ def train_encoder(
     )
     write_history(training.history)  # a kill may have come between the checkpoint and it
     _draw_curve(folder / CURVE, training.history, loss_name(spec, recipe))
-    figures = training.figures | examine(training, sample, held_out) | {"invariance_ratios": ratios}
+    figures = training.figures | examine(training, sample, held_out) | {"invariance_ratios": ratios, **orientations}
     _save_encoder(folder, training.model, spec)
     manifest.training = None
     manifest.source = source.opening
@@ -254,6 +256,15 @@ def _settle_invariance(
         found = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
         logger.info("invariance %s: changed images lie at %s times the usual distance from others", chosen, found)
     return dataclasses.replace(options, invariance=chosen), ratios
+
+
+def _free_orientations(sample: NDArray[np.uint8]) -> dict[str, Any]:
+    """Measure which orientations mean nothing in the collection, so that a query looks for them too; say so."""
+    farther = measure_orientations(sample)
+    free = without_meaning(farther, len(sample))
+    if free:
+        logger.info("orientation: %s images are as usual here as others, a query finds them too", "; ".join(free))
+    return {"orientation_shares": farther, "free_orientations": free}
 
 
 def _choose_input(source: Source, options: TrainingOptions) -> tuple[Preprocessing, tuple[int, int]]:

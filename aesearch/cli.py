@@ -310,6 +310,14 @@ def query(
             help="Only among images with label=3, split=test, cluster=2 or id=cats/*, or != instead; repeatable."
         ),
     ] = None,
+    any_orientation: Annotated[
+        bool | None,
+        typer.Option(
+            "--any-orientation/--as-it-is",
+            help="Look for the image mirrored and turned too, all eight ways, and take the nearest.",
+            show_default="those ways that mean nothing in the collection",
+        ),
+    ] = None,
     save: SaveOption = None,
     show: ShowOption = False,
     device: DeviceOption = "auto",
@@ -322,9 +330,10 @@ def query(
     if not (images or row or id):
         raise typer.BadParameter("give an image file, --row or --id", param_hint="IMAGE")
     opened = _open(collection, device)
-    hits = opened.query_images(list(images), k=k, where=where or ()) if images else []
+    how: dict[str, Any] = {"k": k, "where": where or (), "any_orientation": any_orientation}
+    hits = opened.query_images(list(images), **how) if images else []
     rows = [*(row or []), *(opened.rows_of(id) if id else [])]
-    hits += opened.query_rows(rows, k=k, where=where or ()) if rows else []
+    hits += opened.query_rows(rows, **how) if rows else []
     if save or show:
         from aesearch.report import draw_query
 
@@ -333,15 +342,10 @@ def query(
         return print_json(documents.of_query(opened, hits, k))
     for found in hits:
         print(f"{printable(found.query)}")
-        print_table(
-            ["rank", opened.metric, "row", "label", "id"],
-            [
-                [str(n), f"{d:.4f}", str(r), label, i]
-                for n, (d, r, label, i) in enumerate(
-                    zip(found.distances, found.rows, found.labels, found.ids, strict=True), 1
-                )
-            ],
-        )
+        ways = [[way] for way in found.orientations] if found.orientations else [[]] * len(found.rows)
+        hits_of_it = zip(found.distances, found.rows, found.labels, found.ids, ways, strict=True)
+        lines = [[str(n), f"{d:.4f}", str(r), label, i, *way] for n, (d, r, label, i, way) in enumerate(hits_of_it, 1)]
+        print_table(["rank", opened.metric, "row", "label", "id", *(["query"] if found.orientations else [])], lines)
 
 
 @app.command()
@@ -351,8 +355,9 @@ def anomalies(
     score: Annotated[
         str,
         typer.Option(
-            help="combined: far from its neighbours or unlike all in the network's activations, whichever is more "
-            "unusual; reconstruction: mean squared error per pixel on the [0, 1] scale; nap: what each layer of the "
+            help="combined: far from its neighbours, unlike all in the network's activations, or a bad frame by its "
+            "low-level facts (blank, noise, overexposed, half lost), whichever is most unusual, and says which; "
+            "reconstruction: mean squared error per pixel on the [0, 1] scale; nap: what each layer of the "
             "encoder loses; neighbours: mean distance to the 5 nearest features. Larger is odder."
         ),
     ] = "combined",
@@ -411,10 +416,19 @@ def anomalies(
         )
     chances = [[f"{a['p_value']:.4f}"] if found.alarms else [] for a in listed]
     table = [
-        [str(a["rank"]), f"{a['score']:.5f}", *chance, str(a["row"]), a["label"], a["id"]]
+        [
+            str(a["rank"]),
+            f"{a['score']:.5f}",
+            *chance,
+            *([a["why"]] if "why" in a else []),
+            str(a["row"]),
+            a["label"],
+            a["id"],
+        ]
         for a, chance in zip(listed, chances, strict=True)
     ]
     named = ["error" if score == "reconstruction" else "score", *(["p-value"] if found.alarms else [])]
+    named += ["why"] if score == "combined" else []
     print_table(["rank", *named, "row", "label", "id"], table)
 
 

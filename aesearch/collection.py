@@ -18,14 +18,17 @@ from numpy.typing import NDArray
 from aesearch import anomalies as anomaly_scores
 from aesearch.answers import Anomalies, Duplicates, Hits
 from aesearch.atomic import check_own, check_room, drop
-from aesearch.distances import exact_neighbours, in_blocks
+from aesearch.decoding import on_its_side
+from aesearch.distances import exact_neighbours, in_blocks, nearest_way
 from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_choice
+from aesearch.facts import UsualFacts
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, least_bytes, most_rows
 from aesearch.manifest import CHECKPOINT, ENCODER, NEXT, Manifest, installed_versions, is_unicode, plain
 from aesearch.manifest import NAME as MANIFEST
 from aesearch.mapping import Maps
+from aesearch.orientation import ORIENTATIONS, UPRIGHT
 from aesearch.parts import INDEX, NO_CLUSTER_NAME, changes
-from aesearch.pictures import ImageLike, blank, look_at, name_of, read_image, read_pictures
+from aesearch.pictures import ImageLike, Read, blank, look_at, name_of, read_image, read_pictures
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
     from aesearch.clusters import Clustering
@@ -418,6 +421,7 @@ class Collection(Maps):
         row: int | None = None,
         id: str | None = None,
         where: Sequence[str] = (),
+        any_orientation: bool | None = None,
     ) -> Hits:
         """Nearest neighbours of one image.
 
@@ -431,34 +435,88 @@ class Collection(Maps):
             Instead of an image: one of the collection, which is then left out of its own neighbours.
         where : sequence of str
             Only among rows of which all of these hold; see `rows_where`.
+        any_orientation : bool, optional
+            Whether the image is looked for mirrored and turned too, in all eight orientations, and each neighbour's
+            distance is the least. By default an image from elsewhere is looked for in those orientations that mean
+            nothing in the collection, as was found in training, and a row as it is.
         """
         if sum(v is not None for v in (image, row, id)) != 1:
             raise AesearchError("give one of: an image, a row, an id")
         if image is not None:
-            return self.query_images([image], k=k, where=where)[0]
-        return self.query_rows(self.rows_of([id]) if id is not None else [row or 0], k=k, where=where)[0]
+            return self.query_images([image], k=k, where=where, any_orientation=any_orientation)[0]
+        rows = self.rows_of([id]) if id is not None else [row or 0]
+        return self.query_rows(rows, k=k, where=where, any_orientation=any_orientation)[0]
 
-    def query_images(self, images: Sequence[ImageLike], *, k: int = 10, where: Sequence[str] = ()) -> list[Hits]:
+    def query_images(
+        self,
+        images: Sequence[ImageLike],
+        *,
+        k: int = 10,
+        where: Sequence[str] = (),
+        any_orientation: bool | None = None,
+    ) -> list[Hits]:
         """Nearest neighbours of several images, encoded as one batch; see `query`."""
         _check_k(k)
-        return self._search(self.encode(images), [name_of(image) for image in images], k, where)
+        asked = self.orientations if any_orientation is None else list(ORIENTATIONS) if any_orientation else [UPRIGHT]
+        return self._search(self.encode_oriented(images, asked), [name_of(image) for image in images], k, where, asked)
 
-    def query_rows(self, rows: Sequence[int], *, k: int = 10, where: Sequence[str] = ()) -> list[Hits]:
+    def query_rows(
+        self,
+        rows: Sequence[int],
+        *,
+        k: int = 10,
+        where: Sequence[str] = (),
+        any_orientation: bool | None = None,
+    ) -> list[Hits]:
         """Nearest other images of several rows; see `query`."""
         _check_k(k)
         self.check_rows(rows)
         wanted = np.array(rows)
-        found = self._search(self.store.features(wanted), self.store.texts("id", wanted), k + 1, where)
+        asked = list(ORIENTATIONS) if any_orientation else [UPRIGHT]
+        features = self.encode_oriented(self._as_read(rows), asked) if any_orientation else self._one_way(wanted)
+        found = self._search(features, self.store.texts("id", wanted), k + 1, where, asked)
         return [hits.without(row, k) for hits, row in zip(found, rows, strict=True)]
 
-    def _search(self, features: NDArray[np.float32], names: list[str], k: int, where: Sequence[str] = ()) -> list[Hits]:
-        rows, distances = self._nearest(features, k, self.rows_where(where) if where else None)
+    def _one_way(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Features of rows as they are, (n, 1, dim)."""
+        return self.store.features(rows)[:, None]
+
+    def _as_read(self, rows: Sequence[int]) -> list[Read]:
+        """Images of rows as the encoder sees them, upright and on their side."""
+        upright = self.spec.preprocessing
+        ways = [read_pictures(self.source, self._places(rows), way) for way in (upright, on_its_side(upright))]
+        read = []
+        for row, pixels, lying in zip(rows, *ways, strict=True):
+            if pixels is None or lying is None:
+                raise StaleArtifactError(f"the image of row {row} can no longer be read: ask without --any-orientation")
+            read.append(Read(pixels, lying, upright))
+        return read
+
+    def _search(
+        self,
+        features: NDArray[np.float32],
+        names: list[str],
+        k: int,
+        where: Sequence[str],
+        orientations: Sequence[str],
+    ) -> list[Hits]:
+        """Nearest of queries (n, orientations, dim), each in the orientation in which it is nearest."""
+        n, count, dim = features.shape
+        rows, distances = self._nearest(features.reshape(-1, dim), k, self.rows_where(where) if where else None)
+        rows, distances, way = nearest_way(rows.reshape(n, -1), distances.reshape(n, -1), count)
         there = rows >= 0
         ids, labels = (self.store.texts(name, rows[there]) for name in ("id", "label"))
         ends = np.cumsum(there.sum(axis=1))
         return [
-            Hits(name, found[kept], ids[end - kept.sum() : end], labels[end - kept.sum() : end], far[kept])
-            for name, found, far, kept, end in zip(names, rows, distances, there, ends, strict=True)
+            Hits(
+                name,
+                found[kept],
+                ids[end - kept.sum() : end],
+                labels[end - kept.sum() : end],
+                far[kept],
+                [orientations[w] for w in ways[kept]] if len(orientations) > 1 else None,
+            )
+            for name, found, far, ways, kept, end in zip(names, rows, distances, way, there, ends, strict=True)
         ]
 
     def anomalies(
@@ -483,10 +541,11 @@ class Collection(Maps):
             ``neighbours``: mean distance to the 5 nearest features of the collection, in its metric.
             ``nap``: squared Mahalanobis distance of what each layer of the encoder loses from one image to its
             reconstruction (RaPP: Kim et al. 2020).
-            ``combined``: the most alarmed of ``neighbours``, for collections of many kinds, of the same with a
-            thirtieth of all rows, at most 200, for odd images that are there more than once, and of the Mahalanobis
-            distance of the network's activations (compare Lee et al. 2018), for collections of one kind; each as a
-            logarithm in spreads above what is usual.
+            ``combined``: the most alarming of ``neighbours``, for collections of many kinds, of the same with a
+            thirtieth of all rows, at most 200, for odd images that are there more than once, of the Mahalanobis
+            distance of the network's activations (compare Lee et al. 2018), for collections of one kind, and of that
+            of low-level facts, for bad frames (`aesearch.facts`); each as -ln of the share of normal images that are
+            at least as odd. `Anomalies.why` says which it was.
             The last two are learned from the collection's images when first asked for.
         top : int
         normal_label : str, optional
@@ -504,10 +563,11 @@ class Collection(Maps):
         if source is None:
             texts, places = self.store.texts, np.arange(self.store.rows)
             known = scores = self.scores_of_rows(score) if scores is None else scores
+            why = self._learned(score)["why"] if score == "combined" else np.full(len(scores), -1)
         else:
             source = self.open_images(source) if isinstance(source, str) else source
-            scores, places = self._scorer(score).of_source(source, progress=self.progress)
-            texts, known = source.texts, None
+            scored, places = self._scorer(score).of_source(source, progress=self.progress)
+            texts, known, scores, why = source.texts, None, scored.scores, scored.why
         alarms = None if false_alarms is None else self._learn_threshold(score, false_alarms, normal_label, known)
         flagged = int((scores > alarms.threshold).sum()) if alarms else 0
         top = min(top, flagged) if alarms else top
@@ -526,6 +586,7 @@ class Collection(Maps):
             ranking.auroc,
             alarms,
             flagged,
+            [int(one) for one in why[ranking.rows]],
         )
 
     def _learn_threshold(
@@ -565,7 +626,10 @@ class Collection(Maps):
         learned = self._learned(score)
         count = self.manifest.artifacts[score]["figures"]["learned_from"]
         normality = anomaly_scores.Normality(learned["mean"], learned["directions"], count)
-        return dataclasses.replace(blank, normality=normality, scales=learned.get("scales"))
+        if score == "nap":
+            return dataclasses.replace(blank, normality=normality)
+        facts = UsualFacts(*(learned[f"facts_{field.name}"] for field in dataclasses.fields(UsualFacts)))
+        return dataclasses.replace(blank, normality=normality, usual_facts=facts, scales=learned["scales"])
 
     def _blank_scorer(self, score: str) -> Scorer:
         from aesearch.scoring import Scorer
@@ -584,7 +648,7 @@ class Collection(Maps):
         return self.is_fresh(score) and self.manifest.artifacts[score]["parameters"] == self._compared(score)
 
     def _compared(self, score: str) -> dict[str, Any]:
-        return {"metric": self.metric} if score == "combined" else {}
+        return {"metric": self.metric, "parts": list(anomaly_scores.PARTS)} if score == "combined" else {}
 
     @changes
     def _learn_score(self, score: str, parameters: dict[str, Any]) -> None:
@@ -601,13 +665,18 @@ class Collection(Maps):
             )
         blank, trained = self._blank_scorer(score), ~self.store.held_out()
         check_room(self.folder / f"{score}.h5", 4 * self.store.rows)
-        scorer, scores = learn_scorer(
+        scorer, scored = learn_scorer(
             blank, self.source, positions, trained, self._usual_rows(), progress=self.progress
         )
         assert scorer.normality is not None
-        columns = {"mean": scorer.normality.mean, "directions": scorer.normality.directions, "score": scores}
-        if scorer.scales is not None:
-            columns["scales"] = scorer.scales
+        columns: dict[str, NDArray[Any]] = {
+            "mean": scorer.normality.mean,
+            "directions": scorer.normality.directions,
+            "score": scored.scores,
+        }
+        if scorer.usual_facts is not None and scorer.scales is not None:
+            facts = {f"facts_{name}": value for name, value in vars(scorer.usual_facts).items()}
+            columns |= {"why": scored.why, "scales": scorer.scales, **facts}
         self._write_rows(score, columns, parameters, {"learned_from": scorer.normality.learned_from})
 
     def error_maps(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.float32]]:

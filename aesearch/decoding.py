@@ -116,7 +116,7 @@ def decode(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
 
     image = _open(data, preprocessing)
     turn = _turn(image)
-    lying = preprocessing if turn not in SIDEWAYS else _turned(preprocessing)
+    lying = preprocessing if turn not in SIDEWAYS else on_its_side(preprocessing)
     pixels = fit(image, lying, box=image.info.get(DRAFT_BOX))
     if turn is None:
         return pixels
@@ -330,7 +330,8 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     return Image.Transpose[name] if name else None
 
 
-def _turned(preprocessing: Preprocessing) -> Preprocessing:
+def on_its_side(preprocessing: Preprocessing) -> Preprocessing:
+    """The same with height and width exchanged."""
     return dataclasses.replace(preprocessing, height=preprocessing.width, width=preprocessing.height)
 
 

@@ -12,6 +12,7 @@ Metric = Literal["cosine", "l2"]
 METRICS: tuple[str, ...] = get_args(Metric)
 
 BLOCK_ROWS = 2**16
+RIDGE, LEAST_VARIANCE = 0.1, 1e-12
 
 
 Block = TypeVar("Block", bound=NDArray[Any], covariant=True)
@@ -82,6 +83,52 @@ def exact_neighbours(
         raise ValueError(f"k = {k} for {len(base)} rows")
     squared, rows = faiss.knn(prepare(queries, metric), prepare(base, metric), k)
     return rows, from_squared(squared, metric)
+
+
+def principal_directions(covariance: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Principal directions (m, m), each divided by the standard deviation along it.
+
+    To every variance a tenth of their mean is added, or few samples would make chance count.
+    """
+    variances, axes = np.linalg.eigh(covariance)
+    spread = np.sqrt(variances.clip(min=0) + max(RIDGE * float(variances.mean()), LEAST_VARIANCE))
+    return np.asarray(axes / spread, dtype=np.float32)
+
+
+def mahalanobis(
+    numbers: NDArray[np.float32], mean: NDArray[np.float32], directions: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Squared Mahalanobis distances (n,) of numbers (n, m), along `principal_directions`."""
+    return np.asarray(np.square((numbers - mean) @ directions).sum(axis=1), dtype=np.float32)
+
+
+def nearest_way(
+    rows: NDArray[np.int64], distances: NDArray[np.float32], ways: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
+    """Of the neighbours of each query, asked in several ways, the nearest, each row once.
+
+    Parameters
+    ----------
+    rows, distances : (n, ways · k)
+        The k nearest of each way side by side, row -1 for none.
+
+    Returns
+    -------
+    rows, distances, ways : (n, k) each
+        Nearest first; row -1 where there are fewer.
+    """
+    k = rows.shape[1] // ways
+    if ways == 1:
+        return rows, distances, np.zeros_like(rows)
+    order = np.lexsort((distances, rows), axis=1)  # of each row the nearest comes first
+    by_row = np.take_along_axis(rows, order, 1)
+    again = np.zeros(rows.shape, dtype=bool)
+    again[:, 1:] = by_row[:, 1:] == by_row[:, :-1]
+    far = np.where(again | (by_row < 0), np.inf, np.take_along_axis(distances, order, 1))
+    nearest = np.argsort(far, axis=1, kind="stable")[:, :k]
+    found = np.take_along_axis(far, nearest, 1)
+    kept = np.where(np.isfinite(found), np.take_along_axis(by_row, nearest, 1), -1)
+    return kept, found.astype(np.float32), np.take_along_axis(order // k, nearest, 1)
 
 
 def in_blocks(features: Sliced[Block], doing: str = "", size: int | None = None) -> Iterator[tuple[int, Block]]:

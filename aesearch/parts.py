@@ -21,7 +21,8 @@ from aesearch.index import IndexOptions, SearchIndex, load_index
 from aesearch.locking import FolderLock
 from aesearch.manifest import ENCODER, FEATURES, NEXT, PORTABLE, Manifest
 from aesearch.manifest import NAME as MANIFEST
-from aesearch.pictures import ImageLike, read_image
+from aesearch.orientation import ORIENTATIONS, UPRIGHT
+from aesearch.pictures import ImageLike, read_image, read_oriented
 from aesearch.portable import PortableEncoder
 from aesearch.store import Store, read_arrays, write_arrays
 
@@ -236,6 +237,19 @@ class Parts:
         """Features (n, dim) float32 of images from anywhere; see `query` for what an image may be."""
         encoder = self._single_encoder if len(images) <= FEW else self.autoencoder
         return encoder.encode(self._decode(images))
+
+    def encode_oriented(self, images: Sequence[ImageLike], orientations: Sequence[str]) -> NDArray[np.float32]:
+        """Features (n, orientations, dim) float32 of images from anywhere, each in several orientations."""
+        pixels = [read_oriented(image, self.spec.preprocessing, orientations) for image in images]
+        encoder = self._single_encoder if len(images) * len(orientations) <= FEW else self.autoencoder
+        flat = encoder.encode(np.concatenate([np.stack(one) for one in pixels]))
+        return flat.reshape(len(images), len(orientations), -1)
+
+    @property
+    def orientations(self) -> list[str]:
+        """In which orientations a query looks for an image: as it is, and those that mean nothing here."""
+        figures = self.manifest.artifacts.get("encoder", {}).get("figures", {})
+        return [UPRIGHT, *(o for o in figures.get("free_orientations", []) if o in ORIENTATIONS)]
 
     def encode_latents(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """As `encode`, with the style beside the features: all that the decoder rebuilds an image from."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.decoding import Preprocessing, UnreadableImageError, decode, fit, shrink, thumbnail
+from aesearch.decoding import Preprocessing, UnreadableImageError, decode, fit, on_its_side, shrink, thumbnail
 from aesearch.errors import AesearchError, StaleArtifactError
+from aesearch.orientation import is_turned, orient
 from aesearch.reading import read_file
 from aesearch.sources import Source
 
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """An image that `read` has read already: (channels, height, width) uint8."""
+    """An image that `read` has read already: (channels, height, width) uint8, and lying on its side."""
 
     pixels: NDArray[np.uint8]
+    lying: NDArray[np.uint8]
     preprocessing: Preprocessing
 
 
@@ -33,7 +35,24 @@ ImageLike = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Read
 
 def read(image: ImageLike, preprocessing: Preprocessing) -> Read:
     """Read an image before it is asked about, which is what takes long; raises as `read_image`."""
-    return Read(read_image(image, preprocessing), preprocessing)
+    upright = read_image(image, preprocessing)
+    square = preprocessing.height == preprocessing.width
+    lying = upright if square else read_image(image, on_its_side(preprocessing))
+    return Read(upright, lying, preprocessing)
+
+
+def read_oriented(
+    image: ImageLike, preprocessing: Preprocessing, orientations: Sequence[str]
+) -> list[NDArray[np.uint8]]:
+    """One image in several orientations, each (channels, height, width) uint8; raises as `read_image`."""
+    seen: dict[Preprocessing, NDArray[np.uint8]] = {}
+    found = []
+    for orientation in orientations:
+        wanted = on_its_side(preprocessing) if is_turned(orientation) else preprocessing
+        if wanted not in seen:
+            seen[wanted] = read_image(image, wanted)
+        found.append(orient(seen[wanted], orientation))
+    return found
 
 
 def read_image(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -47,9 +66,9 @@ def read_image(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uin
         The file gives no image, or the array is not one.
     """
     if isinstance(image, Read):
-        if image.preprocessing != preprocessing:
+        if preprocessing not in (image.preprocessing, on_its_side(image.preprocessing)):
             raise StaleArtifactError("the encoder has changed since the image was read")
-        return image.pixels
+        return image.pixels if preprocessing == image.preprocessing else image.lying
     if isinstance(image, np.ndarray):
         return fit(_from_array(image), preprocessing)
     return _from_file(image, lambda data: decode(data, preprocessing))

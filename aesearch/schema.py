@@ -25,6 +25,7 @@ class Hit(BaseModel):
     label: str
     cluster: str
     distance: float
+    orientation: str | None = None
 
 
 class Neighbours(BaseModel):
@@ -51,6 +52,8 @@ class Anomaly(BaseModel):
     id: str
     label: str
     score: float
+    part: str | None = None
+    why: str | None = None
     p_value: float | None = None
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies import Normality, learn_scales, most_alarmed, neighbour_distance
+from aesearch.anomalies import REASONS, Normality, alarms_of, learn_scales, neighbour_distance
 from aesearch.autoencoders import Autoencoder
 from aesearch.batches import in_order, read_batches
 from aesearch.errors import AesearchError, StaleArtifactError
+from aesearch.facts import UsualFacts, measure_facts
 from aesearch.sources import Batch, Source
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,24 @@ logger = logging.getLogger(__name__)
 Search = Callable[[NDArray[np.float32], int], tuple[NDArray[np.int64], NDArray[np.float32]]]
 AT_ONCE = 4096  # images at most: of each there are some thousand numbers
 NEAREST_AT_ONCE = 2**22  # that are looked for
+MOST_FACTS = 100_000  # images whose low-level facts are kept to learn what is usual
 FEWEST_NEW = 20  # images not trained on that tell what is usual
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Scores of images.
+
+    Attributes
+    ----------
+    scores : (n,) float32
+        Larger is odder.
+    why : (n,) int16
+        What made each so, as `aesearch.anomalies.explain` takes it; -1 for scores that have one part.
+    """
+
+    scores: NDArray[np.float32]
+    why: NDArray[np.int16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +56,10 @@ class Scorer:
         To how many of them the mean distance is measured, the largest number last.
     normality : Normality, optional
         What ``nap`` and ``combined`` need: how what the network does with normal images is spread.
-    scales : (2, 3) float32, optional
-        What ``combined`` needs besides: `learn_scales` of its measures.
+    usual_facts : UsualFacts, optional
+        What ``combined`` needs besides, of the images' low-level facts.
+    scales : (5, 4) float32, optional
+        What ``combined`` needs at last: `learn_scales` of its measures.
     """
 
     score: str
@@ -47,31 +67,41 @@ class Scorer:
     search: Search
     neighbours: tuple[int, ...]
     normality: Normality | None = None
+    usual_facts: UsualFacts | None = None
     scales: NDArray[np.float32] | None = None
 
-    def of_images(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Scores (n,) float32 of new images (n, channels, height, width)."""
-        return self.of_measures(self.measure(images))
+    def of_images(self, images: NDArray[np.uint8]) -> Scored:
+        """Score new images (n, channels, height, width)."""
+        return self.of_measures(*self.measure(images))
 
-    def of_measures(self, measures: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores (n,) float32 from what `measure` gives."""
-        return measures[:, 0] if self.scales is None else most_alarmed(measures, self.scales)
+    def of_measures(self, measures: NDArray[np.float32], strangest: NDArray[np.int64]) -> Scored:
+        """Scores from what `measure` gives: of several measures the most alarming one."""
+        if self.scales is None:
+            return Scored(measures[:, 0], np.full(len(measures), -1, np.int16))
+        alarms = alarms_of(measures, self.scales)
+        why = alarms.argmax(axis=1)
+        why = np.where(why < len(REASONS), why, len(REASONS) + strangest)
+        return Scored(alarms.max(axis=1), why.astype(np.int16))
 
     def measure(
         self, images: NDArray[np.uint8], own: NDArray[np.int64] | None = None, learned: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.float32]:
-        """One column, or those that are combined: (n, 1 or 3) float32.
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """One column, or those that are combined, (n, 1 or 4) float32; and of each image the strangest fact (n,).
 
         ``own`` are the rows the images have in the collection, if any, ``learned`` says which of them ``normality`` was
         learned from.
         """
+        none = np.zeros(len(images), np.int64)
         if self.normality is None:
             latents, errors = self.autoencoder.encode_and_score(images)
-            return errors[:, None] if self.score == "reconstruction" else self.far(self._features(latents), own)
+            return errors[:, None] if self.score == "reconstruction" else self.far(self._features(latents), own), none
         if self.score == "nap":
-            return self.normality.distance(self.autoencoder.hidden_differences(images), learned)[:, None]
+            return self.normality.distance(self.autoencoder.hidden_differences(images), learned)[:, None], none
+        assert self.usual_facts is not None
         latents, around = self.autoencoder.activations(images)
-        return np.column_stack([self.far(self._features(latents), own), self.normality.distance(around, learned)])
+        facts = measure_facts(images)
+        columns = [self.far(self._features(latents), own), self.normality.distance(around, learned)]
+        return np.column_stack([*columns, self.usual_facts.distance(facts)]), self.usual_facts.strangest(facts)
 
     def far(self, features: NDArray[np.float32], own: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Mean distances to the nearest features of the collection, (n, len(neighbours)) float32.
@@ -89,7 +119,7 @@ class Scorer:
             parts.append(np.column_stack([neighbour_distance(rows[:, :k], distances[:, :k], mine) for k in nearest]))
         return np.concatenate(parts)
 
-    def of_source(self, source: Source, *, progress: bool = False) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def of_source(self, source: Source, *, progress: bool = False) -> tuple[Scored, NDArray[np.int64]]:
         """Scores of a source's readable images, and their positions.
 
         Raises
@@ -97,16 +127,18 @@ class Scorer:
         AesearchError
             Not one image could be read.
         """
-        scores, places, skipped = [], [], list(source.listing_skips)
+        found, places, skipped = [], [], list(source.listing_skips)
         for batch in read_in_order(source, np.arange(len(source)), self.autoencoder, "score", progress):
-            scores.append(self.of_images(batch.images) if len(batch.images) else np.empty(0, np.float32))
-            places.append(batch.positions)
+            if len(batch.images):
+                found.append(self.of_images(batch.images))
+                places.append(batch.positions)
             skipped += [(source.ids[p], reason) for p, reason in batch.skipped]
         if skipped:
             logger.warning("%d files gave no image, the first: %s: %s", len(skipped), *skipped[0])
-        if not sum(map(len, places)):
+        if not found:
             raise AesearchError(f"no usable image in {source.name}")
-        return np.concatenate(scores), np.concatenate(places)
+        scored = Scored(np.concatenate([one.scores for one in found]), np.concatenate([one.why for one in found]))
+        return scored, np.concatenate(places)
 
     def _features(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
         return latents[:, : self.autoencoder.spec.feature_dim]
@@ -120,7 +152,7 @@ def learn_scorer(
     usual: NDArray[np.bool_],
     *,
     progress: bool = False,
-) -> tuple[Scorer, NDArray[np.float32]]:
+) -> tuple[Scorer, Scored]:
     """Learn from a collection's own images what ``nap`` or ``combined`` needs, and score them.
 
     Parameters
@@ -135,8 +167,8 @@ def learn_scorer(
     Returns
     -------
     Scorer
-    (n,) float32
-        Scores of the rows.
+    Scored
+        The rows.
 
     Raises
     ------
@@ -146,26 +178,36 @@ def learn_scorer(
     if blank.score == "combined":
         blank.search(np.zeros((1, blank.autoencoder.spec.feature_dim), np.float32), 1)  # no index: say so first
     learned = trained if trained.any() else np.ones(len(trained), dtype=bool)
-    numbers = blank.autoencoder.hidden_differences if blank.score == "nap" else _around(blank.autoencoder)
     batches = read_in_order(source, positions[learned], blank.autoencoder, "learn", progress)
-    scorer = replace(blank, normality=Normality.learn(numbers(b.images) for b in batches if len(b.images)))
-    width = 1 if blank.score == "nap" else len(blank.neighbours) + 1
-    measures = np.full((len(positions), width), np.nan, np.float32)
+    thinned = max(1, int(learned.sum()) // MOST_FACTS)
+    scorer = _learned(blank, (batch.images for batch in batches if len(batch.images)), thinned)
+    width = 1 if blank.score == "nap" else len(blank.neighbours) + 2
+    measures, strangest = np.full((len(positions), width), np.nan, np.float32), np.zeros(len(positions), np.int64)
     row_of = np.full(len(source), -1)
     row_of[positions] = np.arange(len(positions))
     for batch in read_in_order(source, positions, blank.autoencoder, "score", progress):
         if len(batch.images):
             rows = row_of[batch.positions]
-            measures[rows] = scorer.measure(batch.images, rows, learned[rows])
+            measures[rows], strangest[rows] = scorer.measure(batch.images, rows, learned[rows])
     if np.isnan(measures).any():
         raise StaleArtifactError("some images can no longer be read: run aesearch extract")
     if blank.score == "combined":
         scorer = replace(scorer, scales=learn_scales(measures[usual] if usual.sum() >= FEWEST_NEW else measures))
-    return scorer, scorer.of_measures(measures)
+    return scorer, scorer.of_measures(measures, strangest)
 
 
-def _around(autoencoder: Autoencoder) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    return lambda images: autoencoder.activations(images)[1]
+def _learned(blank: Scorer, batches: Iterator[NDArray[np.uint8]], thinned: int) -> Scorer:
+    """With what is usual of normal images, some (n, channels, height, width) at a time; facts of one in ``thinned``."""
+    if blank.score == "nap":
+        return replace(blank, normality=Normality.learn(map(blank.autoencoder.hidden_differences, batches)))
+    facts: list[NDArray[np.float32]] = []
+
+    def around(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        facts.append(measure_facts(images[::thinned]))
+        return blank.autoencoder.activations(images)[1]
+
+    normality = Normality.learn(map(around, batches))
+    return replace(blank, normality=normality, usual_facts=UsualFacts.learn(np.concatenate(facts)))
 
 
 def read_in_order(

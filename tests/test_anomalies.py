@@ -4,16 +4,20 @@ import numpy as np
 import pytest
 
 from aesearch.anomalies import (
+    REASONS,
     Normality,
+    alarms_of,
+    explain,
     learn_scales,
     learn_threshold,
     measure_auroc,
-    most_alarmed,
     neighbour_distance,
+    part_of,
     rank,
     worst_regions,
 )
 from aesearch.errors import AesearchError
+from aesearch.facts import FACTS
 
 SCORES = np.array([0.1, 0.9, 0.5, 0.5, 0.2], dtype=np.float32)
 
@@ -79,12 +83,21 @@ def test_normality_of_images_all_alike_is_no_division_by_zero():
     assert alike.distance(np.zeros((1, 4), np.float32))[0] > 1e6
 
 
-def test_the_most_alarmed_measure_counts():
-    """By hand: medians e^0 and e^1, spreads 1 and 2 (half of what is usual lies below, 84 % below one spread more)."""
-    logs = np.array([[-1, 0, 1], [-1, 1, 3]], np.float32).T[[0] * 8 + [1] * 8 + [2] * 5]
-    scales = learn_scales(np.exp(logs))
-    assert np.allclose(scales, [[0, 1], [1, 2]])
-    assert np.allclose(most_alarmed(np.exp(np.array([[0, 1], [2, 1], [0, 9]], np.float32)), scales), [0, 2, 4])
+def test_alarms_are_the_share_of_normal_images_that_are_as_odd():
+    """By hand: logarithms of 1,001 normal images are 0 to 10; beyond 95 % of them the tail is exponential."""
+    normal = np.exp(np.arange(1001) / 100).astype(np.float32)[:, None]
+    scales = learn_scales(normal)
+    assert np.allclose(scales[:, 0], [0, 2, 5, 8, 9.5], atol=1e-4)
+    odd = np.exp(np.array([[5.0], [8.0], [9.5], [11.0], [-3.0]], np.float32))
+    assert np.allclose(alarms_of(odd, scales)[:, 0], -np.log([0.5, 0.2, 0.05, 0.0125, 1]), atol=1e-4)
+    few_odd = np.concatenate([normal, np.full((20, 1), 1e9, np.float32)])
+    assert alarms_of(odd[3:4], learn_scales(few_odd))[0, 0] > 3.5
+
+
+def test_each_part_and_fact_has_its_words():
+    assert [explain(why) for why in (-1, 0, 3, 4)] == ["", REASONS[0], "nearly blank", "very high contrast"]
+    assert [part_of(why) for why in (-1, 2, 3, 20)] == ["", "activations", "facts", "facts"]
+    assert explain(len(REASONS) + 2 * len(FACTS) - 1) == "very bright"
 
 
 def test_boxes_lie_around_the_worst_regions_in_order():
