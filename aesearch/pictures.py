@@ -60,8 +60,8 @@ def look_at(image: ImageLike, side: int, like: Preprocessing) -> NDArray[np.uint
     if isinstance(image, Read):
         return image.pixels
     if isinstance(image, np.ndarray):
-        return shrink(_from_array(image), side, like.channels, like.white)
-    return _from_file(image, lambda data: thumbnail(data, side, like.channels, like.white))
+        return shrink(_from_array(image), side, like)
+    return _from_file(image, lambda data: thumbnail(data, side, like))
 
 
 def _from_array(image: NDArray[np.uint8]) -> Image.Image:
