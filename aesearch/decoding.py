@@ -67,6 +67,7 @@ BIT_DEPTHS = (8, 10, 12, 14, 16, 24, 32)
 LOOKED_AT = 2**20  # values of an image from which its levels are told
 TAIL = 1e-3  # of an image's values may lie beyond its levels at either end, …
 FEW = 20  # … and one of so many images beyond the scale of a collection
+WORTH_SAYING = 0.01  # of the values of a single image, outside the scale
 AT_ONCE = 2**22  # values scaled at once
 PAPERS = (255, 0, 128)  # grey levels that transparency may be laid on, the first where others are no better
 
@@ -112,6 +113,13 @@ class Preprocessing:
     def __str__(self) -> str:
         return f"{self.height}x{self.width} {'grey' if self.channels == 1 else 'RGB'}"
 
+    def scales(self) -> str:
+        """The scale of images deeper than 8 bits, in words."""
+        if self.black is None:
+            return f"0 to {self.white:,.7g}"
+        floats = f"{self.float_black:,.7g} to {self.float_white:,.7g} of floats"
+        return f"{self.black:,.7g} to {self.white:,.7g} of integers, {floats}"
+
     def scale(self, dtype: np.dtype[Any]) -> tuple[float, float]:
         """Black and white of images whose values are of that type."""
         if self.black is None:
@@ -147,6 +155,25 @@ class Tally:
     clipped: int = 0
     values: int = 0
     outside: int = 0
+
+    def lines(self, preprocessing: Preprocessing) -> list[str]:
+        """What is to be said of it."""
+        said = []
+        if self.several:
+            said.append(f"{self.several:,} files have several pages, planes or frames: of each the first is taken")
+        if self.clipped:
+            images, share = f"{self.clipped:,} of {self.deep:,} images deeper than 8 bits", self.outside / self.values
+            scale = f"the collection's scale ({preprocessing.scales()})"
+            said.append(f"{images} have values outside {scale}, {100 * share:.2g} % of all: these are clipped")
+        return said
+
+    def of_one(self, preprocessing: Preprocessing) -> list[str]:
+        """What is to be said of it, where it is of one image that is asked about."""
+        said = ["it has several pages, planes or frames: the first is taken"] if self.several else []
+        if self.outside > WORTH_SAYING * self.values:
+            share = f"{self.outside / self.values:.0%} of its values lie outside the collection's scale"
+            said.append(f"{share} ({preprocessing.scales()}) and are clipped")
+        return said
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
@@ -370,6 +397,21 @@ def choose_preprocessing(
     float_black, float_white = _scale([levels for levels in found if levels.floats], (0.0, 1.0))
     paper = _paper([f.contrasts for f in facts if f.contrasts])
     return Preprocessing(height, width, channels, white, black, float_black, float_white, paper)
+
+
+def describe_choice(facts: Sequence[ImageFacts], chosen: Preprocessing) -> list[str]:
+    """What is to be said of the values of a sample, a line each: the scale of deep images, the paper."""
+    lines = []
+    deep = [f.levels.floats for f in facts if f.levels]
+    for floats, kind in ((False, "integers"), (True, "floats")):
+        if count := deep.count(floats):
+            black, white = (chosen.float_black, chosen.float_white) if floats else (chosen.black, chosen.white)
+            looked_at = f"{count:,} of {len(facts):,} images looked at are {kind} of more than 8 bits"
+            lines.append(f"{looked_at}: {black:,.7g} to {white:,.7g} is black to white in the whole collection")
+    if any(f.contrasts for f in facts):
+        paper = {255: "white", 0: "black"}.get(chosen.paper, f"grey {chosen.paper}")
+        lines.append(f"what is transparent becomes {paper}, which what is visible contrasts with")
+    return lines
 
 
 def _scale(levels: Sequence[Levels], otherwise: tuple[float, float]) -> tuple[float, float]:

@@ -71,7 +71,7 @@ UNREAD = (  # where, what stands there, what that is, what to do
     (0, b"7z\xbc\xaf", "a 7z archive", "unpack it"),
     (0, b"Rar!", "a RAR archive", "unpack it"),
 )
-CUT_OFF = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"SIMPLE  =")  # of what is read otherwise
+CUT_OFF = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")  # of what is read otherwise
 BLOCK, CARD = 2880, 80  # bytes of FITS
 
 
@@ -122,15 +122,17 @@ def _can_hold(dtype: np.dtype[Any], number: float) -> bool:
 
 def name_format(data: bytes) -> str:
     """Why a file that no reader knows gives no image: what it is, and what to do."""
+    if data.startswith(CUT_OFF) or data[4:11] == b"ftypavi":
+        return "broken image: its header cannot be read"
     for begin, sign, name, remedy in UNREAD:
         if data[begin : begin + len(sign)] == sign:
             return f"not an image that can be read but {name}: {remedy}"
     if b"<svg" in data[:1024]:
         return f"not an image that can be read but SVG: {PICTURE}"
+    if data[:4] == TIFFS[-1]:
+        return f"a BigTIFF of high bytes first, which is not read: {CONVERT}"
     if data[:4] in TIFFS:
         return f"a TIFF of a kind that is not read, or broken: {CONVERT}"
-    if data.startswith(CUT_OFF):
-        return "broken image: its header cannot be read"
     return "not an image that can be read"
 
 
@@ -189,7 +191,7 @@ def _with_alpha(samples: NDArray[Any], kind: int) -> Values:
         with np.errstate(divide="ignore", invalid="ignore"):
             pixels = np.nan_to_num(pixels * (np.float32(65535) / alpha[..., None]), posinf=0).clip(0, 65535)
         pixels = np.rint(pixels).astype(np.uint16)
-    return Values(pixels[..., 0] if pixels.shape[2] == 1 else pixels, alpha=(alpha / 257).astype(np.uint8))
+    return Values(pixels[..., 0] if pixels.shape[2] == 1 else pixels, alpha=(samples[..., -1] >> 8).astype(np.uint8))
 
 
 # ------------------------------------------------------------------ TIFF
@@ -237,7 +239,10 @@ def _samples(tags: Any) -> tuple[Any, int] | None:
     count, photometric = int(tags.get(SAMPLES, 1)), tags.get(PHOTOMETRIC, 0)
     bits, formats = set(tags.get(BITS, (1,))), set(tags.get(FORMAT, (1,)))
     wide = max(bits)
+    planes = count > 1 and tags.get(PLANAR, 1) == 2
     if (wide <= 8 and formats <= {1, 4}) or (bits == {12} and formats == {1}) or photometric in (3, 5, 6, 8):
+        if planes and photometric in (0, 1):
+            raise UnreadableImageError(f"a TIFF of {count} separate planes, which is not read: {CONVERT}")
         return None  # bits, bytes, palettes; CMYK, YCbCr, Lab
     kind = KINDS.get(min(formats), "u" if formats == {4} else "c")
     what = f"a TIFF of {count if count > 1 else ''}{' x ' if count > 1 else ''}{wide}-bit {WORDS[kind]}"
@@ -246,7 +251,7 @@ def _samples(tags: Any) -> tuple[Any, int] | None:
     colours = {0: 1, 1: 1, 2: 3}.get(photometric, 0)
     if len(bits) > 1 or len(formats) > 1 or wide not in (8, 16, 32, 64) or kind == "c" or (kind == "f" and wide == 8):
         raise UnreadableImageError(f"{what}, which is not read: {CONVERT}")
-    if count > 1 and tags.get(PLANAR, 1) == 2:
+    if planes:
         raise UnreadableImageError(f"{what} in separate planes, which is not read: write its planes interleaved")
     if size not in CARRIERS or not colours <= count <= colours + 1 or (count > 1 and wide != 16):
         raise UnreadableImageError(f"{what}, which is not read: {CONVERT}, of one or three bands")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.decoding import Preprocessing, UnreadableImageError, decode, fit, shrink, thumbnail
+from aesearch.decoding import Preprocessing, UnreadableImageError, decode_counting, fit, shrink, thumbnail
 from aesearch.errors import AesearchError, StaleArtifactError
 from aesearch.reading import read_file
 from aesearch.sources import Source
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +56,14 @@ def read_image(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uin
         return image.pixels
     if isinstance(image, np.ndarray):
         return fit(_from_array(image), preprocessing)
-    return _from_file(image, lambda data: decode(data, preprocessing))
+
+    def work(data: bytes) -> NDArray[np.uint8]:
+        pixels, tally = decode_counting(data, preprocessing)
+        for line in tally.of_one(preprocessing):
+            logger.warning("%s: %s", name_of(image), line)
+        return pixels
+
+    return _from_file(image, work)
 
 
 def look_at(image: ImageLike, side: int, like: Preprocessing) -> NDArray[np.uint8]:
