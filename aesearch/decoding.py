@@ -425,6 +425,8 @@ def _scale(levels: Sequence[Levels], otherwise: tuple[float, float]) -> tuple[fl
             return 0.0, full
     if -high / 20 <= low <= high / 8:
         low = 0.0
+    if low >= high:  # of one value: 0 is another
+        low, high = min(low, 0.0), max(high, 0.0)
     full = next((2.0**bits - 1 for bits in BIT_DEPTHS if high < 2**bits), high)
     if low == 0 and high >= 0.9 * full:
         high = full

@@ -97,8 +97,9 @@ class Values:
 
     @property
     def whole(self) -> NDArray[Any]:
-        """The values that are none of the missing, (n,) or (n, 3)."""
-        return self.pixels.reshape(-1, *self.pixels.shape[2:]) if self.missing is None else self.pixels[~self.missing]
+        """The values that are neither missing nor transparent, (n,) or (n, 3)."""
+        seen = np.ones(self.pixels.shape[:2], dtype=bool) if self.missing is None else ~self.missing
+        return self.pixels[seen if self.alpha is None else seen & (self.alpha > 0)]
 
 
 def values_of(pixels: NDArray[Any], no_data: object = None) -> Values:
@@ -281,6 +282,7 @@ def deep_tiff(data: bytes, image: Any) -> Values | None:
         halves.append(np.asarray(again))
     samples = _joined(halves).view(dtype) if size not in (1, 2) else halves[0].astype(f"=u{size}").view(dtype)
     samples = samples.reshape(*samples.shape[:2], count)
+    samples = samples.astype(np.float32) if dtype == np.float16 else samples
     if inverted:
         samples = np.iinfo(dtype).max - samples
     if count in (2, 4) and alpha:
