@@ -259,7 +259,7 @@ class ArraySource(Source):
     Parameters
     ----------
     read_rows : callable
-        Sorted positions (n,) int64 to (n, h, w) or (n, h, w, c), integers, floats or bool.
+        Sorted positions (n,) int64 to (n, h, w) or (n, h, w, c), integers, bool, or float in [0, 1].
     shape : tuple of int
         Shape of one image: (h, w) or (h, w, c).
     stamp : str
@@ -286,7 +286,7 @@ class ArraySource(Source):
     def read(self, positions: NDArray[np.int64], preprocessing: Preprocessing) -> Batch:
         """Read rows; where size and channels fit already, the whole batch at once."""
         raw = self._read_in_order(positions)
-        reasons = self._unusable(raw, preprocessing)
+        reasons = self._unusable(raw)
         good = np.array([not r for r in reasons], dtype=bool)
         if not good.all():
             raw = raw[good]
@@ -320,7 +320,7 @@ class ArraySource(Source):
         raw = self._read_in_order(np.array([position]))
         if reason := self._unusable(raw)[0]:
             raise UnreadableImageError(reason)
-        if raw.dtype in (np.uint8, np.bool_):
+        if raw.dtype == np.uint8 or raw.dtype.kind in "bf":
             return describe_image(_to_pillow(self._to_uint8(raw, Preprocessing(1, 1, 1))[0][0]))
         image = raw[0, ..., :3] if raw.ndim == 4 else raw[0]
         return describe_values(values_of(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image))
@@ -328,24 +328,16 @@ class ArraySource(Source):
     def _stamps(self) -> Iterator[str]:
         yield self._stamp
 
-    def _unusable(self, raw: NDArray[Any], preprocessing: Preprocessing | None = None) -> list[str]:
+    def _unusable(self, raw: NDArray[Any]) -> list[str]:
         """Reason for each row that cannot be an image, empty where it can."""
         if raw.dtype.kind in "bu":
             return [""] * len(raw)
-        if raw.dtype.kind not in "if":
-            raise SourceError(f"{self.name} holds {raw.dtype} values: images are integers or floats")
-        if preprocessing is not None and preprocessing.black is None:
-            return self._unusable_to_earlier(raw)
         if raw.dtype.kind == "i":
-            return [""] * len(raw)
-        finite = np.isfinite(raw).any(axis=tuple(range(1, raw.ndim)))
-        return ["" if some else "has no values that are finite" for some in finite]
-
-    def _unusable_to_earlier(self, raw: NDArray[Any]) -> list[str]:
-        """As encoders of earlier versions have it, which take no values outside their scale."""
+            negative = raw.min(axis=tuple(range(1, raw.ndim)), initial=0) < 0
+            return ["has negative values" if n else "" for n in negative]
+        if raw.dtype.kind != "f":
+            raise SourceError(f"{self.name} holds {raw.dtype} values: images are integers, or floats in [0, 1]")
         axes = tuple(range(1, raw.ndim))
-        if raw.dtype.kind == "i":
-            return ["has negative values" if n else "" for n in raw.min(axis=axes, initial=0) < 0]
         finite = np.isfinite(raw).all(axis=axes)
         inside = (raw.min(axis=axes) >= 0) & (raw.max(axis=axes) <= 1)
         return [
@@ -357,11 +349,9 @@ class ArraySource(Source):
         """Scale rows to 8 bits, and count what lies outside the scale."""
         if raw.dtype == np.uint8:
             return raw, NOTHING
-        whole = Preprocessing(1, 1, 1, white=1.0 if raw.dtype.kind in "bf" else float(np.iinfo(raw.dtype).max))
-        if raw.dtype == np.bool_:
+        whole = Preprocessing(1, 1, 1, white=float(np.iinfo(raw.dtype).max) if raw.dtype.kind in "ui" else 1.0)
+        if raw.dtype.kind in "bf":
             return scale_to_uint8(raw, whole)[0], NOTHING
-        if raw.dtype.kind == "f" and preprocessing.black is None:
-            preprocessing = whole
         pixels, outside = scale_to_uint8(raw, preprocessing)
         if raw.ndim == 4 and raw.shape[3] == 4 and preprocessing.black is not None:
             colours = np.ascontiguousarray(raw[..., :3])

@@ -221,16 +221,21 @@ def test_an_encoder_of_an_earlier_version_sees_what_it_saw():
 
 
 def test_arrays_have_one_scale_too(digit_images, tmp_path):
-    floats = digit_images[:200].astype(np.float32) / 255
-    floats[::50, 1, 1] = 1.04
-    floats[7, 0, 0] = np.nan
-    np.save(tmp_path / "x.npy", floats)
+    deep = digit_images[:200].astype(np.uint16) * 8
+    deep[::50, 1, 1] = 65535
+    np.save(tmp_path / "x.npy", deep)
     found, tally, _ = decoded(open_source(str(tmp_path / "x.npy")))
-    usual = floats <= 1
-    assert np.array_equal(found[:, 0][usual], digit_images[:200][usual]) and tally.clipped == 4
-    np.save(tmp_path / "signed.npy", digit_images[:200].astype(np.int16) - 128)
-    found, _, chosen = decoded(open_source(str(tmp_path / "signed.npy")))
-    assert np.array_equal(found[:, 0], digit_images[:200]) and (chosen.black, chosen.white) == (-128, 127)
+    usual = deep <= 2040
+    assert np.array_equal(found[:, 0][usual], digit_images[:200][usual])
+    assert (tally.deep, tally.clipped, tally.outside) == (200, 4, 4)
+
+
+def test_alpha_of_a_deep_array_is_not_scaled_with_its_colours(tmp_path):
+    array = np.full((30, 8, 8, 4), 1000, np.uint16)
+    array[:, :4, :, :3], array[..., 3] = 500, 65535
+    np.save(tmp_path / "x.npy", array)
+    found, _, chosen = decoded(open_source(str(tmp_path / "x.npy")))
+    assert (chosen.black, chosen.white) == (500, 1000) and set(np.unique(found).tolist()) == {0, 255}
 
 
 def test_thumbnails_have_the_scale_of_the_collection():
