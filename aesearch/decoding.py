@@ -69,6 +69,7 @@ TAIL = 1e-3  # of an image's values may lie beyond its levels at either end, …
 FEW = 20  # … and one of so many images beyond the scale of a collection
 WORTH_SAYING = 0.01  # of the values of a single image, outside the scale
 AT_ONCE = 2**22  # values scaled at once
+MOST_WEIGHED = 256  # pixels a side of an image whose visible parts are weighed against papers
 PAPERS = (255, 0, 128)  # grey levels that transparency may be laid on, the first where others are no better
 
 
@@ -351,9 +352,12 @@ def describe_image(image: Image.Image) -> ImageFacts:
 
 def _contrasts(image: Image.Image) -> tuple[float, ...] | None:
     """How far the visible pixels are from each of ``PAPERS``, in the mean; None if none, or all, are visible."""
+    from PIL import Image
+
     if not _has_alpha(image):
         return None
-    pixels = np.asarray(image.convert("RGBA"))
+    small = image.resize((min(image.width, MOST_WEIGHED), min(image.height, MOST_WEIGHED)), Image.Resampling.NEAREST)
+    pixels = np.asarray(small.convert("RGBA"))
     alpha = pixels[..., 3].astype(np.float64)
     if alpha.min() == 255 or not (total := alpha.sum()):
         return None
@@ -533,8 +537,11 @@ def _check_work(image: Image.Image, data: bytes) -> None:
     """Refuse what a decoder would need too much time or memory for."""
     from PIL import Image
 
-    slow = any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", ()))
-    if image.width * image.height > (most := MAX_SLOW_PIXELS if slow else MAX_PIXELS):
+    tiles = getattr(image, "tile", ())
+    most = MAX_SLOW_PIXELS if any(tile[0] in Image.DECODERS for tile in tiles) else MAX_PIXELS
+    if image.mode in ("RGB", "RGBA") and (getattr(image, "samples", None) or ";16" in str(tiles[:1])):
+        most //= 2  # of up to 8 bytes
+    if image.width * image.height > most:
         raise UnreadableImageError(f"{image.width} x {image.height} pixels, more than {most:,}")
     if image.format in ("JPEG", "MPO") or "jpeg" in str(image.info.get("compression")):
         tags = getattr(image, "tag_v2", {})

@@ -8,13 +8,10 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 LARGEST = 1e30  # floats beyond stand for no data where no tag says so: 3.4e38, 9.97e36, 1e30 itself
 TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -31,6 +28,8 @@ CARRIERS: dict[int, tuple[str, tuple[str, ...]]] = {
     6: ("RGB", ("RGB;16B", "RGB;16L")),
     8: ("RGBA", ("RGBA;16B", "RGBA;16L")),
 }
+# By raw mode of a PNG of which Pillow keeps the upper halves: raw modes that give all bytes.
+DEEP_PNGS = {"RGB;16B": ("RGB;16B", "RGB;16L"), "LA;16B": ("RGBA",), "RGBA;16B": ("RGBA;16B", "RGBA;16L")}
 CONVERT = "convert it to a 16-bit or 32-bit float TIFF, or to PNG"
 PICTURE = "convert it to PNG or JPEG"
 UNREAD = (  # where, what stands there, what that is, what to do
@@ -140,21 +139,21 @@ def name_format(data: bytes) -> str:
 # ------------------------------------------------------------------ PNG, PPM
 
 
-def deep_png(data: bytes, image: Image.Image) -> Values | None:
+def deep_png(data: bytes, image: Any) -> Values | None:
     """Values of an opened PNG of 16-bit colour, or grey with alpha, of which Pillow has the upper halves; else None."""
     from PIL import Image
 
-    if image.format != "PNG" or data[24] != 16 or data[25] not in (2, 4, 6):
+    own = image.tile[0].args if image.format == "PNG" and image.tile else None
+    if own not in DEEP_PNGS:
         return None
-    raws = {2: ("RGB;16B", "RGB;16L"), 4: ("RGBA",), 6: ("RGBA;16B", "RGBA;16L")}[data[25]]
     halves = []
-    for raw in raws:
+    for raw in DEEP_PNGS[own]:
         again = Image.open(io.BytesIO(data), formats=["PNG"])
         again.tile = [tile._replace(args=raw) for tile in again.tile]
         again.load()
         halves.append(np.asarray(again))
     samples = _joined(halves).view(">u2")
-    return _with_alpha(samples, UNASSOCIATED) if data[25] > 2 else _png_key(samples, image.info.get("transparency"))
+    return _png_key(samples, image.info.get("transparency")) if own == "RGB;16B" else _with_alpha(samples, UNASSOCIATED)
 
 
 def _png_key(samples: NDArray[Any], transparent: object) -> Values:
