@@ -476,14 +476,16 @@ def _read(data: bytes, preprocessing: Preprocessing | None) -> _Opened:
             return _read_fits(data) if data.startswith(FITS) else _read_by_pillow(data, preprocessing)
     except UnreadableImageError:
         raise
-    except (UnidentifiedImageError, SyntaxError):
+    except UnidentifiedImageError:
         raise UnreadableImageError(name_format(data)) from None
     except Image.DecompressionBombError:
         raise UnreadableImageError(f"more than {MAX_PIXELS:,} pixels") from None
     except MemoryError:
         raise UnreadableImageError("does not fit in memory") from None
     except Exception as error:  # the format plugins raise nearly anything on broken files
-        raise UnreadableImageError(f"broken image: {_first_line(error)}") from None
+        unknown = isinstance(error, SyntaxError) and data[:4] in TIFFS
+        reason = name_format(data) if unknown else f"broken image: {_first_line(error)}"
+        raise UnreadableImageError(reason) from None
 
 
 def _read_by_pillow(data: bytes, preprocessing: Preprocessing | None) -> _Opened:
