@@ -236,32 +236,34 @@ def _samples(tags: Any) -> tuple[Any, int] | None:
     """
     if SUBIFDS in tags and tags.get(SUBFILE, 0) & 1:
         raise UnreadableImageError(f"a camera's raw file, of which only a preview could be read: {PICTURE}")
-    count, photometric = int(tags.get(SAMPLES, 1)), tags.get(PHOTOMETRIC, 0)
+    count, photometric, planes = int(tags.get(SAMPLES, 1)), tags.get(PHOTOMETRIC, 0), tags.get(PLANAR, 1) == 2
     bits, formats = set(tags.get(BITS, (1,))), set(tags.get(FORMAT, (1,)))
     wide = max(bits)
-    planes = count > 1 and tags.get(PLANAR, 1) == 2
     if (wide <= 8 and formats <= {1, 4}) or (bits == {12} and formats == {1}) or photometric in (3, 5, 6, 8):
-        if planes and photometric in (0, 1):
+        if planes and count > 1 and photometric in (0, 1):
             raise UnreadableImageError(f"a TIFF of {count} separate planes, which is not read: {CONVERT}")
         return None  # bits, bytes, palettes; CMYK, YCbCr, Lab
     kind = KINDS.get(min(formats), "u" if formats == {4} else "c")
-    what = f"a TIFF of {count if count > 1 else ''}{' x ' if count > 1 else ''}{wide}-bit {WORDS[kind]}"
-    size = count * wide // 8
-    alphas = [extra for extra in tags.get(EXTRA, ()) if extra in (ASSOCIATED, UNASSOCIATED)]
+    if tags.get(COMPRESSION, 1) == 1 and (photometric, count, f"{kind}{wide}") in ((1, 1, "u16"), (1, 1, "f32")):
+        return None  # the commonest, which Pillow has right, and quicker
+    what = f"a TIFF of {f'{count} x ' if count > 1 else ''}{wide}-bit {WORDS[kind]}"
+    if why := _why_not(kind, wide, count, photometric, len(bits) > 1 or len(formats) > 1, planes):
+        raise UnreadableImageError(what + why)
+    return np.dtype(f"={kind}{wide // 8}"), count * wide // 8
+
+
+def _why_not(kind: str, wide: int, count: int, photometric: int, mixed: bool, planes: bool) -> str:
+    """Why samples of that kind are not read and what to do; empty if they are."""
     colours = {0: 1, 1: 1, 2: 3}.get(photometric, 0)
-    if len(bits) > 1 or len(formats) > 1 or wide not in (8, 16, 32, 64) or kind == "c" or (kind == "f" and wide == 8):
-        raise UnreadableImageError(f"{what}, which is not read: {CONVERT}")
-    if planes:
-        raise UnreadableImageError(f"{what} in separate planes, which is not read: write its planes interleaved")
-    if size not in CARRIERS or not colours <= count <= colours + 1 or (count > 1 and wide != 16):
-        raise UnreadableImageError(f"{what}, which is not read: {CONVERT}, of one or three bands")
-    if count > 1 and kind != "u":
-        raise UnreadableImageError(f"{what}, which is not read: {CONVERT}, of unsigned integers or one band")
+    if mixed or wide not in (8, 16, 32, 64) or kind == "c" or (kind == "f" and wide == 8):
+        return f", which is not read: {CONVERT}"
+    if count > 1 and planes:
+        return " in separate planes, which is not read: write its planes interleaved"
+    if not colours <= count <= colours + 1 or (count > 1 and (wide, kind) != (16, "u")):
+        return f", which is not read: {CONVERT}, of one band or three of 16-bit integers"
     if photometric == 0 and kind != "u":
-        raise UnreadableImageError(f"{what} of which 0 is white, which is not read: write it with 0 as black")
-    if count > colours and not alphas and wide != 16:
-        raise UnreadableImageError(f"{what}, which is not read: {CONVERT}")
-    return np.dtype(f"={kind}{wide // 8}"), size
+        return " of which 0 is white, which is not read: write it with 0 as black"
+    return ""
 
 
 def deep_tiff(data: bytes, image: Any) -> Values | None:
