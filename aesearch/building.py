@@ -19,7 +19,7 @@ from aesearch.architectures import AutoencoderSpec, build_autoencoder, count_par
 from aesearch.atomic import check_room, replacing
 from aesearch.autoencoders import Autoencoder, save_autoencoder
 from aesearch.batches import LoadedImages, load, load_or_stream
-from aesearch.decoding import Preprocessing, choose_preprocessing
+from aesearch.decoding import ImageFacts, Preprocessing, choose_preprocessing, describe_choice
 from aesearch.errors import AesearchError
 from aesearch.examination import examine
 from aesearch.export import cell
@@ -43,6 +43,8 @@ IMAGE_MEMORY = 2 * 2**30  # bytes of uint8 training images kept in memory; more 
 SAMPLE_MEMORY = 256 * 2**20  # bytes of held-out images, and of the sample that PCA learns from
 SAMPLE_IMAGES = 5000
 STATES = 4  # of every number in a checkpoint: now, at its best, Adam's two moments
+MOST_COMPARED, FEWEST_COMPARED = 500, 5  # images looked at to tell whether most are alike: …
+SAME_LEVELS = 8  # … no pixel is farther from the median image
 TEXT_BYTES = 128  # of a row in the store, about: id, label, split, content, stamp
 
 
@@ -78,7 +80,7 @@ def train_encoder(
     folder = manifest.folder
     if resume and _begun_on(manifest) not in (None, source.fingerprint):
         raise AesearchError("the images have changed since that training began: train without --resume")
-    preprocessing, native = _choose_input(source, options)
+    preprocessing, native, facts = _choose_input(source, options)
     positions, held_out_positions = _divide(source, options.seed)
     if 0 < (in_train := len(source.positions_of(["train"]))) < len(source):
         logger.info("training on the %s images of split train", f"{in_train:,}")
@@ -88,6 +90,8 @@ def train_encoder(
     drawn = np.sort(np.random.default_rng(options.seed).permutation(len(images))[:most])
     in_memory = images.array[drawn] if isinstance(images, LoadedImages) else None
     sample = load(source, positions[drawn], preprocessing) if in_memory is None else in_memory
+    if alike := _why_alike(sample, facts, preprocessing):
+        logger.warning("%s", alike)
     settled, ratios = _settle_invariance(options, preprocessing, sample, held_out)
     orientations = _free_orientations(sample)
     spec, recipe = settled.spec(preprocessing), settled.recipe(len(images))
@@ -201,6 +205,8 @@ def fill_store(
     if extraction.skipped:
         counts = (f"{extraction.skipped:,}", f"{extraction.skipped + extraction.rows:,}", SKIPPED)
         logger.warning("%s of %s files gave no image; the collection's %s has the reasons", *counts)
+    for line in extraction.tally.lines(autoencoder.spec.preprocessing):
+        logger.warning("%s", line)
     return extraction
 
 
@@ -222,6 +228,8 @@ def update_store(
         encoder_fingerprint=encoder_fingerprint,
         progress=progress,
     )
+    for line in update.tally.lines(autoencoder.spec.preprocessing):
+        logger.warning("%s", line)
     _record_features(manifest, source, encoder_fingerprint, {"rows": len(update.came_from), **update.to_json()})
     return update
 
@@ -267,15 +275,38 @@ def _free_orientations(sample: NDArray[np.uint8]) -> dict[str, Any]:
     return {"orientation_shares": farther, "free_orientations": free}
 
 
-def _choose_input(source: Source, options: TrainingOptions) -> tuple[Preprocessing, tuple[int, int]]:
-    """Choose the encoder's input, and say so where it is not the images' own size; also that median size."""
+def _choose_input(
+    source: Source, options: TrainingOptions
+) -> tuple[Preprocessing, tuple[int, int], Sequence[ImageFacts]]:
+    """Choose the encoder's input, and say so where it is not the images' own; also their median size, and facts."""
     facts = source.sample_facts()
     chosen = choose_preprocessing(facts, image_size=options.image_size, channels=options.channels)
     native = choose_preprocessing(facts, channels=options.channels, largest=None)
     if options.image_size is None and chosen != native:
         sizes = (native.height, native.width, chosen.height, chosen.width)
         logger.info("images are %dx%d (median), encoded at %dx%d: --image-size sets another size", *sizes)
-    return chosen, (native.height, native.width)
+    for line in describe_choice(facts, chosen):
+        logger.info("%s", line)
+    return chosen, (native.height, native.width), facts
+
+
+def _why_alike(sample: NDArray[np.uint8], facts: Sequence[ImageFacts], preprocessing: Preprocessing) -> str:
+    """A line for when most images are alike once decoded, with the reason; empty where they are not."""
+    looked_at = sample[np.unique(np.linspace(0, len(sample) - 1, MOST_COMPARED).astype(np.int64))]
+    usual = np.median(looked_at, axis=0)
+    alike = np.array([np.abs(image - usual).max() <= SAME_LEVELS for image in looked_at])
+    if len(looked_at) < FEWEST_COMPARED or alike.mean() <= 0.5:
+        return ""
+    blank = float(usual.max() - usual.min()) <= SAME_LEVELS
+    if any(f.contrasts for f in facts):
+        why = f"what is visible in them has about the level of what is transparent, {preprocessing.paper} of 255"
+    elif any(f.levels for f in facts):
+        why = f"their values lie close together on the scale of the collection, {preprocessing.scales()}"
+    else:
+        why = "the files themselves are blank" if blank else "the files themselves hardly differ at that size"
+    what = f"blank, level {np.median(usual):.0f} of 255" if blank else f"the same picture at {preprocessing}"
+    counts = f"{np.count_nonzero(alike):,} of {len(looked_at):,} images looked at"
+    return f"{counts} are alike once decoded ({what}): {why}; search, groups and anomalies can say little of them"
 
 
 def _divide(source: Source, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

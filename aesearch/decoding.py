@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import math
@@ -15,6 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.errors import SourceError
+from aesearch.formats import (
+    LARGEST,
+    TIFFS,
+    Values,
+    deep_png,
+    deep_ppm,
+    deep_tiff,
+    name_format,
+    open_tiff,
+    read_fits,
+    tiffs_no_data,
+    values_of,
+)
+from aesearch.formats import UnreadableImageError as UnreadableImageError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,9 +44,9 @@ GREY_TOLERANCE = 3  # levels of 255 that JPEG's chroma may differ in a picture t
 
 # Raster formats only: EPS and WMF start other programs.
 FORMATS = tuple(
-    "AVIF BLP BMP DDS DIB FITS GIF ICNS ICO IM JPEG JPEG2000 MSP PCX PNG PPM PSD QOI SGI SPIDER SUN TGA TIFF "
-    "WEBP".split()
+    "AVIF BLP BMP DDS DIB GIF ICNS ICO IM JPEG JPEG2000 MSP PCX PNG PPM PSD QOI SGI SPIDER SUN TGA TIFF WEBP".split()
 )
+ONE_PICTURE = ("MPO", "PSD", "ICO", "ICNS")  # whose other frames are previews, layers, sizes of it
 DEEP_MODES = ("I", "F")  # and "I;16…": more than 8 bits a pixel
 TURNS = {
     2: "FLIP_LEFT_RIGHT",
@@ -46,12 +61,16 @@ SIDEWAYS = (2, 4, 5, 6)  # ROTATE_90, ROTATE_270, TRANSPOSE, TRANSVERSE swap hei
 DRAFT_FACTOR, DRAFT_BOX = 2, "aesearch_box"
 JPEG, TURNED = b"\xff\xd8\xff", (b"Exif\0\0", b"tiff:Orientation")  # what may say how a picture lies: EXIF, XMP
 SCAN = b"\xff\xda"
+FITS = b"SIMPLE  ="
 STRIPS = (273, 324)  # TIFF's tags of where its strips or tiles lie
 BIT_DEPTHS = (8, 10, 12, 14, 16, 24, 32)
-
-
-class UnreadableImageError(Exception):
-    """Why one file gives no image; becomes a line of ``skipped.csv``."""
+LOOKED_AT = 2**20  # values of an image from which its levels are told
+TAIL = 1e-3  # of an image's values may lie beyond its levels at either end, …
+FEW = 20  # … and one of so many images beyond the scale of a collection
+WORTH_SAYING = 0.01  # of the values of a single image, outside the scale
+AT_ONCE = 2**22  # values scaled at once
+MOST_WEIGHED = 256  # pixels a side of an image whose visible parts are weighed against papers
+PAPERS = (255, 0, 128)  # grey levels that transparency may be laid on, the first where others are no better
 
 
 @dataclass(frozen=True)
@@ -64,14 +83,23 @@ class Preprocessing:
         Pixels; images of another size are resized to it, stretched if need be.
     channels : int
         1 (grey) or 3 (RGB).
-    white : float
-        The value that counts as full brightness in images deeper than 8 bits.
+    black, white : float
+        The integers that become 0 and 255, in images deeper than 8 bits. Without ``black``, in encoders of earlier
+        versions, integers and floats are scaled by ``white`` alone, and colours by their bit depth.
+    float_black, float_white : float
+        The floats that do.
+    paper : int
+        The grey level that transparency is laid on.
     """
 
     height: int
     width: int
     channels: int
     white: float = 65535.0
+    black: float | None = None
+    float_black: float = 0.0
+    float_white: float = 1.0
+    paper: int = 255
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -86,6 +114,74 @@ class Preprocessing:
     def __str__(self) -> str:
         return f"{self.height}x{self.width} {'grey' if self.channels == 1 else 'RGB'}"
 
+    def scales(self) -> str:
+        """The scale of images deeper than 8 bits, in words."""
+        if self.black is None:
+            return f"0 to {self.white:,.7g}"
+        floats = f"{self.float_black:,.7g} to {self.float_white:,.7g} of floats"
+        return f"{self.black:,.7g} to {self.white:,.7g} of integers, {floats}"
+
+    def scale(self, dtype: np.dtype[Any]) -> tuple[float, float]:
+        """Black and white of images whose values are of that type."""
+        if self.black is None:
+            return 0.0, self.white
+        return (self.float_black, self.float_white) if dtype.kind == "f" else (self.black, self.white)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The lowest and the highest value of an image deeper than 8 bits, but for a thousandth of them at either end."""
+
+    low: float
+    high: float
+    floats: bool
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What decoding left out, counted over images.
+
+    Attributes
+    ----------
+    several : int
+        Files of several pages, planes or frames, of which the first was taken.
+    deep, clipped : int
+        Images deeper than 8 bits, and those of them with values outside the collection's scale.
+    values, outside : int
+        Values of the deep images, and those of them outside the scale.
+    """
+
+    several: int = 0
+    deep: int = 0
+    clipped: int = 0
+    values: int = 0
+    outside: int = 0
+
+    def lines(self, preprocessing: Preprocessing) -> list[str]:
+        """What is to be said of it."""
+        said = []
+        if self.several:
+            said.append(f"{self.several:,} files have several pages, planes or frames: of each the first is taken")
+        if self.clipped:
+            images, share = f"{self.clipped:,} of {self.deep:,} images deeper than 8 bits", self.outside / self.values
+            scale = f"the collection's scale ({preprocessing.scales()})"
+            said.append(f"{images} have values outside {scale}, {100 * share:.2g} % of all: these are clipped")
+        return said
+
+    def of_one(self, preprocessing: Preprocessing) -> list[str]:
+        """What is to be said of it, where it is of one image that is asked about."""
+        said = ["it has several pages, planes or frames: the first is taken"] if self.several else []
+        if self.outside > WORTH_SAYING * self.values:
+            share = f"{self.outside / self.values:.0%} of its values lie outside the collection's scale"
+            said.append(f"{share} ({preprocessing.scales()}) and are clipped")
+        return said
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+
+
+NOTHING = Tally()
+
 
 @dataclass(frozen=True)
 class ImageFacts:
@@ -94,15 +190,21 @@ class ImageFacts:
     height: int
     width: int
     grey: bool
-    peak: float | None = None  # largest value, of images deeper than 8 bits
+    levels: Levels | None = None  # of images deeper than 8 bits
+    contrasts: tuple[float, ...] | None = None  # of the visible pixels to each of PAPERS, where some are transparent
 
 
 def decode(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Decode the bytes of an image file: the pixels that `decode_counting` gives."""
+    return decode_counting(data, preprocessing)[0]
+
+
+def decode_counting(data: bytes, preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], Tally]:
     """Decode the bytes of an image file.
 
     Returns
     -------
-    (channels, height, width) uint8
+    (channels, height, width) uint8, and what was left out
 
     Raises
     ------
@@ -111,20 +213,19 @@ def decode(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """
     plain = _plain_jpeg(data, preprocessing)
     if plain is not None:
-        return plain
+        return plain, NOTHING
     from PIL import Image
 
-    image = _open(data, preprocessing)
-    turn = _turn(image)
+    image, turn, tally = _open(data, preprocessing)
     lying = preprocessing if turn not in SIDEWAYS else on_its_side(preprocessing)
     pixels = fit(image, lying, box=image.info.get(DRAFT_BOX))
     if turn is None:
-        return pixels
+        return pixels, tally
     upright = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).transpose(turn)
-    return fit(upright, preprocessing)
+    return fit(upright, preprocessing), tally
 
 
-def thumbnail(data: bytes, side: int, channels: int, white: float) -> NDArray[np.uint8]:
+def thumbnail(data: bytes, side: int, like: Preprocessing) -> NDArray[np.uint8]:
     """Decode the bytes of an image file to look at: in its own shape, its longer side at most ``side`` pixels.
 
     Returns
@@ -136,23 +237,23 @@ def thumbnail(data: bytes, side: int, channels: int, white: float) -> NDArray[np
     UnreadableImageError
         As `decode`.
     """
-    image = _open(data, Preprocessing(side, side, channels, white))
-    pixels = shrink(image, side, channels, white)
-    turn = _turn(image)
+    image, turn, _ = _open(data, dataclasses.replace(like, height=side, width=side))
+    pixels = shrink(image, side, like)
     if turn is None:
         return pixels
     from PIL import Image
 
-    upright = Image.fromarray(pixels[0] if channels == 1 else pixels.transpose(1, 2, 0)).transpose(turn)
-    return shrink(upright, side, channels, white)
+    upright = Image.fromarray(pixels[0] if like.channels == 1 else pixels.transpose(1, 2, 0)).transpose(turn)
+    return shrink(upright, side, like)
 
 
-def shrink(image: Image.Image, side: int, channels: int, white: float) -> NDArray[np.uint8]:
+def shrink(image: Image.Image, side: int, like: Preprocessing) -> NDArray[np.uint8]:
     """An opened image in its own shape, its longer side at most ``side`` pixels: (channels, height, width) uint8."""
     box = image.info.get(DRAFT_BOX)
     width, height = box[2:] if box else image.size
     scale = min(1.0, side / max(width, height))
-    return fit(image, Preprocessing(max(1, round(height * scale)), max(1, round(width * scale)), channels, white), box)
+    height, width = max(1, round(height * scale)), max(1, round(width * scale))
+    return fit(image, dataclasses.replace(like, height=height, width=width), box)
 
 
 def _plain_jpeg(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8] | None:
@@ -199,7 +300,7 @@ def fit(
     """Bring an opened image, or a box of it, to the preprocessing's channels and size: (c, h, w) uint8."""
     from PIL import Image
 
-    eight_bit = _to_eight_bit(image, preprocessing.white)
+    eight_bit = _on_paper(image, preprocessing.paper)
     eight_bit = eight_bit.convert("L" if preprocessing.channels == 1 else "RGB")
     size = (preprocessing.width, preprocessing.height)
     if eight_bit.size != size:
@@ -210,26 +311,58 @@ def fit(
 
 def describe(data: bytes) -> ImageFacts:
     """Size, colour and depth of an image file; ``UnreadableImageError`` as for `decode`."""
-    image = _open(data, None)
-    facts = describe_image(image)
-    if _turn(image) in SIDEWAYS:
+    opened = _read(data, None)
+    facts = describe_image(opened.what) if not isinstance(opened.what, Values) else describe_values(opened.what)
+    if opened.turn in SIDEWAYS:
         return dataclasses.replace(facts, height=facts.width, width=facts.height)
     return facts
 
 
+def describe_values(values: Values) -> ImageFacts:
+    """Size, colour and levels of an image deeper than 8 bits."""
+    levels = levels_of(values)
+    own = Preprocessing(1, 1, 3, black=0.0)
+    if levels:  # colour and contrast are judged in the image's own scale
+        black, white = _scale([levels], (0.0, 1.0))
+        own = dataclasses.replace(own, black=black, white=white, float_black=black, float_white=white)
+    return dataclasses.replace(describe_image(to_picture(values, own)[0]), levels=levels)
+
+
+def levels_of(values: Values) -> Levels | None:
+    """Levels of an image; None if all of it is missing."""
+    found = values.whole.reshape(-1)
+    if not len(found):
+        return None
+    found = found[:: -(-len(found) // LOOKED_AT)]
+    out = int(TAIL * len(found))
+    ordered = np.partition(found, (out, len(found) - 1 - out))
+    return Levels(float(ordered[out]), float(ordered[-1 - out]), found.dtype.kind == "f")
+
+
 def describe_image(image: Image.Image) -> ImageFacts:
-    """Size, colour and depth of an opened image."""
+    """Size and colour of an opened image of 8 bits."""
     width, height = image.size
-    if _is_deep(image):
-        with np.errstate(invalid="ignore"):
-            values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0)
-        return ImageFacts(height, width, True, float(values.max()))
-    if image.mode in ("1", "L"):
+    if image.mode in ("1", "L") and "transparency" not in image.info:
         return ImageFacts(height, width, True)
-    thumbnail = _to_eight_bit(image, 255).convert("RGB").resize((32, 32))
+    thumbnail = _on_paper(image, PAPERS[0]).convert("RGB").resize((32, 32))
     colours = np.asarray(thumbnail, dtype=np.int16)
     grey = int((colours.max(-1) - colours.min(-1)).max()) <= GREY_TOLERANCE
-    return ImageFacts(height, width, grey)
+    return ImageFacts(height, width, grey, contrasts=_contrasts(image))
+
+
+def _contrasts(image: Image.Image) -> tuple[float, ...] | None:
+    """How far the visible pixels are from each of ``PAPERS``, in the mean; None if none, or all, are visible."""
+    from PIL import Image
+
+    if not _has_alpha(image):
+        return None
+    small = image.resize((min(image.width, MOST_WEIGHED), min(image.height, MOST_WEIGHED)), Image.Resampling.NEAREST)
+    pixels = np.asarray(small.convert("RGBA"))
+    alpha = pixels[..., 3].astype(np.float64)
+    if alpha.min() == 255 or not (total := alpha.sum()):
+        return None
+    light = pixels[..., :3] @ np.array([0.299, 0.587, 0.114])
+    return tuple(float((np.abs(light - paper) * alpha).sum() / total) for paper in PAPERS)
 
 
 def choose_preprocessing(
@@ -263,20 +396,76 @@ def choose_preprocessing(
         height, width = max(1, round(height * side / longest)), max(1, round(width * side / longest))
     if channels is None:
         channels = 1 if all(f.grey for f in facts) else 3
-    return Preprocessing(height, width, channels, _white_level([f.peak for f in facts if f.peak is not None]))
+    found = [f.levels for f in facts if f.levels]
+    black, white = _scale([levels for levels in found if not levels.floats], (0.0, 65535.0))
+    float_black, float_white = _scale([levels for levels in found if levels.floats], (0.0, 1.0))
+    paper = _paper([f.contrasts for f in facts if f.contrasts])
+    return Preprocessing(height, width, channels, white, black, float_black, float_white, paper)
 
 
-def _white_level(peaks: Sequence[float]) -> float:
-    """Full brightness of deep images: 1.0 for floats in [0, 1], else the bit depth that holds the peak."""
-    peak = max(peaks, default=65535.0)
-    if peak <= 1.0:
-        return 1.0
-    bits = next((b for b in BIT_DEPTHS if peak < 2**b), BIT_DEPTHS[-1])
-    return float(2**bits - 1)
+def describe_choice(facts: Sequence[ImageFacts], chosen: Preprocessing) -> list[str]:
+    """What is to be said of the values of a sample, a line each: the scale of deep images, the paper."""
+    lines = []
+    deep = [f.levels.floats for f in facts if f.levels]
+    for floats, kind in ((False, "integers"), (True, "floats")):
+        if count := deep.count(floats):
+            black, white = (chosen.float_black, chosen.float_white) if floats else (chosen.black, chosen.white)
+            looked_at = f"{count:,} of {len(facts):,} images looked at are {kind} of more than 8 bits"
+            lines.append(f"{looked_at}: {black:,.7g} to {white:,.7g} is black to white in the whole collection")
+    if any(f.contrasts for f in facts):
+        paper = {255: "white", 0: "black"}.get(chosen.paper, f"grey {chosen.paper}")
+        lines.append(f"what is transparent becomes {paper}, which what is visible contrasts with")
+    return lines
 
 
-def _open(data: bytes, preprocessing: Preprocessing | None) -> Image.Image:
-    """Open and decode; a JPEG at no more than twice the size needed, which changes little and saves much."""
+def _scale(levels: Sequence[Levels], otherwise: tuple[float, float]) -> tuple[float, float]:
+    """The values that become black and white, by the levels of images of one kind, but for few of them."""
+    if not levels:
+        return otherwise
+    out = (len(levels) + FEW // 2) // FEW
+    low, high = sorted(one.low for one in levels)[out], sorted(one.high for one in levels)[-1 - out]
+    for full in (1.0, 255.0) if levels[0].floats else (255.0,):
+        if low >= -full / 20 and full / 4 <= high <= (1.1 * full if levels[0].floats else full):
+            return 0.0, full
+    if -high / 20 <= low <= high / 8:
+        low = 0.0
+    if low >= high:  # of one value: 0 is another
+        low, high = min(low, 0.0), max(high, 0.0)
+    full = next((2.0**bits - 1 for bits in BIT_DEPTHS if high < 2**bits), high)
+    if low == 0 and high >= 0.9 * full:
+        high = full
+    return low, high if high > low else low + 1
+
+
+def _paper(contrasts: Sequence[tuple[float, ...]]) -> int:
+    """Which of ``PAPERS`` the visible pixels are to be seen on, in all images but few."""
+    if not contrasts:
+        return PAPERS[0]
+    least = np.sort(np.array(contrasts), axis=0)[len(contrasts) // FEW]
+    return PAPERS[int(np.argmax(least))]
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """What a file gives, whether it has other pictures, and what makes this one upright."""
+
+    what: Image.Image | Values
+    several: bool
+    turn: Image.Transpose | None = None
+
+
+def _open(data: bytes, preprocessing: Preprocessing) -> tuple[Image.Image, Image.Transpose | None, Tally]:
+    """Decode to 8 bits a channel; also what makes it upright, and what was left out."""
+    opened = _read(data, preprocessing)
+    values, several = opened.what, int(opened.several)
+    if not isinstance(values, Values):
+        return values, opened.turn, Tally(several) if several else NOTHING
+    picture, outside = to_picture(values, preprocessing)
+    return picture, opened.turn, Tally(several, 1, int(outside > 0), int(values.whole.size), outside)
+
+
+def _read(data: bytes, preprocessing: Preprocessing | None) -> _Opened:
+    """Decode; a JPEG at no more than twice the size needed, which changes little and saves much."""
     from PIL import Image, UnidentifiedImageError
 
     if not data:
@@ -284,32 +473,77 @@ def _open(data: bytes, preprocessing: Preprocessing | None) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns below its limit; the limit is checked here
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            _check_work(image, data)
-            if preprocessing is not None and image.format in ("JPEG", "MPO"):
-                side = DRAFT_FACTOR * max(preprocessing.height, preprocessing.width)
-                if drafted := image.draft("", (side, side)):
-                    image.info[DRAFT_BOX] = drafted[1]  # sizes round up: the picture may end within the last pixel
-            image.load()
-            return image
+            return _read_fits(data) if data.startswith(FITS) else _read_by_pillow(data, preprocessing)
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
-        raise UnreadableImageError("not an image that can be read") from None
+        raise UnreadableImageError(name_format(data)) from None
     except Image.DecompressionBombError:
         raise UnreadableImageError(f"more than {MAX_PIXELS:,} pixels") from None
     except MemoryError:
         raise UnreadableImageError("does not fit in memory") from None
     except Exception as error:  # the format plugins raise nearly anything on broken files
-        raise UnreadableImageError(f"broken image: {_first_line(error)}") from None
+        unknown = isinstance(error, SyntaxError) and data[:4] in TIFFS
+        reason = name_format(data) if unknown else f"broken image: {_first_line(error)}"
+        raise UnreadableImageError(reason) from None
+
+
+def _read_by_pillow(data: bytes, preprocessing: Preprocessing | None) -> _Opened:
+    from PIL import Image
+
+    is_tiff = data[:4] in TIFFS
+    image = open_tiff(data) if is_tiff else Image.open(io.BytesIO(data), formats=FORMATS)
+    _check_work(image, data)
+    if preprocessing is not None and image.format in ("JPEG", "MPO"):
+        side = DRAFT_FACTOR * max(preprocessing.height, preprocessing.width)
+        if drafted := image.draft("", (side, side)):
+            image.info[DRAFT_BOX] = drafted[1]  # sizes round up: the picture may end within the last pixel
+    several = _has_others(image, data)
+    values = deep_tiff(data, image) if is_tiff else deep_png(data, image) or deep_ppm(data, image)
+    if values is None:
+        image.load()
+        values = _values_in(image) if _is_deep(image) else None
+    return _Opened(values or image, several, None if is_tiff else _turn(image))  # a TIFF is upright once loaded
+
+
+def _read_fits(data: bytes) -> _Opened:
+    from PIL import Image
+
+    values, several = read_fits(data, MAX_PIXELS)
+    plain = values.pixels.dtype == np.uint8 and values.missing is None
+    return _Opened(Image.fromarray(np.ascontiguousarray(values.pixels)) if plain else values, several)
+
+
+def _has_others(image: Image.Image, data: bytes) -> bool:
+    """Whether a file has other pictures than the one that is taken."""
+    from PIL import Image
+
+    if image.format in ONE_PICTURE:
+        return False
+    if image.format != "GIF":
+        return bool(getattr(image, "is_animated", False))
+    with contextlib.suppress(Exception):  # looks at the next frame, which may be broken beside a good one
+        return bool(getattr(Image.open(io.BytesIO(data), formats=["GIF"]), "is_animated", False))
+    return False
+
+
+def _values_in(image: Image.Image) -> Values:
+    """Values of a loaded image of one of Pillow's deep modes."""
+    pixels, transparent = np.asarray(image), image.info.get("transparency")
+    if isinstance(transparent, int):
+        return Values(pixels, alpha=np.where(pixels == transparent, 0, 255).astype(np.uint8))
+    return values_of(pixels, tiffs_no_data(getattr(image, "tag_v2", {})))
 
 
 def _check_work(image: Image.Image, data: bytes) -> None:
     """Refuse what a decoder would need too much time or memory for."""
     from PIL import Image
 
-    slow = any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", ()))
-    if image.width * image.height > (most := MAX_SLOW_PIXELS if slow else MAX_PIXELS):
+    tiles = getattr(image, "tile", ())
+    most = MAX_SLOW_PIXELS if any(tile[0] in Image.DECODERS for tile in tiles) else MAX_PIXELS
+    if image.mode in ("RGB", "RGBA") and (getattr(image, "samples", None) or ";16" in str(tiles[:1])):
+        most //= 2  # of up to 8 bytes
+    if image.width * image.height > most:
         raise UnreadableImageError(f"{image.width} x {image.height} pixels, more than {most:,}")
     if image.format in ("JPEG", "MPO") or "jpeg" in str(image.info.get("compression")):
         tags = getattr(image, "tag_v2", {})
@@ -343,24 +577,71 @@ def _is_deep(image: Image.Image) -> bool:
     return image.mode in DEEP_MODES or image.mode.startswith("I;16")
 
 
-def _to_eight_bit(image: Image.Image, white: float) -> Image.Image:
-    """Any mode to L or RGB; transparency is laid over white paper."""
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+
+
+def _on_paper(image: Image.Image, paper: int) -> Image.Image:
+    """Any mode of 8 bits to L or RGB; transparency is laid over a grey level."""
     from PIL import Image
 
-    if _is_deep(image):
-        return Image.fromarray(scale_to_uint8(np.asarray(image), white))
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+    if _has_alpha(image):
         image = image.convert("RGBA")
-        paper = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(paper, image).convert("RGB")
+        sheet = Image.new("RGBA", image.size, (paper, paper, paper, 255))
+        return Image.alpha_composite(sheet, image).convert("RGB")
     return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
 
 
-def scale_to_uint8(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
-    """Map [0, white] to [0, 255], rounding; what lies outside is clipped, NaN becomes 0."""
-    with np.errstate(invalid="ignore", over="ignore"):  # NaN of all kinds, and the largest of numbers
-        scaled = np.nan_to_num(values.astype(np.float32) * np.float32(255.0 / white), posinf=255.0, neginf=0.0)
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+def to_picture(values: Values, preprocessing: Preprocessing) -> tuple[Image.Image, int]:
+    """An image deeper than 8 bits as one of 8, and how many of its values lie outside the scale."""
+    from PIL import Image
+
+    pixels, outside = scale_to_uint8(values.pixels, preprocessing, values.missing)
+    if preprocessing.black is None and values.pixels.ndim == 3:
+        pixels = (values.pixels >> 8).astype(np.uint8)  # as encoders of earlier versions saw colours
+    picture = Image.fromarray(pixels)
+    if values.alpha is not None:
+        picture = picture.convert("RGB")
+        picture.putalpha(Image.fromarray(values.alpha))
+    return picture, int(outside.sum())
+
+
+def scale_to_uint8(
+    values: NDArray[Any], preprocessing: Preprocessing, missing: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Map black to 0 and white to 255, rounding; what lies outside is clipped, what is missing becomes 0.
+
+    Parameters
+    ----------
+    values : (n, …) integers or floats
+    missing : (n, m) bool, optional
+        Of the first two axes.
+
+    Returns
+    -------
+    (n, …) uint8, and how many values of each of the n lie outside, (n,) int64
+    """
+    black, white = preprocessing.scale(values.dtype)
+    exact = values.dtype.itemsize <= (4 if values.dtype.kind == "f" or preprocessing.black is None else 2)
+    kept: Any = np.float32 if exact else np.float64
+    scaled, outside = np.empty(values.shape, np.uint8), np.zeros(len(values), np.int64)
+    rows = max(1, AT_ONCE // max(1, values[:1].size))
+    for begin in range(0, len(values), rows):
+        some = values[begin : begin + rows]
+        with np.errstate(invalid="ignore"):
+            good = np.abs(some) < LARGEST if some.dtype.kind == "f" else np.ones(some.shape, dtype=bool)
+        if missing is not None:
+            good &= ~missing[begin : begin + rows].reshape(*some.shape[:2], *[1] * (some.ndim - 2))
+        beyond = ((some < black) | (some > white)) & good
+        outside[begin : begin + rows] = np.count_nonzero(beyond.reshape(len(some), -1), axis=1)
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN of all kinds, and the largest of numbers
+            bright = (some.astype(kept) - kept(black)) * kept(255.0 / (white - black))
+            bright = np.nan_to_num(bright, posinf=255.0, neginf=0.0)
+        bright = np.clip(np.rint(bright), 0, 255)
+        if preprocessing.black is not None:
+            bright[~good] = 0
+        scaled[begin : begin + rows] = bright
+    return scaled, outside
 
 
 def parse_image_size(text: str) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from aesearch.autoencoders import Autoencoder
 from aesearch.batches import in_order, read_batches
+from aesearch.decoding import NOTHING, Tally
 from aesearch.errors import SourceError
 from aesearch.sources import Batch, Source
 from aesearch.store import StoreWriter
@@ -28,13 +29,14 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What an extraction did: rows in the store, files skipped, rows found done, speed of the rest."""
+    """What an extraction did: rows in the store, files skipped, rows found done, speed and tally of the rest."""
 
     rows: int
     skipped: int
     resumed_at: int
     seconds: float
     images_per_second: float
+    tally: Tally = NOTHING
 
 
 def extract_features(
@@ -74,7 +76,7 @@ def extract_features(
     held_out = np.ones(len(source), dtype=bool) if trained_on is None else ~trained_on
     texts = {"id": source.ids, "label": source.labels, "split": source.splits}
     with StoreWriter(path, spec.feature_dim, identity, attributes, style_dim=spec.style_dim, texts=texts) as writer:
-        resumed_at, started = writer.next_position, time.perf_counter()
+        resumed_at, started, tally = writer.next_position, time.perf_counter(), NOTHING
         with tqdm(
             total=len(source),
             initial=resumed_at,
@@ -86,6 +88,7 @@ def extract_features(
             groups = in_order(resumed_at, len(source), autoencoder.reading_size)
             for group, encoded in zip(groups, encode_source(source, autoencoder, groups), strict=True):
                 stop = int(group[-1]) + 1
+                tally += encoded.batch.tally
                 skipped = [(source.ids[p], reason) for p, reason in encoded.batch.skipped]
                 if group[0] == 0:
                     skipped = source.listing_skips + skipped
@@ -97,7 +100,7 @@ def extract_features(
             raise SourceError(f"no usable image in {source.name}, the first of {len(source)}: {': '.join(reasons[0])}")
         writer.finish()
     speed = (len(source) - resumed_at) / seconds
-    return Extraction(rows, len(reasons), resumed_at, round(seconds, 2), round(speed, 1))
+    return Extraction(rows, len(reasons), resumed_at, round(seconds, 2), round(speed, 1), tally)
 
 
 def _columns(source: Source, encoded: Encoded, held_out: NDArray[np.bool_], feature_dim: int) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.decoding import Preprocessing, UnreadableImageError, decode, fit, on_its_side, shrink, thumbnail
+from aesearch.decoding import Preprocessing, UnreadableImageError, decode_counting, fit, on_its_side, shrink, thumbnail
 from aesearch.errors import AesearchError, StaleArtifactError
 from aesearch.orientation import is_turned, orient
 from aesearch.reading import read_file
@@ -19,6 +20,9 @@ from aesearch.sources import Source
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +75,14 @@ def read_image(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uin
         return image.pixels if preprocessing == image.preprocessing else image.lying
     if isinstance(image, np.ndarray):
         return fit(_from_array(image), preprocessing)
-    return _from_file(image, lambda data: decode(data, preprocessing))
+
+    def work(data: bytes) -> NDArray[np.uint8]:
+        pixels, tally = decode_counting(data, preprocessing)
+        for line in tally.of_one(preprocessing):
+            logger.warning("%s: %s", name_of(image), line)
+        return pixels
+
+    return _from_file(image, work)
 
 
 def look_at(image: ImageLike, side: int, like: Preprocessing) -> NDArray[np.uint8]:
@@ -79,8 +90,8 @@ def look_at(image: ImageLike, side: int, like: Preprocessing) -> NDArray[np.uint
     if isinstance(image, Read):
         return image.pixels
     if isinstance(image, np.ndarray):
-        return shrink(_from_array(image), side, like.channels, like.white)
-    return _from_file(image, lambda data: thumbnail(data, side, like.channels, like.white))
+        return shrink(_from_array(image), side, like)
+    return _from_file(image, lambda data: thumbnail(data, side, like))
 
 
 def _from_array(image: NDArray[np.uint8]) -> Image.Image:

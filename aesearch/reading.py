@@ -13,20 +13,20 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.decoding import MAX_FILE_BYTES, Preprocessing, UnreadableImageError, decode
+from aesearch.decoding import MAX_FILE_BYTES, NOTHING, Preprocessing, UnreadableImageError, decode_counting
 
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 READ_AT_ONCE = 2**20
 MOST_READERS = 16  # a bound for machines of very many cores
 READER = "import sys; number, *sys.path = sys.argv[1:]; from aesearch.reading import serve; serve(int(number))"
-Outcome = tuple[str, str]  # content hash and why there is no image, one of them empty
+Outcome = tuple[str, str, tuple[int, ...]]  # content hash or why there is no image; what was left out, if anything
 
 
 def cores() -> int:
@@ -62,14 +62,14 @@ def content_hash(data: Any) -> str:
 
 def read_images(paths: Sequence[str], preprocessing: Preprocessing, images: NDArray[np.uint8]) -> list[Outcome]:
     """Decode files into the rows of ``images`` (n, channels, height, width); rows without an image stay as they are."""
-    outcomes = []
+    outcomes: list[Outcome] = []
     for row, path in enumerate(paths):
         try:
             data = read_file(path)
-            images[row] = decode(data, preprocessing)
-            outcomes.append((content_hash(data), ""))
+            images[row], tally = decode_counting(data, preprocessing)
+            outcomes.append((content_hash(data), "", () if tally is NOTHING else astuple(tally)))
         except UnreadableImageError as error:
-            outcomes.append(("", str(error)))
+            outcomes.append(("", str(error), ()))
     return outcomes
 
 
@@ -102,7 +102,7 @@ class Readers:
         with contextlib.suppress(queue.Empty, EOFError, OSError):
             pipe = self._idle.get_nowait()
             pipe.send_bytes(json.dumps([paths, asdict(preprocessing)]).encode())
-            outcomes = [(digest, reason) for digest, reason in json.loads(pipe.recv_bytes())]
+            outcomes = [(digest, reason, tuple(tally)) for digest, reason, tally in json.loads(pipe.recv_bytes())]
             _fill(images.reshape(-1).data, pipe)
             self._idle.put(pipe)
             return outcomes

@@ -19,16 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.decoding import (
+    NOTHING,
     ImageFacts,
     Preprocessing,
+    Tally,
     UnreadableImageError,
     describe,
     describe_image,
+    describe_values,
     fit,
     scale_to_uint8,
     thumbnail,
 )
 from aesearch.errors import SourceError
+from aesearch.formats import values_of
 from aesearch.reading import Outcome, Readers, content_hash, cores, read_file, read_images
 
 FILES_AT_ONCE = 64  # that a thread or a process decodes before it asks for more
@@ -52,12 +56,15 @@ class Batch:
         Content hash of each image's file, or of its pixels.
     skipped : list of (position, reason)
         The positions that gave no image.
+    tally : Tally
+        What decoding left out of the others.
     """
 
     positions: NDArray[np.int64]
     images: NDArray[np.uint8]
     hashes: Sequence[str]
     skipped: list[tuple[int, str]] = field(default_factory=list)
+    tally: Tally = NOTHING
 
 
 class Source(abc.ABC):
@@ -104,7 +111,7 @@ class Source(abc.ABC):
         side : int
             Pixels of the longer side, at most; smaller images stay as they are.
         like : Preprocessing
-            Gives channels and white level.
+            Gives channels, the scale of deep images and the paper.
         """
 
     @abc.abstractmethod
@@ -163,11 +170,12 @@ class FileSource(Source):
         paths = [str(self._paths[p]) for p in positions.tolist()]
         images = np.empty((len(paths), *preprocessing.shape), dtype=np.uint8)
         outcomes = self._read(paths, preprocessing, images)
-        good = np.array([not reason for _, reason in outcomes], dtype=bool)
-        skipped = [(int(p), reason) for p, (_, reason) in zip(positions, outcomes, strict=True) if reason]
+        good = np.array([not reason for _, reason, _ in outcomes], dtype=bool)
+        skipped = [(int(p), reason) for p, (_, reason, _) in zip(positions, outcomes, strict=True) if reason]
+        tally = sum((Tally(*counted) for _, _, counted in outcomes if counted), NOTHING)
         if skipped:
             images = images[good]
-        return Batch(positions[good], images, [digest for digest, _ in outcomes if digest], skipped)
+        return Batch(positions[good], images, [digest for digest, _, _ in outcomes if digest], skipped, tally)
 
     def thumbnails(self, positions: Sequence[int], side: int, like: Preprocessing) -> list[NDArray[np.uint8] | None]:
         """As `Source.thumbnails`."""
@@ -175,7 +183,7 @@ class FileSource(Source):
 
         def one(position: int) -> NDArray[np.uint8] | None:
             try:
-                return thumbnail(read_file(self._paths[position]), side, like.channels, like.white)
+                return thumbnail(read_file(self._paths[position]), side, like)
             except UnreadableImageError:
                 return None
 
@@ -251,7 +259,7 @@ class ArraySource(Source):
     Parameters
     ----------
     read_rows : callable
-        Sorted positions (n,) int64 to (n, h, w) or (n, h, w, c), uint8, uint16, bool, or float in [0, 1].
+        Sorted positions (n,) int64 to (n, h, w) or (n, h, w, c), integers, bool, or float in [0, 1].
     shape : tuple of int
         Shape of one image: (h, w) or (h, w, c).
     stamp : str
@@ -282,10 +290,10 @@ class ArraySource(Source):
         good = np.array([not r for r in reasons], dtype=bool)
         if not good.all():
             raw = raw[good]
-        pixels = self._to_uint8(raw, preprocessing.white)
+        pixels, tally = self._to_uint8(raw, preprocessing)
         images = self._arrange(pixels, preprocessing)
         skipped = [(int(p), r) for p, r in zip(positions, reasons, strict=True) if r]
-        return Batch(positions[good], images, RowHashes(raw), skipped)
+        return Batch(positions[good], images, RowHashes(raw), skipped, tally)
 
     def thumbnails(self, positions: Sequence[int], side: int, like: Preprocessing) -> list[NDArray[np.uint8] | None]:
         """As `Source.thumbnails`."""
@@ -312,9 +320,10 @@ class ArraySource(Source):
         raw = self._read_in_order(np.array([position]))
         if reason := self._unusable(raw)[0]:
             raise UnreadableImageError(reason)
-        peak = float(raw.max()) if raw.dtype.kind in "ui" and raw.dtype.itemsize > 1 else None
-        facts = describe_image(_to_pillow(self._to_uint8(raw, max(peak or 0, 1.0))[0]))
-        return ImageFacts(facts.height, facts.width, facts.grey, peak)
+        if raw.dtype == np.uint8 or raw.dtype.kind in "bf":
+            return describe_image(_to_pillow(self._to_uint8(raw, Preprocessing(1, 1, 1))[0][0]))
+        image = raw[0, ..., :3] if raw.ndim == 4 else raw[0]
+        return describe_values(values_of(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image))
 
     def _stamps(self) -> Iterator[str]:
         yield self._stamp
@@ -336,10 +345,19 @@ class ArraySource(Source):
             for whole, ok in zip(finite, finite & inside, strict=True)
         ]
 
-    def _to_uint8(self, raw: NDArray[Any], white: float) -> NDArray[np.uint8]:
+    def _to_uint8(self, raw: NDArray[Any], preprocessing: Preprocessing) -> tuple[NDArray[np.uint8], Tally]:
+        """Scale rows to 8 bits, and count what lies outside the scale."""
         if raw.dtype == np.uint8:
-            return raw
-        return scale_to_uint8(raw, white if raw.dtype.kind in "ui" else 1.0)
+            return raw, NOTHING
+        whole = Preprocessing(1, 1, 1, white=float(np.iinfo(raw.dtype).max) if raw.dtype.kind in "ui" else 1.0)
+        if raw.dtype.kind in "bf":
+            return scale_to_uint8(raw, whole)[0], NOTHING
+        pixels, outside = scale_to_uint8(raw, preprocessing)
+        if raw.ndim == 4 and raw.shape[3] == 4 and preprocessing.black is not None:
+            colours = np.ascontiguousarray(raw[..., :3])
+            outside = scale_to_uint8(colours, preprocessing)[1]
+            pixels[..., 3] = scale_to_uint8(raw[..., 3], whole)[0]
+        return pixels, Tally(0, len(raw), int(np.count_nonzero(outside)), raw.size, int(outside.sum()))
 
     def _arrange(self, pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
         """(n, h, w) or (n, h, w, c) to (n, channels, height, width)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from aesearch.autoencoders import Autoencoder
 from aesearch.batches import in_order
-from aesearch.decoding import Preprocessing
+from aesearch.decoding import NOTHING, Preprocessing, Tally
 from aesearch.errors import SourceError
 from aesearch.sources import Batch, Source
 from aesearch.store import Store, StoreWriter, contents_of, is_finished
@@ -34,6 +34,8 @@ class Update:
         Files that gave no image.
     came_from : (rows,) int64
         For each row now the row it was before, -1 for a new one; no row before is named twice.
+    tally : Tally
+        Of the images that were read.
     """
 
     added: int
@@ -44,6 +46,7 @@ class Update:
     encoded: int
     skipped: int
     came_from: NDArray[np.int64]
+    tally: Tally = NOTHING
 
     @classmethod
     def nothing(cls, rows: int, skipped: int) -> Update:
@@ -99,11 +102,12 @@ def update_features(
     spec = autoencoder.spec
     texts = {"id": source.ids, "label": source.labels, "split": source.splits}
     with StoreWriter(path, spec.feature_dim, identity, attributes, style_dim=spec.style_dim, texts=texts) as writer:
-        begun = writer.next_position
+        begun, tally = writer.next_position, NOTHING
         disable = None if progress else True
         with tqdm(total=len(source), initial=begun, desc="update", unit="img", unit_scale=True, disable=disable) as bar:
             for group in in_order(begun, len(source), autoencoder.reading_size):
-                columns, skipped = _rows_of(source, autoencoder, known, group, unchanged[group])
+                columns, skipped, left_out = _rows_of(source, autoencoder, known, group, unchanged[group])
+                tally += left_out
                 listed = source.listing_skips if group[0] == 0 else []
                 named = [(source.ids[p], reason) for p, reason in skipped]
                 writer.append(columns, [*listed, *named], int(group[-1]) + 1)
@@ -111,7 +115,7 @@ def update_features(
         if writer.finished_rows() == 0:
             raise SourceError(f"no usable image is left in {source.name}: the collection stays as it was")
         writer.finish()
-    return known.compare(Store(path))
+    return replace(known.compare(Store(path)), tally=tally)
 
 
 def share_known(source: Source, store: Store, preprocessing: Preprocessing) -> float:
@@ -185,8 +189,11 @@ class _Before:
 
 def _rows_of(
     source: Source, autoencoder: Autoencoder, before: _Before, group: NDArray[np.int64], unchanged: NDArray[np.int64]
-) -> tuple[dict[str, Any], list[tuple[int, str]]]:
-    """Columns of a group's rows, and what gave none; ``unchanged`` are the rows before of each, -1 to be read."""
+) -> tuple[dict[str, Any], list[tuple[int, str]], Tally]:
+    """Columns of a group's rows, what gave none, what was left out.
+
+    ``unchanged`` are the rows before of each, -1 to be read.
+    """
     spec = autoencoder.spec
     kept = unchanged >= 0
     batch = _read(source, group[~kept], autoencoder)
@@ -209,12 +216,16 @@ def _rows_of(
     positions = positions[order]
     by_position = dict(zip(batch.positions.tolist(), hashes, strict=True))
     by_position |= zip(group[kept].tolist(), before.store.texts("content_hash", unchanged[kept]), strict=True)
-    return {
-        **{name: values[order] for name, values in columns.items()},
-        "stamp": source.stamps[positions],
-        **{name: source.texts(name, positions) for name in ("id", "label", "split")},
-        "content_hash": [by_position[p] for p in positions.tolist()],
-    }, batch.skipped
+    return (
+        {
+            **{name: values[order] for name, values in columns.items()},
+            "stamp": source.stamps[positions],
+            **{name: source.texts(name, positions) for name in ("id", "label", "split")},
+            "content_hash": [by_position[p] for p in positions.tolist()],
+        },
+        batch.skipped,
+        batch.tally,
+    )
 
 
 def _read(source: Source, positions: NDArray[np.int64], autoencoder: Autoencoder) -> Batch:

@@ -18,7 +18,8 @@ ORDER = (
     "extraction", "scoring", "invariance", "parts", "batches", "opening", "pictures", "sources", "reading",
     "mappage", "clusters", "duplicates", "projection", "probe", "index",
     "anomalies", "generation", "export", "store", "figures", "thumbnails", "autoencoders",
-    "portable", "architectures", "decoding", "manifest", "facts", "orientation", "distances", "locking", "atomic",
+    "portable", "architectures", "decoding", "formats", "manifest", "facts", "orientation", "distances", "locking",
+    "atomic",
     "errors", "__init__",
 )  # fmt: skip
 

@@ -96,7 +96,7 @@ def read(by, paths):
 
 
 def assert_same(found, expected):
-    good = [not reason for _, reason in expected[1]]
+    good = [not reason for _, reason, _ in expected[1]]
     assert found[1] == expected[1] and 0 < sum(good) < len(good)
     assert np.array_equal(found[0][good], expected[0][good])
 
