@@ -30,7 +30,7 @@ from aesearch.pictures import ImageLike, blank, look_at, name_of, read_image, re
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
     from aesearch.clusters import Clustering
     from aesearch.extraction import Extraction
-    from aesearch.probe import ProbeResult
+    from aesearch.probe import LinearProbe, ProbeResult
     from aesearch.scoring import Scorer
     from aesearch.sources import Source
     from aesearch.training import TrainingOptions
@@ -636,14 +636,18 @@ class Collection(Maps):
 
     def classify(self, images: Sequence[ImageLike]) -> list[tuple[str, float]]:
         """(label, probability) of each image by the linear probe; `AesearchError` until `probe` has run."""
+        model = self.learned_probe()
+        chances = model.predict_probabilities(self.encode(images))
+        return [(model.classes[int(c.argmax())], float(c.max())) for c in chances]
+
+    def learned_probe(self) -> LinearProbe:
+        """What `classify` asks; `AesearchError` until `probe` has run."""
         from aesearch.probe import LinearProbe
 
         path = self.manifest.path("probe", PROBE)
         if self.manifest.artifacts["probe"]["made_from"].get("features") != self.store.fingerprint:
             raise StaleArtifactError("the features have changed since the probe was trained: run aesearch probe")
-        model = LinearProbe.load(path)
-        chances = model.predict_probabilities(self.encode(images))
-        return [(model.classes[int(c.argmax())], float(c.max())) for c in chances]
+        return LinearProbe.load(path)
 
     # ---------------------------------------------------------------- deriving
 

@@ -26,6 +26,7 @@ class Read:
 
     pixels: NDArray[np.uint8]
     preprocessing: Preprocessing
+    name: str = "image"
 
 
 ImageLike = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Read
@@ -33,7 +34,7 @@ ImageLike = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Read
 
 def read(image: ImageLike, preprocessing: Preprocessing) -> Read:
     """Read an image before it is asked about, which is what takes long; raises as `read_image`."""
-    return Read(read_image(image, preprocessing), preprocessing)
+    return Read(read_image(image, preprocessing), preprocessing, name_of(image))
 
 
 def read_image(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -83,7 +84,9 @@ def name_of(image: ImageLike) -> str:
     """A file's path, or what else was given."""
     if isinstance(image, np.ndarray):
         return "array"
-    return "image" if isinstance(image, bytes | Read) else str(image)
+    if isinstance(image, Read):
+        return image.name
+    return "image" if isinstance(image, bytes) else str(image)
 
 
 def blank(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
