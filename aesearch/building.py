@@ -209,6 +209,7 @@ def update_store(
     before: Store,
     *,
     encoder_fingerprint: str,
+    vanished: Store | None = None,
     progress: bool = False,
 ) -> Update:
     """Make a store as another would be, were it up to date with its source, and list what gave no image."""
@@ -218,6 +219,7 @@ def update_store(
         before,
         manifest.folder / FEATURES,
         encoder_fingerprint=encoder_fingerprint,
+        vanished=vanished,
         progress=progress,
     )
     _record_features(manifest, source, encoder_fingerprint, {"rows": len(update.came_from), **update.to_json()})

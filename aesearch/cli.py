@@ -272,6 +272,9 @@ def build_index(
 def update(
     source: SourceArgument = None,
     collection: CollectionOption = "default",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Also if a whole sub-folder or a large share of the images is gone.")
+    ] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -279,12 +282,13 @@ def update(
 
     New and changed images are encoded, those gone dropped, renamed ones known by their content; index, clusters and
     maps come along. The encoder stays as it is: train again where the images have become others. If the folder has
-    moved, say where to: aesearch update NEW_PLACE -c photos.
+    moved, say where to: aesearch update NEW_PLACE -c photos. If a whole sub-folder or a quarter of all images is gone,
+    as when a disk is away, it stops until --yes is given; what was encoded is kept for 30 days, in case they come back.
 
     Example: aesearch update -c photos
     """
     opened = _open(collection, device)
-    done = opened.update(None if source is None else opened.open_images(source))
+    done = opened.update(None if source is None else opened.open_images(source), yes=yes)
     if as_json:
         return print_json({"collection": str(opened.folder), **done.to_json()})
     print(f"{done.added:,} added, {done.changed:,} changed, {done.removed:,} removed, {done.renamed:,} renamed, "
