@@ -179,40 +179,39 @@ class _Files:
 
     def __init__(self, root: Path) -> None:
         self.root, self.respelled = root, 0
-        self._listed: dict[Path, dict[str, str]] = {}
+        self._listed: dict[PurePosixPath, dict[str, str]] = {}
+        self._folders: dict[PurePosixPath, PurePosixPath | None] = {}
 
     def find(self, name: str) -> str:
         """A path as it is written, or that of the file that is meant; empty where there is none."""
-        if name.isascii() and "\\" not in name and name == name.strip():
+        plain = name.strip()
+        if name.isascii() and "\\" not in name and name == plain:
             return or_empty(name)
-        slashed = name.strip().replace("\\", "/")
-        for one in dict.fromkeys((name, name.strip(), slashed)):
-            if one and (there := one if _exists(self.root / one) else self._other_form(one)):
+        for written in dict.fromkeys((name, plain, plain.replace("\\", "/"))):
+            path = PurePosixPath(written)
+            if written and (meant := self._meant(path)) is not None:
+                there = written if meant == path else str(meant)
                 self.respelled += there != name
                 return there
         return or_empty(name)
 
-    def _other_form(self, name: str) -> str:
-        """The path of a file that reads alike, empty if there is none."""
-        at, parts = self.root, []
-        for written in PurePosixPath(name).parts:
-            part = written if _exists(at / written) else self._names_in(at).get(composed(written))
-            if part is None:
-                return ""
-            at = at / part
-            parts.append(part)
-        return str(PurePosixPath(*parts))
+    def _meant(self, path: PurePosixPath) -> PurePosixPath | None:
+        """The file or folder of that name, or else one whose name reads alike."""
+        if path.name in ("", ".."):
+            return path
+        if path.parent not in self._folders:
+            self._folders[path.parent] = self._meant(path.parent)
+        parent = self._folders[path.parent]
+        if parent is None:
+            return None
+        names = self._names_in(parent)
+        name = names.get(path.name) or names.get(composed(path.name))
+        return None if name is None else parent / name
 
-    def _names_in(self, folder: Path) -> dict[str, str]:
+    def _names_in(self, folder: PurePosixPath) -> dict[str, str]:
         if folder not in self._listed:
-            self._listed[folder] = {}
-            with contextlib.suppress(OSError):
-                self._listed[folder] = {composed(path.name): path.name for path in folder.iterdir()}
+            names = []
+            with contextlib.suppress(OSError, ValueError):
+                names = [path.name for path in (self.root / folder).iterdir()]
+            self._listed[folder] = {composed(name): name for name in names} | {name: name for name in names}
         return self._listed[folder]
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name too long
-        return False
