@@ -217,6 +217,7 @@ def update_store(
     before: Store,
     *,
     encoder_fingerprint: str,
+    vanished: Store | None = None,
     progress: bool = False,
 ) -> Update:
     """Make a store as another would be, were it up to date with its source, and list what gave no image."""
@@ -226,6 +227,7 @@ def update_store(
         before,
         manifest.folder / FEATURES,
         encoder_fingerprint=encoder_fingerprint,
+        vanished=vanished,
         progress=progress,
     )
     for line in update.tally.lines(autoencoder.spec.preprocessing):

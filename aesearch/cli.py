@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,9 +38,11 @@ from aesearch.stopping import MESSAGE
 
 if TYPE_CHECKING:
     from aesearch.collection import Collection
+    from aesearch.pictures import Read
 
 HOME = Path("indexes")
 FIRST_SOURCE = "digits"  # what a bare build-index takes
+MOST_NAMED = 10  # images that cannot be read
 
 
 class Group(TyperGroup):
@@ -276,6 +279,9 @@ def build_index(
 def update(
     source: SourceArgument = None,
     collection: CollectionOption = "default",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Also if a whole sub-folder or a large share of the images is gone.")
+    ] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -283,12 +289,13 @@ def update(
 
     New and changed images are encoded, those gone dropped, renamed ones known by their content; index, clusters and
     maps come along. The encoder stays as it is: train again where the images have become others. If the folder has
-    moved, say where to: aesearch update NEW_PLACE -c photos.
+    moved, say where to: aesearch update NEW_PLACE -c photos. If a whole sub-folder or a quarter of all images is gone,
+    as when a disk is away, it stops until --yes is given; what was encoded is kept for 30 days, in case they come back.
 
     Example: aesearch update -c photos
     """
     opened = _open(collection, device)
-    done = opened.update(None if source is None else opened.open_images(source))
+    done = opened.update(None if source is None else opened.open_images(source), yes=yes)
     if as_json:
         return print_json({"collection": str(opened.folder), **done.to_json()})
     print(f"{done.added:,} added, {done.changed:,} changed, {done.removed:,} removed, {done.renamed:,} renamed, "
@@ -323,7 +330,7 @@ def query(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Find the nearest neighbours of images.
+    """Find the nearest neighbours of images; one that cannot be read is named, and the others answered.
 
     Example: aesearch query img.png -k 10 --save neighbours.png
     """
@@ -331,15 +338,17 @@ def query(
         raise typer.BadParameter("give an image file, --row or --id", param_hint="IMAGE")
     opened = _open(collection, device)
     how: dict[str, Any] = {"k": k, "where": where or (), "any_orientation": any_orientation}
-    hits = opened.query_images(list(images), **how) if images else []
     rows = [*(row or []), *(opened.rows_of(id) if id else [])]
+    readable, failed = _read(opened, images or [], or_else=rows)
+    hits = opened.query_images(readable, **how) if readable else []
     hits += opened.query_rows(rows, **how) if rows else []
     if save or show:
         from aesearch.report import draw_query
 
-        _present(draw_query(opened, hits, [*opened.look_at(list(images or [])), *opened.pictures(rows)]), save, show)
+        shown = opened.look_at([image.name for image in readable])
+        _present(draw_query(opened, hits, [*shown, *opened.pictures(rows)]), save, show)
     if as_json:
-        return print_json(documents.of_query(opened, hits, k))
+        return print_json(documents.of_query(opened, hits, k) | {"failed": failed})
     for found in hits:
         print(f"{printable(found.query)}")
         ways = [[way] for way in found.orientations] if found.orientations else [[]] * len(found.rows)
@@ -495,13 +504,15 @@ def reconstruct(
     if not (images or row):
         raise typer.BadParameter("give an image file or --row", param_hint="IMAGE")
     opened = _open(collection, device)
-    originals, rebuilt = opened.reconstruct(images or [], row or [])
-    names = [*map(str, images or []), *(opened.store.texts("id", row) if row else [])]
+    readable, failed = _read(opened, images or [], or_else=row or [])
+    originals, rebuilt = opened.reconstruct(readable, row or [])
+    names = [*(image.name for image in readable), *(opened.store.texts("id", row) if row else [])]
     _present(draw_reconstructions(names, originals, rebuilt), save, show)
     errors = [float(((o / 255 - r) ** 2).mean()) for o, r in zip(originals, rebuilt, strict=True)]
     if as_json:
         listed = [{"image": name, "error": error} for name, error in zip(names, errors, strict=True)]
-        return print_json({"collection": str(opened.folder), "picture": str(save), "reconstructions": listed})
+        document = {"collection": str(opened.folder), "picture": str(save), "reconstructions": listed}
+        return print_json(document | {"failed": failed})
     print_table(["error", "image"], [[f"{error:.5f}", name] for name, error in zip(names, errors, strict=True)])
 
 
@@ -625,11 +636,13 @@ def _name_clusters(given: list[str], opened: Collection, as_json: bool) -> None:
 
 
 def _assign(images: list[Path], opened: Collection, as_json: bool) -> None:
-    found = opened.assign(images)
+    opened.assignments()  # without them no image need be read
+    readable, failed = _read(opened, images)
+    found = [(image.name, *answer) for image, answer in zip(readable, opened.assign(readable), strict=True)]
     if as_json:
-        listed = [{"image": str(i), "cluster": c, "share": s} for i, (c, s) in zip(images, found, strict=True)]
-        return print_json({"collection": str(opened.folder), "assignments": listed})
-    rows = [[str(c) if c >= 0 else "none", f"{s:.2f}", str(i)] for i, (c, s) in zip(images, found, strict=True)]
+        listed = [{"image": i, "cluster": c, "share": s} for i, c, s in found]
+        return print_json({"collection": str(opened.folder), "assignments": listed, "failed": failed})
+    rows = [[str(c) if c >= 0 else "none", f"{s:.2f}", i] for i, c, s in found]
     print_table(["cluster", "share", "image"], rows)
 
 
@@ -722,11 +735,13 @@ def classify(
     Example: aesearch classify new/*.png
     """
     opened = _open(collection, device)
-    answers = opened.classify(list(images))
+    opened.learned_probe()  # without it no image need be read
+    readable, failed = _read(opened, images)
+    answers = [(image.name, *answer) for image, answer in zip(readable, opened.classify(readable), strict=True)]
     if as_json:
-        listed = [{"image": str(i), "label": a, "probability": c} for i, (a, c) in zip(images, answers, strict=True)]
-        return print_json({"collection": str(opened.folder), "images": listed})
-    table = [[label, f"{chance:.3f}", str(image)] for image, (label, chance) in zip(images, answers, strict=True)]
+        listed = [{"image": image, "label": label, "probability": chance} for image, label, chance in answers]
+        return print_json({"collection": str(opened.folder), "images": listed, "failed": failed})
+    table = [[label, f"{chance:.3f}", image] for image, label, chance in answers]
     print_table(["label", "probability", "image"], table)
 
 
@@ -847,6 +862,21 @@ def _folder(name: str) -> Path:
     if not name.strip():
         raise typer.BadParameter("a collection needs a name", param_hint="--collection")
     return folder
+
+
+def _read(
+    opened: Collection, images: Sequence[Path], *, or_else: Sequence[int] = ()
+) -> tuple[list[Read], list[dict[str, str]]]:
+    """Images that can be read; the others are named, and an error if nothing else is asked about."""
+    readable, failed = opened.read_images(images)
+    lines = [f"{one['image']}: {one['reason']}" for one in failed]
+    if lines and not (readable or or_else):
+        raise AesearchError(lines[0] if len(lines) == 1 else f"none of {len(lines):,} images can be read: {lines[0]}")
+    for line in lines[:MOST_NAMED]:
+        note(f"warning: {line}")
+    if len(lines) > MOST_NAMED:
+        note(f"warning: {len(lines) - MOST_NAMED:,} more images cannot be read")
+    return readable, failed
 
 
 def _present(picture: Any, save: Path | None, show: bool) -> None:

@@ -33,15 +33,17 @@ from aesearch.pictures import ImageLike, Read, blank, look_at, name_of, read_ima
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
     from aesearch.clusters import Clustering
     from aesearch.extraction import Extraction
-    from aesearch.probe import ProbeResult
+    from aesearch.probe import LinearProbe, ProbeResult
     from aesearch.scoring import Scorer
     from aesearch.sources import Source
+    from aesearch.store import Store
     from aesearch.training import TrainingOptions
     from aesearch.updating import Update
 
 logger = logging.getLogger(__name__)
 
-PROBE = "probe.h5"
+PROBE, VANISHED = "probe.h5", "vanished.h5"
+KEPT = ("vanished", VANISHED)  # encodings of images that are gone
 GROWING, ANEW = ".growing.json", ".anew.json"  # manifests of what is not finished: an update, another collection
 LEARNED = ("nap", "combined")  # scores that need more of the images than the store holds
 MOST = 0.5  # of the images looked at, for a folder to be the one that was elsewhere
@@ -230,31 +232,35 @@ class Collection(Maps):
         return extraction
 
     @changes
-    def update(self, source: Source | None = None) -> Update:
+    def update(self, source: Source | None = None, *, yes: bool = False) -> Update:
         """Bring the collection up to date with its folder, at the cost of what has changed there.
 
         New and changed images are encoded, rows of those gone are dropped, renamed ones known by their content. The
         index is brought along, or built anew where that is cheaper. Clusters and maps are brought along: new images
         get their places by their nearest neighbours, until `cluster` or `map` fits all of them anew. Until all
-        is done, the collection stays as it was.
+        is done, the collection stays as it was. What images that are gone were encoded to is kept for 30 days: those
+        that are back by then need not be encoded again.
 
         Parameters
         ----------
         source : Source, optional
             Where the images are now, if they have moved: nothing is left at the old place, and most of those that
             are looked at here are known by their content.
+        yes : bool
+            Also if a whole sub-folder of 10 images or more is gone, or a quarter of all: that may be a disk away.
 
         Raises
         ------
         AesearchError
-            There are no features of that source, or no image is left.
+            There are no features of that source, no image is left, or more are gone than may be without ``yes``.
         """
         from aesearch.building import update_store
+        from aesearch.opening import say
         from aesearch.updating import Update
 
         self.forget()
         self._adopt_store()
-        source = source or self.source
+        given, source = source, source or self.source
         moved = self._moved_to(source)
         if moved is None:
             self._refuse_other(source, {})
@@ -266,6 +272,10 @@ class Collection(Maps):
         laid_out = [name for name in kept if had_index and self.is_fresh(name)]
         if not moved and self._unchanged_since(source):
             return Update.nothing(self.store.rows, len(self.store.skipped()))
+        self._refuse_gone(source, yes)
+        if given is None:
+            say(source)
+        vanished = self._vanished()
         staged = self._stage()
         for made in (staged.manifest.artifacts["encoder"], staged.manifest.training):
             if moved and made and made["source"]["name"] == self.store.source:
@@ -276,8 +286,10 @@ class Collection(Maps):
             self.autoencoder,
             self.store,
             encoder_fingerprint=self._encoder_fingerprint(),
+            vanished=vanished,
             progress=self.progress,
         )
+        staged._keep_vanished(self.store, vanished)
         if had_index:
             staged._bring_index_along(self, done)
         elif "index" in self.manifest.artifacts:
@@ -286,6 +298,35 @@ class Collection(Maps):
             staged._bring_along(name, self, done.came_from)
         self._finish(staged)
         return done
+
+    def _refuse_gone(self, source: Source, yes: bool) -> None:
+        """Never drop what may only be away without being told to."""
+        from aesearch.updating import what_is_gone
+
+        if not yes and (gone := what_is_gone(source, self.store)):
+            command = f"aesearch update {'' if source.name == self.store.source else f'{source.name} '}--yes"
+            raise AesearchError(
+                f"{gone}: if a disk or a folder is away, bring it back; if they are to go, {command} -c {self.folder}"
+            )
+
+    def _vanished(self) -> Store | None:
+        """What images that are gone were encoded to, if that is known."""
+        from aesearch.updating import open_vanished
+
+        return open_vanished(self.folder / VANISHED, self.store) if self.manifest.holds(*KEPT) else None
+
+    def _keep_vanished(self, before: Store, vanished: Store | None) -> None:
+        """Keep what images that are gone from a store were encoded to, for a time."""
+        from aesearch.updating import KEPT_DAYS, keep_vanished
+
+        path = self.folder / VANISHED
+        path.unlink(missing_ok=True)  # of an update that was interrupted
+        rows = keep_vanished(path, before, self.store, vanished)
+        if path.is_file():
+            made_from = {"encoder": before.encoder_fingerprint}
+            self.manifest.record(*KEPT, made_from=made_from, parameters={"days": KEPT_DAYS}, figures={"rows": rows})
+        elif not rows:
+            self.manifest.artifacts.pop(KEPT[0], None)
 
     def _stage(self) -> Collection:
         """A collection beside this one, with its encoder and what is known of the rest."""
@@ -315,6 +356,8 @@ class Collection(Maps):
         staged.manifest.name = MANIFEST
         staged.manifest.save()
         self._take_over()
+        if KEPT[0] not in self.manifest.artifacts:
+            (self.folder / VANISHED).unlink(missing_ok=True)
 
     def _can_update(self, name: str) -> bool:
         """Whether there is a store of the source of that name by this encoder."""
@@ -705,14 +748,18 @@ class Collection(Maps):
 
     def classify(self, images: Sequence[ImageLike]) -> list[tuple[str, float]]:
         """(label, probability) of each image by the linear probe; `AesearchError` until `probe` has run."""
+        model = self.learned_probe()
+        chances = model.predict_probabilities(self.encode(images))
+        return [(model.classes[int(c.argmax())], float(c.max())) for c in chances]
+
+    def learned_probe(self) -> LinearProbe:
+        """What `classify` asks; `AesearchError` until `probe` has run."""
         from aesearch.probe import LinearProbe
 
         path = self.manifest.path("probe", PROBE)
         if self.manifest.artifacts["probe"]["made_from"].get("features") != self.store.fingerprint:
             raise StaleArtifactError("the features have changed since the probe was trained: run aesearch probe")
-        model = LinearProbe.load(path)
-        chances = model.predict_probabilities(self.encode(images))
-        return [(model.classes[int(c.argmax())], float(c.max())) for c in chances]
+        return LinearProbe.load(path)
 
     # ---------------------------------------------------------------- deriving
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import csv
+import logging
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,19 @@ from numpy.typing import NDArray
 
 from aesearch.atomic import at_home
 from aesearch.errors import SourceError, did_you_mean
+from aesearch.folders import find_splits, list_files
 from aesearch.index import memory_at_hand
+from aesearch.names import as_text, id_of, labels_of, split_of, splits_of
 from aesearch.sources import ArraySource, FileSource, Source
+from aesearch.tables import TABLE_SUFFIXES, read_table
 
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+logger = logging.getLogger(__name__)
+
 LABELS = ("none", "folder")
 ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
-TABLE_SUFFIXES = (".csv", ".parquet")
-COLUMNS = ("path", "label", "split")  # of a table
 MOST_SHRUNK = 2000  # times that a compressed array may be smaller than what it holds: deflate's limit is about 1,030
 IMAGE_KEYS, LABEL_KEYS = ("x", "X", "images", "data"), ("y", "labels", "targets")
+SPLIT_KEYS = ("split", "splits")
 
 # torchvision's class, what gives its test split, and where it keeps the labels.
 DATASETS: dict[str, tuple[str, dict[str, dict[str, Any]], str]] = {
@@ -52,7 +55,7 @@ def open_source(name: str, *, labels: str = "none", data_dir: str | None = None,
     ----------
     name : str
         ``digits``; a torchvision dataset (``mnist``, ``mnist:train``, …); a folder; an ``.npy``,
-        ``.npz`` or ``.h5`` array; a ``.csv`` or ``.parquet`` table with a column ``path``.
+        ``.npz`` or ``.h5`` array; a ``.csv``, ``.tsv`` or ``.parquet`` table with a column ``path``.
     labels : {"none", "folder"}
         ``folder``: a file's label is its sub-folder.
     data_dir : str, optional
@@ -68,10 +71,22 @@ def open_source(name: str, *, labels: str = "none", data_dir: str | None = None,
     if labels not in LABELS:
         raise SourceError(f"labels {labels!r} is not one of {', '.join(LABELS)}{did_you_mean(labels, LABELS)}")
     data_dir = str(at_home(data_dir or os.environ.get("AESEARCH_DATA") or "data").resolve())
+    source = _open(name, labels, data_dir, download)
+    say(source)
+    return source
+
+
+def _open(name: str, labels: str, data_dir: str, download: bool) -> Source:
     source = _find(name, labels, data_dir, download)
     at_home(source.name)  # it is written down
     source.opening = {"name": source.name, "labels": labels, "data_dir": data_dir}
     return source
+
+
+def say(source: Source) -> None:
+    """Tell what people must know of what was found: what was left out, and what was taken as what."""
+    for line in source.notes:
+        logger.info("%s", line)
 
 
 def is_gone(name: str) -> bool:
@@ -84,12 +99,12 @@ def is_gone(name: str) -> bool:
 
 
 def open_again(opening: dict[str, str], collection: Path, *, download: bool = True) -> Source:
-    """A collection's source, as it was opened before; raises as `open_source`."""
+    """A collection's source, as it was opened before, without a word; raises as `open_source`."""
     if is_gone(opening["name"]):
         raise SourceError(
             f"{opening['name']} is no longer there: if it has moved, aesearch update NEW_PLACE -c {collection}"
         )
-    return open_source(**opening, download=download)
+    return _open(**opening, download=download)
 
 
 def _find(name: str, labels: str, data_dir: str, download: bool) -> Source:
@@ -108,7 +123,7 @@ def _find(name: str, labels: str, data_dir: str, download: bool) -> Source:
     if suffix in TABLE_SUFFIXES and path.is_file():
         return _table(path.resolve())
     if path.is_file():
-        raise SourceError(f"{name} is one file: give the folder it is in, or an .npy, .npz, .h5, .csv or .parquet")
+        raise SourceError(f"{name} is one file: give the folder it is in, an .npy, .npz, .h5, .csv, .tsv or .parquet")
     raise SourceError(
         f"no source {name!r}: it is no folder or file here, and no dataset (digits, {', '.join(DATASETS)})"
     )
@@ -132,9 +147,11 @@ def _in_memory(name: str, images: NDArray[Any], labels: list[str] | None, prefix
 
 def _torchvision(dataset: str, name: str, data_dir: str, download: bool) -> Source:
     cls, arguments, label_attribute = DATASETS[dataset]
-    wanted = name.partition(":")[2]
+    given = name.partition(":")[2]
+    wanted = split_of(given) or given
     if wanted and wanted not in arguments:
-        raise SourceError(f"{dataset} has no split {wanted!r}: there is {' and '.join(arguments)}")
+        raise SourceError(f"{dataset} has no split {given!r}: there is {' and '.join(arguments)}")
+    name = f"{dataset}:{wanted}" if wanted else dataset
     import torchvision
 
     root = Path(data_dir)
@@ -171,103 +188,40 @@ def _short(error: Exception) -> str:
 
 
 def _folder(root: Path, labels: str) -> Source:
-    relative = sorted(_walk(root), key=lambda p: os.fsencode(p.as_posix()))
+    found = list_files(root)
+    if not found.paths:
+        raise SourceError("; ".join([f"there is no image in {root}", *map(": ".join, found.unreadable), *found.notes]))
+    split_folders, said = find_splits(found.paths)
     ids, file_labels, splits = [], [], []
-    for path in relative:
+    for path in found.paths:
         folders = path.parts[:-1]
-        split = SPLITS.get(folders[0].lower(), "") if folders else ""
+        split = split_folders.get(folders[0], "") if folders else ""
         inner = folders[1:] if split else folders
-        ids.append(_id_of(path))
+        ids.append(id_of(path))
         splits.append(split)
-        file_labels.append(_text(inner[0]) if labels == "folder" and inner else "")
-    return FileSource(str(root), [root / p for p in relative], ids, file_labels, splits)
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    """Every file below, except hidden ones and collections; links to folders are not followed."""
-    for folder, folders, files in os.walk(root):
-        if "collection.json" in files:
-            folders.clear()
-            continue
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        for file in files:
-            if not file.startswith("."):
-                yield (Path(folder) / file).relative_to(root)
-
-
-def _id_of(path: Path) -> str:
-    """A file's id: its path, where that is no UTF-8 with escapes; different paths have different ids."""
-    name = path.as_posix()
-    try:
-        name.encode()
-        odd = "\\x" in name  # reads as if it were escaped
-    except UnicodeEncodeError:
-        odd = True
-    return _text(name.replace("\\", "\\\\") if odd else name)
-
-
-def _text(name: str) -> str:
-    """Valid UTF-8, without NUL, for any file name or label."""
-    try:
-        data = name.encode("utf-8", "surrogateescape")  # the bytes of a file's name
-    except UnicodeEncodeError:
-        data = name.encode("utf-8", "surrogatepass")
-    return data.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
-
-
-def _table(path: Path) -> Source:
-    columns = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    if "path" not in columns:
-        raise SourceError(f"{path.name} has no column 'path'; it has {', '.join(columns) or 'none'}")
-    names = columns["path"]
-    empty = [""] * len(names)
-    first: dict[str, int] = {}
-    for position, name in enumerate(names):
-        first.setdefault(name, position)
-    keep = sorted(first.values())
-    source = FileSource(
-        str(path),
-        [path.parent / names[i] for i in keep],
-        [names[i] for i in keep],
-        [columns.get("label", empty)[i] for i in keep],
-        [columns.get("split", empty)[i] for i in keep],
-    )
-    source.listing_skips = [(n, "listed before in the table") for i, n in enumerate(names) if first[n] != i]
+        file_labels.append(as_text(inner[0]) if labels == "folder" and inner else "")
+    source = FileSource(str(root), [root / p for p in found.paths], ids, file_labels, splits)
+    source.listing_skips, source.notes = found.unreadable, [*found.notes, *([said] if said else [])]
     return source
 
 
-def _read_csv(path: Path) -> dict[str, list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"cannot read {path.name} as a CSV table: {_short(error)}") from error
-    return {str(c): [_text(r[c] or "") for r in rows] for c in (rows[0] if rows else {}) if c is not None}
-
-
-def _read_parquet(path: Path) -> dict[str, list[str]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise SourceError("reading .parquet needs pyarrow: pip install 'aesearch[parquet]'") from None
-    try:
-        names = pyarrow.parquet.read_schema(path).names
-        table = pyarrow.parquet.read_table(path, columns=[name for name in names if name in COLUMNS])
-        return {c: ["" if v is None else _text(str(v)) for v in table[c].to_pylist()] for c in table.column_names}
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise SourceError(f"cannot read {path.name} as a parquet table: {_short(error)}") from error
+def _table(path: Path) -> Source:
+    found = read_table(path)
+    files = [path.parent / name for name in found.paths]
+    source = FileSource(str(path), files, found.paths, found.labels, found.splits)
+    source.listing_skips, source.notes = found.skips, found.notes
+    return source
 
 
 def _array_file(path: Path) -> Source:
     suffix = path.suffix.lower()
     try:
         if suffix == ".npy":
-            shape, read, labels = _open_npy(path)
+            shape, read, texts = _open_npy(path)
         elif suffix == ".npz":
-            shape, read, labels = _open_npz(path)
+            shape, read, texts = _open_npz(path)
         else:
-            shape, read, labels = _open_h5(path)
+            shape, read, texts = _open_h5(path)
     except SourceError:
         raise
     except Exception as error:  # NumPy, zip and HDF5 raise nearly anything on broken files
@@ -277,15 +231,18 @@ def _array_file(path: Path) -> Source:
             f"{path.name} has shape {shape}: images are (N, height, width) or (N, height, width, channels)"
         )
     n = shape[0]
-    if labels is not None and len(labels) != n:
-        raise SourceError(f"{path.name} has {len(labels)} labels for {n} images")
+    for what, values in texts.items():
+        if len(values) != n:
+            raise SourceError(f"{path.name} has {len(values)} {what} for {n} images")
+    empty = [""] * n
     status = path.stat()
     ids = [f"{path.stem}/{i}" for i in range(n)]
     stamp = f"{status.st_size} {status.st_mtime_ns}"
-    return ArraySource(str(path), read, shape[1:], ids, labels or [""] * n, [""] * n, stamp)
+    labels, splits = labels_of(texts.get("labels", empty)), splits_of(texts.get("splits", empty))
+    return ArraySource(str(path), read, shape[1:], ids, labels, splits, stamp)
 
 
-Opened = tuple[tuple[int, ...], Callable[[NDArray[np.int64]], NDArray[Any]], list[str] | None]
+Opened = tuple[tuple[int, ...], Callable[[NDArray[np.int64]], NDArray[Any]], dict[str, list[str]]]
 
 
 def _open_npy(path: Path) -> Opened:
@@ -293,7 +250,7 @@ def _open_npy(path: Path) -> Opened:
         # Mapped anew for each batch: pages that were read do not pile up in the process.
         return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[_span(rows)])
 
-    return np.load(path, mmap_mode="r", allow_pickle=False).shape, read, None
+    return np.load(path, mmap_mode="r", allow_pickle=False).shape, read, {}
 
 
 def _span(rows: NDArray[np.int64]) -> slice | NDArray[np.int64]:
@@ -311,8 +268,8 @@ def _open_npz(path: Path) -> Opened:
     with np.load(path, allow_pickle=False) as archive:
         key = _image_key({k: archive[k].ndim for k in archive.files})
         images = archive[key]
-        labels = next((_label_texts(archive[k]) for k in LABEL_KEYS if k in archive.files), None)
-    return images.shape, lambda rows: images[rows], labels
+        texts = _texts_beside(archive, archive.files)
+    return images.shape, lambda rows: images[rows], texts
 
 
 def _open_h5(path: Path) -> Opened:
@@ -324,13 +281,20 @@ def _open_h5(path: Path) -> Opened:
         shape = file[key].shape
         if file[key].nbytes > MOST_SHRUNK * max(1, file[key].id.get_storage_size()) and not file[key].is_virtual:
             raise SourceError(f"{path.name} says that {key} has {file[key].nbytes:,} bytes, and holds next to nothing")
-        labels = next((_label_texts(file[k][:]) for k in LABEL_KEYS if k in arrays), None)
+        texts = _texts_beside(file, arrays)
 
     def read(rows: NDArray[np.int64]) -> NDArray[Any]:
         with h5py.File(path) as file:
             return np.asarray(file[key][_span(rows)])
 
-    return shape, read, labels
+    return shape, read, texts
+
+
+def _texts_beside(arrays: Any, names: Collection[str]) -> dict[str, list[str]]:
+    """Labels and splits that lie beside the images, where there are such."""
+    wanted = {"labels": LABEL_KEYS, "splits": SPLIT_KEYS}
+    keys = {what: next((key for key in known if key in names), None) for what, known in wanted.items()}
+    return {what: _label_texts(arrays[key][:]) for what, key in keys.items() if key is not None}
 
 
 def _image_key(dimensions: dict[str, int]) -> str:
@@ -343,4 +307,4 @@ def _image_key(dimensions: dict[str, int]) -> str:
 
 def _label_texts(values: NDArray[Any]) -> list[str]:
     listed = values.ravel().tolist()
-    return [_text(v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v)) for v in listed]
+    return [as_text(v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v)) for v in listed]

@@ -21,8 +21,9 @@ from aesearch.index import IndexOptions, SearchIndex, load_index
 from aesearch.locking import FolderLock
 from aesearch.manifest import ENCODER, FEATURES, NEXT, PORTABLE, Manifest
 from aesearch.manifest import NAME as MANIFEST
+from aesearch.names import composed
 from aesearch.orientation import ORIENTATIONS, UPRIGHT
-from aesearch.pictures import ImageLike, read_image, read_oriented
+from aesearch.pictures import ImageLike, Read, name_of, read, read_image, read_oriented
 from aesearch.portable import PortableEncoder
 from aesearch.store import Store, read_arrays, write_arrays
 
@@ -259,6 +260,21 @@ class Parts:
         """Features and style of every row, (rows, latent_dim) float32."""
         return self.store.latents()
 
+    def read_images(self, images: Sequence[ImageLike]) -> tuple[list[Read], list[dict[str, str]]]:
+        """Images read before they are asked about; of those that cannot be, ``image`` and ``reason``."""
+        good: list[Read] = []
+        failed: list[dict[str, str]] = []
+        if not images:
+            return good, failed
+        preprocessing = self.spec.preprocessing
+        for image in images:
+            try:
+                good.append(read(image, preprocessing))
+            except AesearchError as error:
+                name = name_of(image)
+                failed.append({"image": name, "reason": str(error).removeprefix(f"{name}: ")})
+        return good, failed
+
     def _decode(self, images: Sequence[ImageLike]) -> NDArray[np.uint8]:
         return np.stack([read_image(image, self.spec.preprocessing) for image in images])
 
@@ -326,7 +342,8 @@ class Parts:
         """Rows of which all conditions hold, rising.
 
         A condition is ``label=VALUE``, ``split=VALUE``, ``id=PATTERN`` or ``cluster=NUMBER-OR-NAME``, or with ``!=``
-        the opposite; in all of them ``*`` stands for anything, ``?`` for one character, ``[abc]`` for one of those.
+        the opposite. What is written like that somewhere is meant; where nothing is, ``*`` stands for anything, ``?``
+        for one character, ``[abc]`` for one of those.
 
         Raises
         ------
@@ -339,11 +356,19 @@ class Parts:
             unequal, field = field.endswith("!"), field.removesuffix("!").strip()
             if not equal or field not in FIELDS:
                 raise AesearchError(f"--where {condition!r} is not like label=3, split=test or id=cats/*, or with !=")
-            matches = partial(fnmatch.fnmatchcase, pat=pattern.strip())
-            found &= (self._in_clusters(matches) if field == "cluster" else self.store.where(field, matches)) != unequal
+            found &= self._matching(field, pattern) != unequal
         if not found.any():
             raise AesearchError(f"no image has {' and '.join(map(repr, conditions))}")
         return np.flatnonzero(found)
+
+    def _matching(self, field: str, pattern: str) -> NDArray[np.bool_]:
+        """Which rows have a text that reads like that, or else fits it as a pattern, (rows,) bool."""
+        where = self._in_clusters if field == "cluster" else partial(self.store.where, field)
+        literal = {composed(pattern), composed(pattern.strip())}
+        found = where(lambda text: composed(text) in literal)
+        if found.any():
+            return found
+        return where(lambda text: fnmatch.fnmatchcase(composed(text), composed(pattern.strip())))
 
     def _in_clusters(self, matches: Callable[[str], bool]) -> NDArray[np.bool_]:
         """Which rows are in a cluster of such a number or name, (rows,) bool."""
@@ -373,12 +398,17 @@ class Parts:
 
     def rows_of(self, ids: Sequence[str]) -> list[int]:
         """Rows of ids; `AesearchError` for one that is not there names the nearest there is."""
-        wanted = set(ids)
-        rows = np.flatnonzero(self.store.where("id", wanted.__contains__))
-        known = dict(zip(self.store.texts("id", rows), rows.tolist(), strict=True))
+        known = self._rows_by_id(set(ids).__contains__)
+        if alike := {composed(id): id for id in ids if id not in known}:
+            others = self._rows_by_id(lambda id: composed(id) in alike)
+            known |= {alike[composed(id)]: row for id, row in others.items()}
         for id in ids:
             if id not in known:
                 some = self.store.texts("id", np.arange(min(self.store.rows, MOST_COMPARED)))
                 hint = did_you_mean(id, some) or f"; the first is {some[0]!r}"
                 raise AesearchError(f"there is no image {id!r} in {self.folder}{hint}")
         return [known[id] for id in ids]
+
+    def _rows_by_id(self, holds: Callable[[str], bool]) -> dict[str, int]:
+        rows = np.flatnonzero(self.store.where("id", holds))
+        return dict(zip(self.store.texts("id", rows), rows.tolist(), strict=True))

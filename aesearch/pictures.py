@@ -32,6 +32,7 @@ class Read:
     pixels: NDArray[np.uint8]
     lying: NDArray[np.uint8]
     preprocessing: Preprocessing
+    name: str = "image"
 
 
 ImageLike = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Read
@@ -42,7 +43,7 @@ def read(image: ImageLike, preprocessing: Preprocessing) -> Read:
     upright = read_image(image, preprocessing)
     square = preprocessing.height == preprocessing.width
     lying = upright if square else read_image(image, on_its_side(preprocessing))
-    return Read(upright, lying, preprocessing)
+    return Read(upright, lying, preprocessing, name_of(image))
 
 
 def read_oriented(
@@ -113,7 +114,9 @@ def name_of(image: ImageLike) -> str:
     """A file's path, or what else was given."""
     if isinstance(image, np.ndarray):
         return "array"
-    return "image" if isinstance(image, bytes | Read) else str(image)
+    if isinstance(image, Read):
+        return image.name
+    return "image" if isinstance(image, bytes) else str(image)
 
 
 def blank(shape: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -79,6 +79,8 @@ class Source(abc.ABC):
         One per image; labels and splits are empty strings where there are none.
     listing_skips : list of (id, reason)
         What was listed but cannot be a row, found before decoding.
+    notes : list of str
+        What people must know of how it was found, a line each.
     """
 
     def __init__(self, name: str, ids: list[str], labels: list[str], splits: list[str]) -> None:
@@ -89,6 +91,7 @@ class Source(abc.ABC):
         self.name, self.ids, self.labels, self.splits = name, ids, labels, splits
         self.opening: dict[str, Any] = {"name": name}
         self.listing_skips: list[tuple[str, str]] = []
+        self.notes: list[str] = []
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -12,12 +16,16 @@ from numpy.typing import NDArray
 
 from aesearch.autoencoders import Autoencoder
 from aesearch.batches import in_order
-from aesearch.decoding import NOTHING, Preprocessing, Tally
-from aesearch.errors import SourceError
-from aesearch.sources import Batch, Source
-from aesearch.store import Store, StoreWriter, contents_of, is_finished
+from aesearch.decoding import NOTHING, Preprocessing, Tally, UnreadableImageError
+from aesearch.errors import AesearchError, SourceError
+from aesearch.names import listed
+from aesearch.reading import content_hash, read_file
+from aesearch.sources import Batch, FileSource, Source
+from aesearch.store import CHUNK_ROWS, Store, StoreWriter, contents_of, is_finished
 
 LOOKED_AT = 64  # images, to tell whether a folder is the one that was elsewhere
+FEW_GONE, MANY_GONE = 10, 0.25  # images, and share of them: fewer may go without a question, more may not
+KEPT_DAYS, MOST_KEPT = 30, 1_000_000  # that what an image was encoded to outlives it; of how many images
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +74,7 @@ def update_features(
     path: Path,
     *,
     encoder_fingerprint: str,
+    vanished: Store | None = None,
     progress: bool = False,
 ) -> Update:
     """Make a store that is up to date with its source from one that was; what was interrupted is continued.
@@ -79,6 +88,8 @@ def update_features(
         As it was, made by the same encoder.
     path : Path
         Where the new one goes.
+    vanished : Store, optional
+        What `keep_vanished` has kept: images that are back are not encoded again.
 
     Raises
     ------
@@ -87,7 +98,7 @@ def update_features(
     """
     from tqdm.auto import tqdm
 
-    known = _Before(before)
+    known = _Before(before, vanished)
     identity = {
         "encoder": encoder_fingerprint,
         "name": source.name,
@@ -128,15 +139,135 @@ def share_known(source: Source, store: Store, preprocessing: Preprocessing) -> f
     return float(known.mean()) if len(known) else 0.0
 
 
-class _Before:
-    """The store as it was, to look rows up by id and by content."""
+def what_is_gone(source: Source, store: Store) -> str:
+    """Say so, if a whole folder of images is gone, or many of all, as when a disk is away; else empty.
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    Images that lie elsewhere now are not gone: files of their size are read to tell; nothing is decoded.
+    """
+    ids, stamps = store.texts("id"), store.stamps()
+    places = {id: place for place, id in enumerate(source.ids)}
+    place_of = np.array([places.get(id, -1) for id in ids], dtype=np.int64)
+    gone = (place_of < 0) | ((stamps[:, 0] >= 0) & (source.stamps[place_of, 0] < 0))
+    if _describe_gone(ids, gone) and isinstance(source, FileSource):
+        known, sizes = set(ids), set(stamps[gone, 0].tolist())
+        new = [p for p, id in enumerate(source.ids) if id not in known and int(source.stamps[p, 0]) in sizes]
+        elsewhere = []
+        for position in new:
+            with contextlib.suppress(UnreadableImageError):
+                elsewhere.append(content_hash(read_file(source.path(position))))
+        gone &= ~np.isin(store.contents(), contents_of(elsewhere))
+    return _describe_gone(ids, gone)
+
+
+def _describe_gone(ids: Sequence[str], gone: NDArray[np.bool_]) -> str:
+    number = int(gone.sum())
+    if number < FEW_GONE:
+        return ""
+    before, left = _by_folder(ids), _by_folder(itertools.compress(ids, ~gone))
+    whole = [folder for folder, count in before.items() if not left[folder] and count >= FEW_GONE]
+    highest = [f"{before[folder]:,} in {folder}" for folder in whole if folder.parent not in whole]
+    if not highest and number < MANY_GONE * len(ids):
+        return ""
+    return f"{number:,} of {len(ids):,} images are gone{', all ' if highest else ''}{listed(highest)}"
+
+
+def _by_folder(ids: Iterable[str]) -> Counter[PurePosixPath]:
+    """How many images lie in each folder, or below it."""
+    found: Counter[PurePosixPath] = Counter()
+    for folder, count in Counter(id.rpartition("/")[0] for id in ids).items():
+        path = PurePosixPath(folder)
+        found.update(dict.fromkeys([path, *path.parents][:-1], count))
+    return found
+
+
+def open_vanished(path: Path, like: Store) -> Store | None:
+    """What `keep_vanished` has written, if it goes with a store."""
+    with contextlib.suppress(AesearchError, ValueError):
+        store, one = Store(path), np.zeros(1, np.int64)
+        shapes = [{name: (v.shape, v.dtype) for name, v in s.columns(one).items()} for s in (store, like)]
+        if store.encoder_fingerprint == like.encoder_fingerprint and shapes[0] == shapes[1]:
+            return store
+    return None
+
+
+def keep_vanished(path: Path, before: Store, now: Store, vanished: Store | None) -> int:
+    """Keep what images that are gone were encoded to, for 30 days, as a store without names; how many it holds.
+
+    Parameters
+    ----------
+    path : Path
+        Where it goes; not written where there is nothing to keep, or nothing else than in ``vanished``.
+    vanished : Store, optional
+        What was kept before. Of both, the latest million is kept.
+    """
+    there, at = now.contents(), time.time_ns()
+    lost = _missing(before.contents(), there)
+    parts = [(before, lost, np.full(len(lost), at))]
+    if vanished is not None:
+        since = vanished.stamps()[:, 1]
+        still = _missing(vanished.contents(), there)
+        still = still[since[still] > at - KEPT_DAYS * 24 * 3600 * 10**9]
+        if not len(lost) and len(still) == vanished.rows:
+            return vanished.rows
+        latest = np.argsort(-since[still], kind="stable")[: max(0, MOST_KEPT - len(lost))]
+        still = np.sort(still[latest])
+        parts.append((vanished, still, since[still]))
+    rows = sum(len(chosen) for _, chosen, _ in parts)
+    if rows:
+        _write_vanished(path, before, parts)
+    return rows
+
+
+def _missing(contents: NDArray[np.uint64], there: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """One row of each content that is not there, rising."""
+    first = np.unique(contents, return_index=True)[1]
+    return np.sort(first[~np.isin(contents[first], there)])
+
+
+def _write_vanished(path: Path, like: Store, parts: Sequence[tuple[Store, NDArray[Any], NDArray[Any]]]) -> None:
+    """Copy rows of stores, a time of each in place of its file's, without ids, labels and splits."""
+    attributes = {"encoder_fingerprint": like.encoder_fingerprint, "source": like.source}
+    identity = {"vanished_from": like.fingerprint, "at": time.time_ns()}
+    style = like.columns(np.zeros(1, np.int64)).get("style")
+    none = {name: [""] for name in ("id", "label", "split")}
+    done = 0
+    with StoreWriter(
+        path, like.dim, identity, attributes, style_dim=0 if style is None else style.shape[1], texts=none
+    ) as writer:
+        for store, rows, since in parts:
+            for group in in_order(0, len(rows), CHUNK_ROWS):
+                some = rows[group]
+                stamps = np.stack([np.full(len(group), -1), since[group]], axis=1)
+                texts = {name: [""] * len(group) for name in none} | {"content_hash": store.texts("content_hash", some)}
+                done += len(group)
+                writer.append({**store.columns(some), "stamp": stamps, **texts}, [], done)
+        writer.finish()
+
+
+class _Contents:
+    """Contents of rows, to look rows up by them."""
+
+    def __init__(self, contents: NDArray[np.uint64]) -> None:
+        self._order = np.argsort(contents, kind="stable")
+        self._sorted = contents[self._order]
+
+    def rows(self, contents: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """A row of each content, -1 where there is none."""
+        if not len(self._sorted):
+            return np.full(len(contents), -1, np.int64)
+        places = np.minimum(np.searchsorted(self._sorted, contents), len(self._sorted) - 1)
+        return np.where(self._sorted[places] == contents, self._order[places], -1)
+
+
+class _Before:
+    """The store as it was, to look rows up by id and by content; and by content what vanished from it earlier."""
+
+    def __init__(self, store: Store, vanished: Store | None = None) -> None:
+        self.store, self.vanished = store, vanished
         self.ids = {id: row for row, id in enumerate(store.texts("id"))}
         self.contents = store.contents()
-        self._order = np.argsort(self.contents, kind="stable")
-        self._sorted = self.contents[self._order]
+        self.by_content = _Contents(self.contents).rows
+        self.by_vanished = _Contents(np.empty(0, np.uint64) if vanished is None else vanished.contents()).rows
 
     def unchanged(self, source: Source) -> NDArray[np.int64]:
         """For each image of the source its row, if its file is as it was, else -1."""
@@ -149,13 +280,6 @@ class _Before:
     def by_id(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Row of each id, -1 where there is none."""
         return np.array([self.ids.get(id, -1) for id in ids], dtype=np.int64)
-
-    def by_content(self, contents: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """A row of each content, -1 where there is none."""
-        if not len(self._sorted):
-            return np.full(len(contents), -1, np.int64)
-        places = np.minimum(np.searchsorted(self._sorted, contents), len(self._sorted) - 1)
-        return np.where(self._sorted[places] == contents, self._order[places], -1)
 
     def compare(self, now: Store) -> Update:
         """What is different now."""
@@ -181,7 +305,7 @@ class _Before:
             removed=int(gone.sum()) - renamed,
             unchanged=int(same.sum()),
             renamed=renamed,
-            encoded=int((known < 0).sum()),
+            encoded=int((self.by_vanished(contents[known < 0]) < 0).sum()),
             skipped=len(now.skipped()),
             came_from=came_from,
         )
@@ -198,11 +322,14 @@ def _rows_of(
     kept = unchanged >= 0
     batch = _read(source, group[~kept], autoencoder)
     hashes = list(batch.hashes)
-    known = before.by_content(contents_of(hashes))
-    fresh = known < 0
-    positions = np.concatenate([group[kept], batch.positions[~fresh], batch.positions[fresh]])
-    old = np.concatenate([unchanged[kept], known[~fresh]])
-    columns = before.store.columns(old)
+    contents = contents_of(hashes)
+    known = before.by_content(contents)
+    back = np.where(known < 0, before.by_vanished(contents), -1)
+    fresh = (known < 0) & (back < 0)
+    positions = np.concatenate([group[kept], *(batch.positions[which] for which in (known >= 0, back >= 0, fresh))])
+    parts: list[dict[str, Any]] = [before.store.columns(np.concatenate([unchanged[kept], known[known >= 0]]))]
+    if before.vanished is not None:
+        parts.append(before.vanished.columns(back[back >= 0]))
     if fresh.any():
         latents, errors = autoencoder.encode_and_score(batch.images[fresh])
         new = {
@@ -211,7 +338,8 @@ def _rows_of(
             "reconstruction_error": errors,
             "held_out": np.ones(len(errors), dtype=bool),
         }
-        columns = {name: np.concatenate([values, new[name]]) for name, values in columns.items()}
+        parts.append(new)
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = np.argsort(positions, kind="stable")
     positions = positions[order]
     by_position = dict(zip(batch.positions.tolist(), hashes, strict=True))

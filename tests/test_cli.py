@@ -268,6 +268,28 @@ def test_wrong_questions_to_a_collection_are_one_line(run, digits, tmp_path, arg
     assert message in run(*arguments, "-c", tmp_path / "copy", code=1).stderr
 
 
+def test_an_image_that_cannot_be_read_leaves_the_others_their_answers(run, labelled, tmp_path):
+    shutil.copytree(labelled, tmp_path / "copy")
+    gradient(8, 8, 1).save("good.png")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    given, at = ["gone.png", "good.png", "bad.png"], ["-c", tmp_path / "copy", "--json"]
+    run("probe", *at)
+    for command, name in (("query", "queries"), ("classify", "images"), ("cluster", "assignments"),
+                          ("reconstruct", "reconstructions")):  # fmt: skip
+        done = run(command, *given, *at)
+        document = json.loads(done.stdout)
+        assert [one.get("query") or one["image"] for one in document[name]] == ["good.png"]
+        assert [one["image"] for one in document["failed"]] == ["gone.png", "bad.png"]
+        assert document["failed"][0]["reason"] == "cannot be read: No such file or directory"
+        assert "warning: bad.png: " in done.stderr
+        assert json.loads(run(command, "good.png", *at).stdout) == document | {"failed": []}
+        refused = run(command, "gone.png", "bad.png", *at, code=1).stderr
+        assert "none of 2 images can be read: gone.png: cannot be read" in refused
+    run("query", *given, "--save", "sheet.png", *at)
+    both = json.loads(run("query", "gone.png", "--row", 3, *at).stdout)
+    assert len(both["queries"]) == len(both["failed"]) == 1
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["query"], ["train"], ["query", "--row", "1", "-k", "0"], ["cluster", "--clusters", "many"], ["nonsense"],

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from functools import partial
 
 import h5py
@@ -522,6 +523,33 @@ def test_a_filter_lets_only_its_rows_be_found(digits, digit_labels):
     assert hits.rows.tolist() == threes[truth[0]].tolist() and set(hits.labels) == {"3"}
     few = digits.query(row=0, k=20, where=["id=digits/17?", "label!=3"])
     assert set(few.ids) == {f"digits/17{n}" for n in range(10) if digit_labels[170 + n] != "3"}
+
+
+def test_a_filter_is_taken_as_it_is_written_and_else_as_a_pattern(tmp_path, digit_images):
+    one, two = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    names = ["IMG [1].jpg", "IMG [2].jpg", "IMG 1.jpg", f"caf{two}.jpg"]
+    labels = ["a*", "ab", "ac", ""]
+    for name, image in zip(names, digit_images, strict=False):
+        Image.fromarray(image).save(tmp_path / name)
+    (tmp_path / "t.csv").write_text(
+        "\n".join(["path,label", *map(",".join, zip(names, labels, strict=True))]), encoding="utf-8"
+    )
+    built = Collection.build(str(tmp_path / "t.csv"), tmp_path / "c", progress=False, epochs=1, latent_dim=4)
+
+    def found(condition):
+        return [names[row] for row in built.rows_where([condition])]
+
+    assert found("id=IMG [1].jpg") == names[:1]
+    assert found("id=IMG [12].jpg") == ["IMG 1.jpg"]  # no such name: a pattern
+    assert found("id=IMG [[]?].jpg") == names[:2]
+    assert found("id!=IMG [1].jpg") == names[1:]
+    assert found("label=a*") == names[:1] and found("label=a?") == names[:3] and found("label=") == names[3:]
+    assert found(f"id=caf{one}.jpg") == found(f"id=c*{one}*") == names[3:]
+    assert built.rows_of([f"caf{one}.jpg", names[0]]) == [3, 0]
+    built.cluster(method="kmeans", clusters=2, space="features")
+    built.name_clusters({0: "[x]", 1: "x"})
+    sizes = built.manifest.artifacts["clusters"]["figures"]["sizes"]
+    assert len(found("cluster=[x]")) == sizes[0] and len(found("cluster=x")) == sizes[1]
 
 
 @pytest.mark.parametrize(("condition", "message"), [("label=x", "no image has"), ("colour=3", "is not like"),

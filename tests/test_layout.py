@@ -15,12 +15,12 @@ ORDER = (
     "__main__", "cli", "options", "console", "stopping",
     "serving", "api", "schema", "live", "documents", "sweep", "card", "report",
     "collection", "mapping", "answers", "building", "examination", "training", "updating",
-    "extraction", "scoring", "invariance", "parts", "batches", "opening", "pictures", "sources", "reading",
+    "extraction", "scoring", "invariance", "parts", "batches", "opening", "tables", "folders",
+    "pictures", "sources", "reading",
     "mappage", "clusters", "duplicates", "projection", "probe", "index",
     "anomalies", "generation", "export", "store", "figures", "thumbnails", "autoencoders",
     "portable", "architectures", "decoding", "formats", "manifest", "facts", "orientation", "distances", "locking",
-    "atomic",
-    "errors", "__init__",
+    "atomic", "names", "errors", "__init__",
 )  # fmt: skip
 
 

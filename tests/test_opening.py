@@ -1,6 +1,8 @@
 """A source string to images in order, with ids, labels and splits."""
 
 import csv
+import os
+import unicodedata
 
 import h5py
 import numpy as np
@@ -75,6 +77,88 @@ def test_sub_folders_are_labels_and_top_folders_splits(tmp_path):
         "5.png": ("", ""),
     }
     assert set(open_source(str(tmp_path)).labels) == {""}
+
+
+def write_files(root, *paths):
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        gradient().save(root / path)
+
+
+@pytest.mark.parametrize(
+    ("tops", "expected"),
+    [
+        ("train airplane ship", {}),  # a kind of vehicle
+        ("test airplane", {}),
+        ("Train VALIDATION", {"Train": "train", "VALIDATION": "val"}),
+        ("training test extra", {"training": "train", "test": "test"}),
+        ("train", {"train": "train"}),
+    ],
+)
+def test_a_folder_is_a_split_only_where_the_others_speak_for_it(tmp_path, caplog, tops, expected):
+    write_files(tmp_path, *(f"{top}/kind/1.png" for top in tops.split()))
+    with caplog.at_level("INFO"):
+        source = open_source(str(tmp_path), labels="folder")
+    tops_of = [id.partition("/")[0] for id in source.ids]
+    assert {top: split for top, split in zip(tops_of, source.splits, strict=True) if split} == expected
+    assert source.labels == ["kind" if top in expected else top for top in tops_of]
+    assert ("taken as splits" if expected else "not as a split") in caplog.text
+
+
+def test_what_other_programs_keep_between_images_is_left_out_and_counted(tmp_path, caplog):
+    left_out = ("@eaDir/a.png/THUMB.png", "cats/@eaDir/1.png", "#recycle/b.png", "__MACOSX/c.png", ".thumbnails/d.png")
+    write_files(tmp_path, "cats/1.png", "eaDir/2.png", *left_out)
+    with caplog.at_level("INFO"):
+        assert open_source(str(tmp_path)).ids == ["cats/1.png", "eaDir/2.png"]
+    (line,) = caplog.messages
+    for part in ("2 folder @eaDir", "1 folder #recycle", "1 folder __MACOSX", "1 hidden folder"):
+        assert part in line
+
+
+def test_masks_of_an_inspection_set_are_no_images_of_it(tmp_path, caplog):
+    images = ("test/crack/0.png", "test/good/0.png", "train/good/0.png")
+    masks = ("ground_truth/crack/0_mask.png",)
+    write_files(tmp_path / "one", *images, *masks)
+    write_files(tmp_path / "all", *(f"{kind}/{path}" for kind in ("bottle", "cable") for path in (*images, *masks)))
+    with caplog.at_level("INFO"):
+        source = open_source(str(tmp_path / "one"), labels="folder")
+        assert source.ids == list(images)
+        assert source.labels == ["crack", "good", "good"] and source.splits == ["test", "test", "train"]
+        assert "1 folder of masks" in caplog.text
+        assert not [id for id in open_source(str(tmp_path / "all")).ids if "mask" in id]
+    write_files(tmp_path / "other", "ground_truth/1.png", "sky/2.png")  # no inspection set
+    assert len(open_source(str(tmp_path / "other"))) == 2
+
+
+def test_a_linked_folder_is_followed_once_and_never_in_a_circle(tmp_path, caplog):
+    root, outside = tmp_path / "photos", tmp_path / "disk"
+    write_files(root, "real/1.png", ".cache/2.png")
+    write_files(outside, "deep/3.png", "4.png")
+    (root / "real/up").symlink_to(root)
+    (root / "above").symlink_to(tmp_path)
+    (root / "again").symlink_to(root / "real")
+    (root / "cached").symlink_to(root / ".cache")
+    (root / "linked").symlink_to(outside)
+    (root / "twice").symlink_to(outside / "deep")
+    (outside / "deep/round").symlink_to(outside)
+    (outside / "deep/back").symlink_to(root)
+    with caplog.at_level("INFO"):
+        ids = open_source(str(root)).ids
+    assert ids == ["cached/2.png", "linked/4.png", "real/1.png", "twice/3.png"]  # each once
+    followed, anyway = (next(m for m in caplog.messages if word in m) for word in ("are followed", "listed anyway"))
+    assert f"cached -> {root / '.cache'}, linked -> {outside}, twice -> {outside / 'deep'}" in followed
+    assert all(f"{name} -> " in anyway for name in ("above", "again", "real/up", "twice/back", "twice/round"))
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path):
+    write_files(tmp_path, "open/1.png", "shut/2.png")
+    (tmp_path / "shut").chmod(0)
+    try:
+        if os.access(tmp_path / "shut", os.R_OK):
+            pytest.skip("this user may read everything")
+        assert open_source(str(tmp_path)).listing_skips == [("shut", "cannot be read: Permission denied")]
+    finally:
+        (tmp_path / "shut").chmod(0o755)
 
 
 def test_a_collection_inside_the_folder_is_no_part_of_it(tmp_path):
@@ -166,6 +250,71 @@ def test_a_table_names_paths_labels_and_splits(tmp_path):
     assert len(read_all(source).images) == 2
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        " File Name , Class ,notes,Set\nb/1.png,cat,x,Train\nb/2.png, NaN ,y, TEST\n",
+        "class;filename;subset\ncat;b\\1.png;training\n;b\\2.png;testing\n",
+        "\ufeffimage_path\tlabels\tsplit\r\nb/1.png\tcat\tTRAIN\r\n./b/2.png\tNA\ttest\r\n",
+        'sep=;\n"path";"label";"split"\n"b/1.png";"cat";"train"\n\n"b/2.png";"";"Test"\n',
+        'Image, Label, Split\n"b/1.png", "cat", "train"\n"b/2.png", "n/a", "tst"\n',
+    ],
+    ids=["spaces", "semicolons", "tabs", "excel", "spaced"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_table_is_read_as_people_write_it(tmp_path, text, encoding):
+    write_files(tmp_path, "b/1.png", "b/2.png")
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    source = open_source(str(tmp_path / "t.csv"))
+    assert [id.removeprefix("./") for id in source.ids] == ["b/1.png", "b/2.png"]
+    assert source.labels == ["cat", ""] and source.splits == ["train", "test"]
+    assert len(read_all(source).images) == 2
+
+
+def test_what_is_not_used_of_a_table_is_named(tmp_path, caplog):
+    write_files(tmp_path, "1.png", "2.png", "3.png")
+    lines = ["filename,label,class,camera,fold", "1.png,1.0,a,x,0", "2.png,,b,y,1", "3.png,3.0,b,y,1", ",2.0,a,x,1"]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    with caplog.at_level("INFO"):
+        source = open_source(str(tmp_path / "t.csv"))
+    assert source.labels == ["1", "", "3"]  # pandas makes floats of them where one is missing
+    assert source.listing_skips == [("row 4", "names no file")]
+    assert "column 'filename' is taken as path" in caplog.text
+    assert "columns that are not used: class, camera, fold" in caplog.text
+    assert "1 of 3 images have no label" in caplog.text
+
+
+def test_paths_written_on_another_system_are_found(tmp_path, caplog):
+    one, two = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    write_files(tmp_path, f"caf{one}/{two}.png", "back\\slash.png", "deep/er/3.png")
+    given = [f"caf{two}\\{one}.png", "back\\slash.png", r"deep\er\3.png", r"deep\er\4.png", "deep/er/3.png"]
+    (tmp_path / "t.csv").write_text("\n".join(["path", *given]), encoding="utf-8")
+    with caplog.at_level("INFO"):
+        source = open_source(str(tmp_path / "t.csv"))
+    assert source.ids == [f"caf{one}/{two}.png", "back\\slash.png", "deep/er/3.png", r"deep\er\4.png"]
+    assert source.listing_skips == [("deep/er/3.png", "listed before in the table")]
+    assert "2 paths are those of files that are spelt otherwise" in caplog.text
+    assert len(read_all(source).images) == 3
+
+
+def test_a_table_in_windows_letters_is_read_and_said(tmp_path, caplog):
+    write_files(tmp_path, "1.png")
+    (tmp_path / "t.csv").write_bytes("path,label\n1.png,Äpfel\n".encode("cp1252"))
+    with caplog.at_level("INFO"):
+        assert open_source(str(tmp_path / "t.csv")).labels == ["Äpfel"]
+    assert "Windows-1252" in caplog.text
+
+
+def test_splits_of_arrays_are_named_as_those_of_folders(tmp_path, digit_images):
+    splits = ["Train", "TEST", "validation", "fold3", ""]
+    np.savez(tmp_path / "x.npz", x=digit_images[:5], y=np.array([0.0, 1, np.nan, 3, 4]), split=np.array(splits))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["x"], file["split"] = digit_images[:5], splits
+    for kind in ("npz", "h5"):
+        assert open_source(str(tmp_path / f"x.{kind}")).splits == ["train", "test", "val", "fold3", ""]
+    assert open_source(str(tmp_path / "x.npz")).labels == ["0", "1", "", "3", "4"]
+
+
 def test_a_parquet_table_says_the_same_as_a_csv(tmp_path):
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is an extra: pip install 'aesearch[parquet]'")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -173,6 +322,10 @@ def test_a_parquet_table_says_the_same_as_a_csv(tmp_path):
     parquet.write_table(pyarrow.table({"path": ["a.png"], "label": [7]}), tmp_path / "t.parquet")
     source = open_source(str(tmp_path / "t.parquet"))
     assert source.ids == ["a.png"] and source.labels == ["7"]
+    columns = {"image": [{"bytes": b"x"}], "File Name": ["a.png"], "class": [float("nan")], "Set": ["TRAIN"]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    source = open_source(str(tmp_path / "t.parquet"))
+    assert (source.ids, source.labels, source.splits) == (["a.png"], [""], ["train"])
 
 
 def test_mnist_is_read_where_it_lies():
@@ -180,6 +333,7 @@ def test_mnist_is_read_where_it_lies():
     assert len(source) == 10_000
     assert source.ids[5] == "mnist/test/5" and source.splits[0] == "test" and source.labels[0] == "7"
     assert source.sample_facts()[0].grey
+    assert open_source("mnist:TEST", data_dir=data_dir()).name == "mnist:test"
 
 
 @pytest.mark.parametrize(
@@ -210,7 +364,7 @@ def test_a_wrong_source_is_one_line(tmp_path, monkeypatch, name, message):
     np.savez("two.npz", a=np.zeros((2, 4, 4)), b=np.zeros((2, 4, 4)))
     np.savez("short.npz", x=np.zeros((2, 4, 4)), y=np.zeros(3))
     (tmp_path / "bad.h5").write_bytes(b"nothing")
-    (tmp_path / "nopath.csv").write_text("file,label\na.png,1\n")
+    (tmp_path / "nopath.csv").write_text("name,label\na.png,1\n")
     with pytest.raises(SourceError, match=message) as caught:
         open_source(name).sample_facts()
     assert "\n" not in str(caught.value)

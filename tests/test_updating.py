@@ -234,8 +234,10 @@ def test_an_empty_folder_leaves_the_collection_as_it_was(changing):
     before = (changing / "c/features.h5").read_bytes()
     for path in (changing / "photos").glob("*.png"):
         path.unlink()
-    with pytest.raises(AesearchError, match="no usable image is left"):
+    with pytest.raises(AesearchError, match="240 of 240 images are gone"):
         Collection.open(changing / "c", progress=False).update()
+    with pytest.raises(AesearchError, match="no usable image is left"):
+        Collection.open(changing / "c", progress=False).update(yes=True)
     assert (changing / "c/features.h5").read_bytes() == before
 
 
@@ -390,3 +392,83 @@ def test_without_features_a_folder_that_has_moved_is_extracted(changing, run):
     run(*command.split())
     store = Collection.open(changing / "c").store
     assert store.rows == N and 0 < store.held_out().sum() < N / 2
+
+
+@pytest.fixture
+def in_folders(tmp_path, digit_images):
+    """80 digits in two folders, and their collection."""
+    for number, folder in enumerate(("a", "b/deep")):
+        (tmp_path / "photos" / folder).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / "photos" / folder, digit_images[40 * number :][:40])
+    Collection.build(str(tmp_path / "photos"), tmp_path / "c", progress=False, epochs=1, latent_dim=8)
+    return tmp_path
+
+
+def test_a_folder_whose_disk_is_away_is_not_dropped_without_a_word(in_folders, run, monkeypatch):
+    kept, away = tree(in_folders / "c"), in_folders / "away"
+    before = Collection.open(in_folders / "c", progress=False)
+    features, held_out = before.features(), before.store.held_out()
+    (in_folders / "photos/b").rename(away)
+    for command in (["update"], ["build-index", in_folders / "photos"]):
+        refused = run(*command, "-c", in_folders / "c", code=1).stderr
+        assert "40 of 80 images are gone, all 40 in b:" in refused
+        assert f"aesearch update --yes -c {in_folders / 'c'}" in refused
+    assert tree(in_folders / "c") == kept
+    said = run("update", "--yes", "-c", in_folders / "c").stdout
+    assert said.startswith("0 added, 0 changed, 40 removed, 0 renamed, 40 unchanged")
+
+    again = Collection.open(in_folders / "c", progress=False)
+    assert again.manifest.artifacts["vanished"]["figures"] == {"rows": 40} and again.store.rows == 40
+    (in_folders / "photos/a/0000.png").unlink()
+    again.update()  # others may come and go meanwhile
+    away.rename(in_folders / "photos/b")
+    seen = count_encoded(monkeypatch)
+    done = Collection.open(in_folders / "c", progress=False).update()
+    assert (done.added, done.encoded) == (40, 0) and not seen
+    after = Collection.open(in_folders / "c", progress=False)
+    assert np.array_equal(after.features(), features[1:]) and np.array_equal(after.store.held_out(), held_out[1:])
+    assert after.query(row=70, k=3).rows.shape == (3,)
+    assert after.manifest.artifacts["vanished"]["figures"] == {"rows": 1}
+    shutil.copy(in_folders / "photos/a/0001.png", in_folders / "photos/0001.png")
+    after.update()
+    assert after.manifest.holds("vanished", "vanished.h5")
+
+
+def test_encodings_of_what_is_gone_are_kept_for_a_time_and_by_one_encoder(in_folders, digit_images, monkeypatch):
+    collection, first = Collection.open(in_folders / "c", progress=False), in_folders / "photos/a/0000.png"
+    data = first.read_bytes()
+    first.unlink()
+    collection.update()
+    assert collection.manifest.holds("vanished", "vanished.h5")
+    names = collection.manifest.path("vanished", "vanished.h5")
+    with h5py.File(names) as file:
+        assert file["id"][:].tolist() == [b""] and file["stamp"][0, 1] > time.time_ns() - 10**12
+    monkeypatch.setattr("aesearch.updating.KEPT_DAYS", 0)
+    write(in_folders / "photos/a", digit_images[100:101], start=99)
+    collection.update()
+    assert "vanished" not in collection.manifest.artifacts and not (in_folders / "c/vanished.h5").exists()
+    first.write_bytes(data)
+    assert collection.update().encoded == 1
+
+
+def test_a_large_share_of_scattered_images_is_asked_about_and_a_renamed_folder_is_not(in_folders, run):
+    (in_folders / "photos/b").rename(in_folders / "photos/c")
+    done = json.loads(run("update", "-c", in_folders / "c", "--json").stdout)
+    assert (done["renamed"], done["removed"], done["encoded"]) == (40, 0, 0)
+    for number in range(9):
+        (in_folders / f"photos/a/{number:04d}.png").unlink()
+    assert Collection.open(in_folders / "c", progress=False).update().removed == 9
+    for folder, start in (("a", 10), ("c/deep", 0)):
+        for number in range(start, start + 10):
+            (in_folders / f"photos/{folder}/{number:04d}.png").unlink()
+    assert "20 of 71 images are gone: if" in run("update", "-c", in_folders / "c", code=1).stderr
+
+
+def test_links_to_a_disk_that_is_away_count_as_gone(in_folders, run):
+    (in_folders / "photos/b").rename(in_folders / "disk")
+    (in_folders / "photos/b/deep").mkdir(parents=True)
+    for path in (in_folders / "disk/deep").iterdir():
+        (in_folders / "photos/b/deep" / path.name).symlink_to(path)
+    assert "80 unchanged" in run("update", "-c", in_folders / "c").stdout
+    (in_folders / "disk").rename(in_folders / "elsewhere")
+    assert "40 of 80 images are gone, all 40 in b:" in run("update", "-c", in_folders / "c", code=1).stderr
