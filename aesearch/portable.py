@@ -156,6 +156,7 @@ class PortableEncoder:
     def __init__(self, data: bytes, feature_dim: int) -> None:
         import onnxruntime
 
+        onnxruntime.disable_telemetry_events()  # where it was imported, and began to report, before aesearch was
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # to start threads takes longer than to encode an image
         self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

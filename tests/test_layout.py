@@ -19,7 +19,7 @@ ORDER = (
     "mappage", "clusters", "duplicates", "projection", "probe", "index",
     "anomalies", "generation", "export", "store", "figures", "thumbnails", "autoencoders",
     "portable", "architectures", "decoding", "manifest", "distances", "locking", "atomic",
-    "errors", "__init__",
+    "errors", "machine", "__init__",
 )  # fmt: skip
 
 

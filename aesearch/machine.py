@@ -1,0 +1,29 @@
+"""What the libraries beneath are told before they start: no telemetry, no busy waiting, one thread after a fork."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")  # any of them: the user has decided
+
+
+def settle() -> None:
+    """Set what FAISS, ONNX Runtime, scikit-learn and torch read from the environment once, when they are imported.
+
+    Threads of OpenMP by default wait for one another in a busy loop: beside other work on the machine they then take
+    the very cores that those they wait for need.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # from 1.29 on ONNX Runtime reports to its maker
+    if not any(name in os.environ for name in WAITING):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=use_one_thread)
+
+
+def use_one_thread() -> None:
+    """Have a process that was forked do without OpenMP's threads: it would wait for ever for those of its parent."""
+    if faiss := sys.modules.get("faiss"):
+        faiss.omp_set_num_threads(1)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
