@@ -27,3 +27,5 @@ def use_one_thread() -> None:
         faiss.omp_set_num_threads(1)
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
+    if threadpoolctl := sys.modules.get("threadpoolctl"):  # scikit-learn, which brings it, has no such function
+        threadpoolctl.threadpool_limits(1, user_api="openmp")
