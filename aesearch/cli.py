@@ -85,6 +85,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that it keeps no list of fonts in a read-only home
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it says of broken files is in skipped.csv
 
 
@@ -629,7 +630,7 @@ def draw_map(
     opened.map(method=method, dims=dims, seed=seed, colour_by=colour_by)
     name = opened.map_name(method, dims)
     files = {
-        kind: str(opened.folder / f"{name}.{ending}")
+        kind: str(opened.manifest.target(f"{name}.{ending}"))
         for kind, ending in (("coordinates", "h5"), ("picture", "png"), ("page", "html"))
     }
     if as_json:
@@ -749,6 +750,9 @@ def report(
     opened = _open(collection, must_exist=True)
     page = make_report(opened)
     path = save if save.name else opened.folder / "report.html"
+    if not save.name and not os.access(opened.folder, os.W_OK):
+        path = Path("report.html")
+        note(f"{opened.folder} cannot be written to: the report goes to this folder")
     with replacing(path, len(page)) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"report: {path}")

@@ -600,7 +600,7 @@ class Collection(Maps):
                 "run aesearch extract, or take --score reconstruction or neighbours"
             )
         blank, trained = self._blank_scorer(score), ~self.store.held_out()
-        check_room(self.folder / f"{score}.h5", 4 * self.store.rows)
+        check_room(self.manifest.target(f"{score}.h5"), 4 * self.store.rows)
         scorer, scores = learn_scorer(
             blank, self.source, positions, trained, self._usual_rows(), progress=self.progress
         )
@@ -655,7 +655,7 @@ class Collection(Maps):
         from aesearch.clusters import cluster as cluster_features
 
         options = {"method": method, "clusters": clusters, "space": space, "seed": seed}
-        check_room(self.folder / "clusters.h5", 4 * self.store.rows)
+        check_room(self.manifest.target("clusters.h5"), 4 * self.store.rows)
         found = cluster_features(
             self.store.rows_of_features(),
             method=method,
@@ -739,7 +739,7 @@ class Collection(Maps):
         result = probe_features(
             self.features(), self.labels(), self.splits(), metric=self.metric, doubts=doubts, seed=seed
         )
-        result.model.save(self.folder / PROBE, self.store.fingerprint)
+        result.model.save(self.manifest.target(PROBE), self.store.fingerprint)
         figures = {k: getattr(result, k) for k in ("train_rows", "test_rows", "linear_accuracy", "knn_accuracy")}
         figures["commonest_share"] = max(f["test_rows"] for f in result.per_class.values()) / result.test_rows
         if doubts:
