@@ -19,7 +19,7 @@ from aesearch import anomalies as anomaly_scores
 from aesearch.answers import Anomalies, Duplicates, Hits
 from aesearch.atomic import check_own, check_room, drop
 from aesearch.distances import exact_neighbours, in_blocks
-from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_choice
+from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_choice, need_torch
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, least_bytes, most_rows
 from aesearch.manifest import CHECKPOINT, ENCODER, NEXT, Manifest, installed_versions, is_unicode, plain
 from aesearch.manifest import NAME as MANIFEST
@@ -194,6 +194,7 @@ class Collection(Maps):
         """
         from aesearch.building import train_encoder
 
+        need_torch()  # before the images are read
         run = partial(train_encoder, self.manifest, source, options, encoded_next=encoded_next)
         run = partial(run, device=self.device, progress=self.progress)
         try:

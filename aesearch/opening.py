@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.atomic import at_home
-from aesearch.errors import SourceError, did_you_mean
+from aesearch.errors import SourceError, did_you_mean, need_torch
 from aesearch.index import memory_at_hand
 from aesearch.sources import ArraySource, FileSource, Source
 
@@ -135,6 +135,7 @@ def _torchvision(dataset: str, name: str, data_dir: str, download: bool) -> Sour
     wanted = name.partition(":")[2]
     if wanted and wanted not in arguments:
         raise SourceError(f"{dataset} has no split {wanted!r}: there is {' and '.join(arguments)}")
+    need_torch()
     import torchvision
 
     root = Path(data_dir)

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from aesearch.architectures import AutoencoderSpec
 from aesearch.atomic import at_home, drop
 from aesearch.distances import exact_neighbours
-from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, did_you_mean
+from aesearch.errors import (
+    AesearchError,
+    CollectionNotFoundError,
+    StaleArtifactError,
+    can_train,
+    did_you_mean,
+    need_torch,
+)
 from aesearch.index import IndexOptions, SearchIndex, load_index
 from aesearch.locking import FolderLock
 from aesearch.manifest import ENCODER, FEATURES, NEXT, PORTABLE, Manifest
@@ -110,6 +117,7 @@ class Parts:
         from aesearch.autoencoders import Autoencoder
 
         self._encoder_fingerprint()
+        need_torch()
         return Autoencoder.load(self.manifest.path("encoder", ENCODER), device=self.device)
 
     @cached_property
@@ -232,7 +240,7 @@ class Parts:
 
     def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """Features (n, dim) float32 of images from anywhere; see `query` for what an image may be."""
-        encoder = self._single_encoder if len(images) <= FEW else self.autoencoder
+        encoder = self._single_encoder if len(images) <= FEW or not can_train() else self.autoencoder
         return encoder.encode(self._decode(images))
 
     def encode_latents(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
