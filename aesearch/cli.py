@@ -31,6 +31,7 @@ from aesearch.options import (
     Training,
     numbers_in,
     parse_bytes,
+    threads_option,
     with_training_options,
 )
 from aesearch.stopping import MESSAGE
@@ -41,8 +42,17 @@ if TYPE_CHECKING:
 HOME = Path("indexes")
 
 
+LIGHT = ("info", "export")  # commands that compute nothing
+
+
 class Group(TyperGroup):
     """Turns what a user can cause into one line on standard error and exit code 1."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, command in self.commands.items():
+            if name not in LIGHT:
+                command.params.append(threads_option())
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+asked: list[int] = []  # how many threads, if that was said
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")  # any of them: the user has decided
 
 
@@ -19,6 +21,21 @@ def settle() -> None:
         os.environ["OMP_WAIT_POLICY"] = "passive"
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=use_one_thread)
+
+
+def use_threads(count: int) -> None:
+    """Have everything compute on so many threads; to be called before the libraries that do it are imported."""
+    asked[:] = [count]
+    os.environ.update(dict.fromkeys(THREADS, str(count)))
+    if "numpy" in sys.modules:
+        import threadpoolctl  # type: ignore[import-untyped]
+
+        threadpoolctl.threadpool_limits(count)
+
+
+def load() -> float:
+    """How many processes have wanted a core in the last minute, in the mean; 0 where that cannot be told."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def use_one_thread() -> None:
