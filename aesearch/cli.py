@@ -32,6 +32,7 @@ from aesearch.options import (
     Training,
     numbers_in,
     parse_bytes,
+    threads_option,
     with_training_options,
 )
 from aesearch.stopping import MESSAGE
@@ -45,8 +46,17 @@ FIRST_SOURCE = "digits"  # what a bare build-index takes
 MOST_NAMED = 10  # images that cannot be read
 
 
+LIGHT = ("info", "export")  # commands that compute nothing
+
+
 class Group(TyperGroup):
     """Turns what a user can cause into one line on standard error and exit code 1."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, command in self.commands.items():
+            if name not in LIGHT:
+                command.params.append(threads_option())
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -89,6 +99,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # that it keeps no list of fonts in a read-only home
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it says of broken files is in skipped.csv
 
 
@@ -663,7 +674,7 @@ def draw_map(
     opened.map(method=method, dims=dims, seed=seed, colour_by=colour_by)
     name = opened.map_name(method, dims)
     files = {
-        kind: str(opened.folder / f"{name}.{ending}")
+        kind: str(opened.manifest.target(f"{name}.{ending}"))
         for kind, ending in (("coordinates", "h5"), ("picture", "png"), ("page", "html"))
     }
     if as_json:
@@ -785,6 +796,9 @@ def report(
     opened = _open(collection, must_exist=True)
     page = make_report(opened)
     path = save if save.name else opened.folder / "report.html"
+    if not save.name and not os.access(opened.folder, os.W_OK):
+        path = Path("report.html")
+        note(f"{opened.folder} cannot be written to: the report goes to this folder")
     with replacing(path, len(page)) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"report: {path}")

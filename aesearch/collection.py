@@ -20,7 +20,7 @@ from aesearch.answers import Anomalies, Duplicates, Hits
 from aesearch.atomic import check_own, check_room, drop
 from aesearch.decoding import on_its_side
 from aesearch.distances import exact_neighbours, in_blocks, nearest_way
-from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_choice
+from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_choice, need_torch
 from aesearch.facts import UsualFacts
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, least_bytes, most_rows
 from aesearch.manifest import CHECKPOINT, ENCODER, NEXT, Manifest, installed_versions, is_unicode, plain
@@ -199,6 +199,7 @@ class Collection(Maps):
         """
         from aesearch.building import train_encoder
 
+        need_torch()  # before the images are read
         run = partial(train_encoder, self.manifest, source, options, encoded_next=encoded_next)
         run = partial(run, device=self.device, progress=self.progress)
         try:
@@ -707,7 +708,7 @@ class Collection(Maps):
                 "run aesearch extract, or take --score reconstruction or neighbours"
             )
         blank, trained = self._blank_scorer(score), ~self.store.held_out()
-        check_room(self.folder / f"{score}.h5", 4 * self.store.rows)
+        check_room(self.manifest.target(f"{score}.h5"), 4 * self.store.rows)
         scorer, scored = learn_scorer(
             blank, self.source, positions, trained, self._usual_rows(), progress=self.progress
         )
@@ -771,7 +772,7 @@ class Collection(Maps):
         from aesearch.clusters import cluster as cluster_features
 
         options = {"method": method, "clusters": clusters, "space": space, "seed": seed}
-        check_room(self.folder / "clusters.h5", 4 * self.store.rows)
+        check_room(self.manifest.target("clusters.h5"), 4 * self.store.rows)
         found = cluster_features(
             self.store.rows_of_features(),
             method=method,
@@ -855,7 +856,7 @@ class Collection(Maps):
         result = probe_features(
             self.features(), self.labels(), self.splits(), metric=self.metric, doubts=doubts, seed=seed
         )
-        result.model.save(self.folder / PROBE, self.store.fingerprint)
+        result.model.save(self.manifest.target(PROBE), self.store.fingerprint)
         figures = {k: getattr(result, k) for k in ("train_rows", "test_rows", "linear_accuracy", "knn_accuracy")}
         figures["commonest_share"] = max(f["test_rows"] for f in result.per_class.values()) / result.test_rows
         if doubts:

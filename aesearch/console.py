@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
 import sys
@@ -41,8 +42,12 @@ def note(text: str) -> None:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """One line, the whole answer."""
-    print(json.dumps(document, ensure_ascii=False))
+    """One line, the whole answer; on an output that is not UTF-8 in ASCII, which is the same JSON."""
+    print(json.dumps(document, ensure_ascii=not _is_utf8(sys.stdout)))
+
+
+def _is_utf8(stream: Any) -> bool:
+    return codecs.lookup(stream.encoding or "ascii").name == "utf-8"
 
 
 def show_picture(picture: Any) -> None:
@@ -65,10 +70,16 @@ def show_picture(picture: Any) -> None:
 
 def print_table(head: list[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns as wide as their longest cell; the last one runs free."""
-    cells = [[printable(c) for c in head], *([printable(c) for c in row] for row in rows)]
+    cells = [[_shown(c) for c in row] for row in (head, *rows)]
     widths = [max(len(row[c]) for row in cells) for c in range(len(head) - 1)]
     for row in cells:
         print("  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]).rstrip())
+
+
+def _shown(text: str) -> str:
+    """As standard output can show it."""
+    encoding = sys.stdout.encoding or "ascii"
+    return printable(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def short(value: Any) -> str:

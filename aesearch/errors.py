@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
+
+TRAINING = ("torch", "torchvision", "safetensors", "onnx")  # of the extra ``train``: all that a search can do without
 
 
 class AesearchError(Exception):
@@ -22,6 +25,17 @@ class StaleArtifactError(AesearchError):
 
 class SourceError(AesearchError):
     """The images cannot be found or read."""
+
+
+def can_train() -> bool:
+    """Whether what makes encoders, and decodes, is installed; imports nothing."""
+    return all(importlib.util.find_spec(name) is not None for name in TRAINING)
+
+
+def need_torch() -> None:
+    """``AesearchError`` unless what makes encoders, and decodes, is installed."""
+    if not can_train():
+        raise AesearchError("this needs PyTorch, which is not installed here: pip install 'aesearch[train]'")
 
 
 def check_choice(what: str, given: str, known: Sequence[str]) -> None:

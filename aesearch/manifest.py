@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
+import shutil
+import tempfile
 import time
+import weakref
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +17,8 @@ from typing import Any
 
 from aesearch.atomic import replacing
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, did_you_mean
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2
 NAME, SEEN = "collection.json", ".seen.json"
@@ -41,6 +47,8 @@ class Manifest:
         Settings of a training that began and has not ended.
     name : str
         Of the file.
+    aside : Path or None
+        A temporary folder for what is made of a collection that cannot be written to; see `keep_aside`.
     """
 
     folder: Path
@@ -48,6 +56,7 @@ class Manifest:
     artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
     training: dict[str, Any] | None = None
     name: str = NAME
+    aside: Path | None = field(default=None, compare=False)
 
     @classmethod
     def load(cls, folder: Path, name: str = NAME) -> Manifest:
@@ -81,8 +90,21 @@ class Manifest:
                 return True
         return False
 
+    def keep_aside(self) -> None:
+        """From now on have what is made lie in a temporary folder, and be known to this object alone."""
+        if self.aside is None:
+            self.aside = Path(tempfile.mkdtemp(prefix="aesearch-"))
+            weakref.finalize(self, _clear, self.aside)
+            logger.info("%s cannot be written to: what is worked out is not kept in it", self.folder)
+
+    def target(self, file: str) -> Path:
+        """Where an artifact's file is to be written."""
+        return (self.aside or self.folder) / file
+
     def save(self) -> None:
         """Write it, whole or not at all."""
+        if self.aside is not None:
+            return
         document = {
             "format_version": FORMAT_VERSION,
             "source": self.source,
@@ -104,7 +126,7 @@ class Manifest:
     ) -> None:
         """Note a finished artifact and save."""
         self.artifacts[name] = {
-            "files": {file: _facts(self.folder / file) for file in files},
+            "files": {file: _facts(self.target(file)) for file in files},
             "made_from": made_from,
             "parameters": parameters,
             "figures": figures,
@@ -131,6 +153,8 @@ class Manifest:
             raise CollectionNotFoundError(f"collection {self.folder} has no {name} yet: {remedy}")
         if (self.folder / NEXT / NAME).is_file() and (self.folder / NEXT / file).is_file():
             path = self.folder / NEXT / file
+        if self.aside is not None and self.target(file).is_file():
+            path = self.target(file)
         if not path.is_file():
             raise CollectionNotFoundError(f"{path} is gone: {remedy}")
         if not self._is_as_recorded(path, recorded):
@@ -165,6 +189,12 @@ class Manifest:
             found = json.loads((self.folder / SEEN).read_text(encoding="utf-8"))
             return found if isinstance(found, dict) else {}
         return {}
+
+
+def _clear(aside: Path) -> None:
+    """Drop a temporary folder, unless there is a page in it to look at."""
+    if not any(aside.glob("*.html")):
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _digest(document: dict[str, Any]) -> str:

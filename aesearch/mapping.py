@@ -45,7 +45,7 @@ class Maps(Parts):
 
         groups, by = self._groups(colour_by)
         name = self.map_name(method, dims)
-        check_room(self.folder / f"{name}.html", PAGE_BYTES + POINT_BYTES * min(self.store.rows, MOST_SHOWN))
+        check_room(self.manifest.target(f"{name}.html"), PAGE_BYTES + POINT_BYTES * min(self.store.rows, MOST_SHOWN))
         projection = project(
             self.store.rows_of_features(),
             method=method,
@@ -77,12 +77,12 @@ class Maps(Parts):
         laid_out = self._map_page(title, coordinates, shown, by, atlas)
         captions = [f"{i}  ({g})" if g else i for i, g in zip(laid_out.names, groups, strict=True)]
         display = MapDisplay(coordinates[shown], groups, captions, title)
-        save_picture(display.draw(), self.folder / f"{name}.png")
+        save_picture(display.draw(), self.manifest.target(f"{name}.png"))
         if coordinates.shape[1] == 3:
             page = display.page()
         else:
             page = dataclasses.replace(laid_out, neighbours=self._neighbours_on_map(shown)).html()
-        with replacing(self.folder / f"{name}.html", len(page)) as temporary:
+        with replacing(self.manifest.target(f"{name}.html"), len(page)) as temporary:
             temporary.write_text(page, encoding="utf-8")
 
     def _map_page(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.atomic import at_home
-from aesearch.errors import SourceError, did_you_mean
+from aesearch.errors import SourceError, did_you_mean, need_torch
 from aesearch.folders import find_splits, list_files
 from aesearch.index import memory_at_hand
 from aesearch.names import as_text, id_of, labels_of, split_of, splits_of
@@ -151,6 +151,7 @@ def _torchvision(dataset: str, name: str, data_dir: str, download: bool) -> Sour
     wanted = split_of(given) or given
     if wanted and wanted not in arguments:
         raise SourceError(f"{dataset} has no split {given!r}: there is {' and '.join(arguments)}")
+    need_torch()
     name = f"{dataset}:{wanted}" if wanted else dataset
     import torchvision
 

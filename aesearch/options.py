@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperOption
+
+from aesearch.machine import use_threads
 
 SOURCE_HELP = (
     "Where the images come from: a folder, digits, mnist[:train|:test] and other torchvision datasets, "
@@ -113,6 +116,22 @@ TrainSeedOption = Annotated[
 
 MOST_DIGITS = 9  # of a number in a list
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def threads_option() -> TyperOption:
+    """``--threads``, for every command that computes; the command itself need not know of it."""
+
+    def use(context: Any, parameter: Any, count: int | None) -> None:
+        if count is not None:
+            if count < 1:
+                raise typer.BadParameter("1 or more", param_hint="--threads")
+            use_threads(count)
+
+    shown = "as many as cores"
+    told = "Threads to compute with: fewer leave more to other work; another number gives other last bits."
+    return TyperOption(
+        param_decls=["--threads"], type=int, expose_value=False, callback=use, help=told, show_default=shown
+    )
 
 
 def numbers_in(text: str, option: str) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import functools
+import os
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,7 +17,14 @@ from numpy.typing import NDArray
 from aesearch.architectures import AutoencoderSpec
 from aesearch.atomic import at_home, drop
 from aesearch.distances import exact_neighbours
-from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, did_you_mean
+from aesearch.errors import (
+    AesearchError,
+    CollectionNotFoundError,
+    StaleArtifactError,
+    can_train,
+    did_you_mean,
+    need_torch,
+)
 from aesearch.index import IndexOptions, SearchIndex, load_index
 from aesearch.locking import FolderLock
 from aesearch.manifest import ENCODER, FEATURES, NEXT, PORTABLE, Manifest
@@ -33,6 +41,7 @@ if TYPE_CHECKING:  # imported where they are used: a query is answered in less t
 
 INDEX = "index.faiss"
 NEW = ("train", "complete")  # what may begin a collection
+DERIVING = ("cluster", "map", "probe", "_learn_score")  # what answers too where nothing can be kept
 FIELDS = ("id", "label", "split", "cluster")  # that --where can ask for
 FEW = 32  # images that are encoded without torch
 MOST_COMPARED = 5000  # ids that a mistyped one is compared with
@@ -52,6 +61,9 @@ def changes(method: Callable[Concatenate[Some, P], R]) -> Callable[Concatenate[S
     def alone(self: Some, /, *args: P.args, **kwargs: P.kwargs) -> R:
         if method.__name__ not in NEW and not self.folder.is_dir():
             Manifest.load(self.folder)  # says that there is none
+        if method.__name__ in DERIVING and not os.access(self.folder, os.W_OK):
+            self.manifest.keep_aside()
+            return method(self, *args, **kwargs)
         with self.lock.hold(method.__name__.strip("_").replace("_", "-")) as first:
             if first:
                 self._take_over()
@@ -114,6 +126,7 @@ class Parts:
         from aesearch.autoencoders import Autoencoder
 
         self._encoder_fingerprint()
+        need_torch()
         return Autoencoder.load(self.manifest.path("encoder", ENCODER), device=self.device)
 
     @cached_property
@@ -236,7 +249,7 @@ class Parts:
 
     def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """Features (n, dim) float32 of images from anywhere; see `query` for what an image may be."""
-        encoder = self._single_encoder if len(images) <= FEW else self.autoencoder
+        encoder = self._single_encoder if len(images) <= FEW or not can_train() else self.autoencoder
         return encoder.encode(self._decode(images))
 
     def encode_oriented(self, images: Sequence[ImageLike], orientations: Sequence[str]) -> NDArray[np.float32]:
@@ -307,7 +320,7 @@ class Parts:
         self, name: str, columns: dict[str, NDArray[Any]], parameters: dict[str, Any], figures: dict[str, Any]
     ) -> None:
         """Write and note arrays made of the store, as ``NAME.h5``."""
-        write_arrays(self.folder / f"{name}.h5", columns, {"store_fingerprint": self.store.fingerprint})
+        write_arrays(self.manifest.target(f"{name}.h5"), columns, {"store_fingerprint": self.store.fingerprint})
         self._record(name, f"{name}.h5", parameters, figures)
 
     def _read_rows(self, name: str) -> dict[str, NDArray[Any]]:

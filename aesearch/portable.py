@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
+AT_ONCE = 64  # images: of each there are some ten thousand numbers in every layer
 OPSET = 18  # Resize by sizes of some axes
 IMAGES, LATENTS, ERRORS = "images", "latents", "errors"
 
@@ -156,6 +157,7 @@ class PortableEncoder:
     def __init__(self, data: bytes, feature_dim: int) -> None:
         import onnxruntime
 
+        onnxruntime.disable_telemetry_events()  # where it was imported, and began to report, before aesearch was
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # to start threads takes longer than to encode an image
         self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
@@ -163,7 +165,8 @@ class PortableEncoder:
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features (n, feature_dim) float32 of images (n, channels, height, width) uint8."""
-        return np.ascontiguousarray(self.encode_latents(images)[:, : self._feature_dim])
+        parts = [self.encode_latents(images[start : start + AT_ONCE]) for start in range(0, len(images), AT_ONCE)]
+        return np.ascontiguousarray(np.concatenate(parts)[:, : self._feature_dim])
 
     def encode_latents(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Latents (n, latent_dim) float32 of images (n, channels, height, width) uint8, all at once."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import sys
+import tempfile
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,9 +149,7 @@ def embed_umap(
     neighbours = min(neighbours, n - 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about n_jobs with a seed, and transform() with given neighbours
-        import umap
-
-        reducer = umap.UMAP(
+        reducer = _umap().UMAP(
             n_components=dims,
             n_neighbors=neighbours,
             min_dist=min_dist,
@@ -157,6 +160,18 @@ def embed_umap(
             tqdm_kwds={"desc": "umap", "bar_format": None, "disable": None if progress else True},
         )
         return np.asarray(reducer.fit_transform(prepare(features, metric)), dtype=np.float32)
+
+
+def _umap() -> Any:
+    """Import UMAP; where numba finds no folder to keep what it compiles in, it keeps that for this process alone."""
+    try:
+        import umap
+    except RuntimeError:  # "cannot cache function …: no locator available"
+        folder = tempfile.mkdtemp(prefix="aesearch-")  # nobody else's: numba runs what it finds in it
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        sys.modules["numba"].config.CACHE_DIR = folder
+        import umap
+    return umap
 
 
 def _neighbours(features: NDArray[np.float32], k: int, metric: str) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

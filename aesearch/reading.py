@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.decoding import MAX_FILE_BYTES, NOTHING, Preprocessing, UnreadableImageError, decode_counting
+from aesearch.machine import asked
 
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 READ_AT_ONCE = 2**20
@@ -30,8 +31,9 @@ Outcome = tuple[str, str, tuple[int, ...]]  # content hash or why there is no im
 
 
 def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many cores this process may use: those it is given, or as many as threads were asked for."""
+    given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([given, *asked])
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from aesearch import machine
 from aesearch.architectures import (
     OUTPUTS,
     AutoencoderSpec,
@@ -38,6 +39,7 @@ from aesearch.batches import Images, LoadedImages
 from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError, StaleArtifactError, check_choice
 from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, held_out_batches, transform
+from aesearch.reading import cores
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +61,8 @@ FEWEST_HELD_OUT = 50  # images that tell the loss of the mean image
 WARM_UP_SHARE = 0.1
 JUDGED_AFTER = 300  # steps, or the warm-up: a network that is no better than the mean image then never will be
 STARTED, MOST_RESTARTS = 0.98, 3
+SLOWED = 0.4  # of the quickest epoch's speed
+CROWDED = 3  # processes that want each core
 ALL_ALIKE = 1e-8  # of images whose mean one is this near to each there is nothing to learn
 # With a style: weight of rebuilding untouched images, and of telling images apart, as a share of the mean image's loss.
 RECONSTRUCTION_WEIGHT, CONTRAST_WEIGHT = 3.5, 0.6
@@ -271,6 +275,7 @@ def train_autoencoder(
                     MOST_RESTARTS,
                     recipe.learning_rate,
                 )
+            _say_if_slow(state.history, speed, machine.load() / cores())
             state.add(Epoch(epoch, train_loss, held_out_loss, rate, speed))
             state.seconds, started = state.seconds + time.perf_counter() - started, time.perf_counter()
             bar.set_postfix(epoch=f"{epoch}/{recipe.epochs}", loss=f"{train_loss:.5f}", held_out=f"{held_out_loss:.5f}")
@@ -293,6 +298,17 @@ def train_autoencoder(
         "device": chosen.type,
     }
     return Training(state.model, spec, recipe, state.history, figures)
+
+
+def _say_if_slow(history: list[Epoch], speed: float, load: float) -> None:
+    """Note an epoch far slower than another before, or a first one at a high load, in processes a core; once each."""
+    speeds = [epoch.images_per_second for epoch in history]
+    if not speeds and load > CROWDED:
+        logger.info("the machine has much other work: training goes at %s images/s", f"{speed:,.0f}")
+    quickest = max(speeds, default=0.0)
+    if speed < SLOWED * quickest <= min(speeds):
+        told = "training has slowed from %s to %s images/s: the machine has other work; --threads 1 leaves more to it"
+        logger.info(told, f"{quickest:,.0f}", f"{speed:,.0f}")
 
 
 def _keep_freed_memory() -> None:

@@ -19,7 +19,7 @@ def prepare(folder: Path, extras: str = "") -> str:
     folder : Path
         Of the virtual environment.
     extras : str
-        Of the package: ``"dev"`` for tests and checks.
+        Of the package: ``"train"`` for all that it does, ``"dev"`` for tests and checks too.
     """
     if sys.version_info < OLDEST:
         sys.exit(f"aesearch needs Python {'.'.join(map(str, OLDEST))} or newer; this is {sys.version.split()[0]}")

@@ -27,7 +27,7 @@ Image.fromarray(pixels).resize((64, 64), Image.Resampling.NEAREST).save(sys.argv
 
 def main() -> None:
     """Do it all, and say where the pictures are."""
-    python = prepare(ROOT / ".venv")
+    python = prepare(ROOT / ".venv", "train")
     RESULTS.mkdir(exist_ok=True)
     steps = [
         ["build-index", "digits"],

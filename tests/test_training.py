@@ -2,7 +2,10 @@
 
 import ctypes
 import math
+import os
 import resource
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from aesearch.errors import AesearchError
 from aesearch.examination import examine
 from aesearch.invariance import UNTOUCHED_SHARE, transform
 from aesearch.opening import open_source
-from aesearch.training import TrainingOptions, split_held_out, train_autoencoder
+from aesearch.training import Epoch, TrainingOptions, _say_if_slow, split_held_out, train_autoencoder
 
 EIGHT = Preprocessing(8, 8, 1)
 
@@ -346,3 +349,32 @@ def test_images_all_alike_or_hardly_different_are_not_taken_for_a_network_that_l
         spec = AutoencoderSpec.choose("mlp", EIGHT, 2)
         training = train_autoencoder(LoadedImages(images[60:]), images[:60], spec, options, device="cpu")
         assert training.figures["restarts"] == 0 and not caplog.text
+
+
+def test_a_training_that_slows_down_says_so_once(caplog):
+    caplog.set_level("INFO", logger="aesearch")
+    history = []
+    for number, speed in enumerate((1000, 900, 300, 200, 950, 250), 1):
+        _say_if_slow(history, speed, load=1.0)
+        history.append(Epoch(number, 0.1, 0.1, 0.01, speed))
+    assert [r.getMessage().split(":")[0] for r in caplog.records] == ["training has slowed from 1,000 to 300 images/s"]
+    _say_if_slow([], 9, load=4.0)
+    assert "much other work: training goes at 9 images/s" in caplog.records[-1].getMessage()
+
+
+def test_threads_are_as_many_as_asked_for_and_wait_without_taking_the_cores_of_others(tmp_path):
+    code = (
+        "import os, sys\nfrom aesearch.cli import app\n"
+        "try: app(sys.argv[1:])\nexcept SystemExit as e: assert not e.code\n"
+        "import torch, faiss\nfrom aesearch.reading import cores\n"
+        "print(torch.get_num_threads(), faiss.omp_get_max_threads(), cores(), os.environ['OMP_WAIT_POLICY'])"
+    )
+    command = [sys.executable, "-c", code, "train", "digits", "--epochs", "1", "--latent-dim", "4", "--threads", "1"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
+    done = subprocess.run([*command, "-c", str(tmp_path / "c")], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "1 1 1 passive"
+    done = subprocess.run(
+        [sys.executable, "-c", "import aesearch, os; print(os.environ.get('OMP_WAIT_POLICY'))"],
+        env=env | {"GOMP_SPINCOUNT": "100"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "None\n"  # who has decided it is left to it
