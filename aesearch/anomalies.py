@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.errors import AesearchError
+from aesearch.errors import AesearchError, did_you_mean
 
 SCORES = ("combined", "reconstruction", "nap", "neighbours")
 NEIGHBOURS = 5
@@ -80,7 +80,9 @@ def measure_auroc(scores: NDArray[np.float32], labels: list[str], normal_label: 
         )
     odd = names[known] != normal_label
     if odd.all():
-        raise AesearchError(f"no image has the label {normal_label!r}; there is: {_some(np.unique(names[known]))}")
+        there = np.unique(names[known])
+        hint = did_you_mean(normal_label, there.tolist())
+        raise AesearchError(f"no image has the label {normal_label!r}; there is: {_some(there)}{hint}")
     if not odd.any():
         raise AesearchError(f"every image has the label {normal_label!r}: there is nothing odd to measure with")
     return float(roc_auc_score(odd, scores[known]))

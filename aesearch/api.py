@@ -129,7 +129,12 @@ router = APIRouter(prefix="/api", responses=ERRORS)
 @router.get("/info", response_model=Info)
 def info(live: Asked) -> Response:
     """What the collection holds, how it was made, how good it measured."""
-    return _json(live.ask(lambda collection: collection.info() | {"name": collection.name, "version": live.version}))
+
+    def question(collection: Collection) -> dict[str, Any]:
+        more = {"name": collection.name, "version": live.version, "report": collection.command("report")}
+        return collection.info() | more
+
+    return _json(live.ask(question))
 
 
 @router.get("/values", response_model=Values)
@@ -222,7 +227,8 @@ def anomalies(
 
     def question(collection: Collection) -> dict[str, Any]:
         if score in LEARNED and not collection.is_learned(score):
-            raise CollectionNotFoundError(f"score {score} is not learned yet: run aesearch anomalies --score {score}")
+            learn = collection.command(f"anomalies --score {score}")
+            raise CollectionNotFoundError(f"score {score} is not learned yet: run {learn}")
         if far is not None and len(far) != collection.store.rows:
             raise StaleArtifactError("the collection has changed meanwhile: ask again")
         found = collection.anomalies(

@@ -144,13 +144,13 @@ def _quality(collection: Collection) -> str:
         )
         rows.append(("labels, 10 nearest neighbours, accuracy", f"{probe['knn_accuracy']:.4f}", "the same", usual))
     elif any(collection.labels()):
-        said = _lacks("how well labels are read off the features", "probe")
+        said = _lacks("how well labels are read off the features", collection.command("probe"))
     return _table(("", "this collection", "beside it", ""), rows) + said
 
 
 def _clusters(collection: Collection) -> str:
     if not collection.is_fresh("clusters"):
-        return _lacks("clusters", "cluster")
+        return _lacks("clusters", collection.command("cluster"))
     figures = collection.manifest.artifacts["clusters"]["figures"]
     facts = [("clusters", f"{figures['clusters']}"), ("silhouette", _number(figures["silhouette"]))]
     facts += [("stability over resamples", _number(figures["stability"]))] if figures["stability"] is not None else []
@@ -199,7 +199,7 @@ def _doubts(collection: Collection) -> str:
     if not any(collection.labels()):
         return "<p>The images have no labels.</p>"
     if not collection.is_fresh("probe") or "doubts" not in collection.manifest.artifacts["probe"]["figures"]:
-        return _lacks("labels in doubt", "probe")
+        return _lacks("labels in doubt", collection.command("probe"))
     figures = collection.manifest.artifacts["probe"]["figures"]
     listed = figures["doubts"][:DOUBTS]
     rows = [row for row, _, _ in listed]
@@ -240,7 +240,7 @@ def _flat(document: dict[str, Any], before: str = "") -> Iterable[tuple[str, str
 
 
 def _lacks(what: str, command: str) -> str:
-    return f"<p class='lacks'>There are no {what} yet: run <code>aesearch {command}</code>, then this again.</p>"
+    return f"<p class='lacks'>There are no {what} yet: run <code>{_text(command)}</code>, then this again.</p>"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

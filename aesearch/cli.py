@@ -13,9 +13,9 @@ from typer.core import TyperGroup
 
 import aesearch
 from aesearch import documents
-from aesearch.atomic import at_home
 from aesearch.console import Notes, fail, note, print_json, print_table, printable, short, show_picture
 from aesearch.errors import AesearchError
+from aesearch.naming import HOME, collections_in, folder_of, name_of
 from aesearch.options import (
     CollectionOption,
     DataDirOption,
@@ -37,8 +37,6 @@ from aesearch.stopping import MESSAGE
 
 if TYPE_CHECKING:
     from aesearch.collection import Collection
-
-HOME = Path("indexes")
 
 
 class Group(TyperGroup):
@@ -65,7 +63,6 @@ class Group(TyperGroup):
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Search, group, map and check unlabelled images with an autoencoder trained on those very images.\n\n"
@@ -731,6 +728,29 @@ def info(collection: CollectionOption = "default", as_json: JsonOption = False) 
             print(f"  {printable(key):20} {short(value)}")
 
 
+@app.command("list")
+def list_collections(
+    folder: Annotated[Path, typer.Argument(help="Where to look.")] = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """List the collections there are: name, source, images, numbers of each, and when they were last changed.
+
+    The name is what -c takes.
+
+    Example: aesearch list
+    """
+    from aesearch.manifest import summary
+
+    found = [{"name": name_of(path), **summary(path)} for path in collections_in(folder)]
+    if as_json:
+        return print_json({"folder": str(folder), "collections": found})
+    if not found:
+        return note(f"there is no collection in {folder}: make one with aesearch build-index SOURCE")
+    table = [[str(one["name"]), f"{one['rows']:,}", str(one["dim"] or "-"), str(one["changed"] or "-"),
+              str(one["wrong"] or one["source"] or "-")] for one in found]  # fmt: skip
+    print_table(["name", "images", "dim", "changed", "source"], table)
+
+
 @app.command()
 def report(
     collection: CollectionOption = "default",
@@ -787,17 +807,20 @@ def serve(
 def export(
     output: Annotated[Path, typer.Argument(help="File to write; for tensorboard a folder.", show_default=False)],
     collection: CollectionOption = "default",
-    format: Annotated[str, typer.Option(help="npy, csv, parquet, tensorboard.")] = "npy",
+    format: Annotated[
+        str | None, typer.Option(help="npy, csv, parquet, tensorboard.", show_default="by the ending of OUTPUT")
+    ] = None,
 ) -> None:
     """Write the features for use elsewhere; row order is the collection's.
 
     npy: the array (rows, dim) float32. csv, parquet: id, label, split, reconstruction_error, then the
     features. tensorboard: a folder for its embedding projector.
 
-    Example: aesearch export features.parquet --format parquet
+    Example: aesearch export features.parquet
     """
-    from aesearch.export import export_features
+    from aesearch.export import export_features, format_of
 
+    format = format_of(output, format)
     opened = _open(collection)
     export_features(opened.store, output, format)
     print(f"{opened.store.rows:,} rows: {output}")
@@ -814,9 +837,7 @@ def _open(name: str, device: str = "auto", *, must_exist: bool = False, overwrit
 
 
 def _folder(name: str) -> Path:
-    """A name under indexes/, or a folder where the text has a slash or is one that exists."""
-    is_path = os.sep in name or "/" in name or name in (".", "..") or (Path(name) / "collection.json").is_file()
-    folder = at_home(name) if is_path else HOME / name
+    folder = folder_of(name)
     if not name.strip():
         raise typer.BadParameter("a collection needs a name", param_hint="--collection")
     return folder

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -163,7 +164,9 @@ class Collection(Maps):
         held = self.manifest.artifacts.get("features", encoder)["source"]["name"]
         if held != source.name:
             follow = (
-                f"; if that has moved here, aesearch update {source.name} -c {self.folder}" if is_gone(held) else ""
+                f"; if that has moved here, {self.command(f'update {shlex.quote(source.name)}')}"
+                if is_gone(held)
+                else ""
             )
             raise AesearchError(
                 f"collection {self.folder} holds {held}, not {source.name}: "
@@ -257,7 +260,9 @@ class Collection(Maps):
             self._refuse_other(source, {})
         source = moved or source
         if not (moved or self._can_update(source.name)):
-            raise StaleArtifactError("there are no features of these images by this encoder: run aesearch extract")
+            raise StaleArtifactError(
+                f"there are no features of these images by this encoder: run {self.command('extract')}"
+            )
         had_index = not self._index_stale()
         kept = ("thumbnails", "clusters", *(name for name in self.manifest.artifacts if name.startswith("map-")))
         laid_out = [name for name in kept if had_index and self.is_fresh(name)]
@@ -329,9 +334,10 @@ class Collection(Maps):
         if known is None or known["name"] == source.name or not is_gone(known["name"]):
             return None
         if not self._can_update(known["name"]):
+            again = self.command(f"extract {shlex.quote(source.name)} --labels {known['labels']}")
             raise StaleArtifactError(
                 f"{known['name']} is no longer there, and no features by this encoder are left to know its images by: "
-                f"run aesearch extract {source.name} --labels {known['labels']} -c {self.folder}"
+                f"run {again}"
             )
         if (share := share_known(source, self.store, self.spec.preprocessing)) < MOST:
             raise AesearchError(
@@ -597,7 +603,7 @@ class Collection(Maps):
         if (positions < 0).any():
             raise StaleArtifactError(
                 f"--score {score} needs the images, and some are gone: "
-                "run aesearch extract, or take --score reconstruction or neighbours"
+                f"run {self.command('extract')}, or take --score reconstruction or neighbours"
             )
         blank, trained = self._blank_scorer(score), ~self.store.held_out()
         check_room(self.folder / f"{score}.h5", 4 * self.store.rows)
@@ -640,7 +646,9 @@ class Collection(Maps):
 
         path = self.manifest.path("probe", PROBE)
         if self.manifest.artifacts["probe"]["made_from"].get("features") != self.store.fingerprint:
-            raise StaleArtifactError("the features have changed since the probe was trained: run aesearch probe")
+            raise StaleArtifactError(
+                f"the features have changed since the probe was trained: run {self.command('probe')}"
+            )
         model = LinearProbe.load(path)
         chances = model.predict_probabilities(self.encode(images))
         return [(model.classes[int(c.argmax())], float(c.max())) for c in chances]

@@ -121,7 +121,7 @@ class Maps(Parts):
         name = self.map_name(method, 2)
         if not self.is_fresh(name):
             raise CollectionNotFoundError(
-                f"there is no map of these features by {method}: run aesearch map --method {method}"
+                f"there is no map of these features by {method}: run {self.command(f'map --method {method}')}"
             )
         atlas = self._atlas_kept()
         shown = self._sample() if self.store.rows > MOST_SHOWN else np.arange(self.store.rows)

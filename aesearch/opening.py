@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import os
 import sys
 import zipfile
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from aesearch.atomic import at_home
 from aesearch.errors import SourceError, did_you_mean
 from aesearch.index import memory_at_hand
+from aesearch.naming import command_for
 from aesearch.sources import ArraySource, FileSource, Source
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -24,6 +26,7 @@ LABELS = ("none", "folder")
 ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
 TABLE_SUFFIXES = (".csv", ".parquet")
 COLUMNS = ("path", "label", "split")  # of a table
+MOST_COMPARED = 1000  # names that a mistyped one is compared with
 MOST_SHRUNK = 2000  # times that a compressed array may be smaller than what it holds: deflate's limit is about 1,030
 IMAGE_KEYS, LABEL_KEYS = ("x", "X", "images", "data"), ("y", "labels", "targets")
 
@@ -87,7 +90,7 @@ def open_again(opening: dict[str, str], collection: Path, *, download: bool = Tr
     """A collection's source, as it was opened before; raises as `open_source`."""
     if is_gone(opening["name"]):
         raise SourceError(
-            f"{opening['name']} is no longer there: if it has moved, aesearch update NEW_PLACE -c {collection}"
+            f"{opening['name']} is no longer there: if it has moved, {command_for('update NEW_PLACE', collection)}"
         )
     return open_source(**opening, download=download)
 
@@ -109,9 +112,17 @@ def _find(name: str, labels: str, data_dir: str, download: bool) -> Source:
         return _table(path.resolve())
     if path.is_file():
         raise SourceError(f"{name} is one file: give the folder it is in, or an .npy, .npz, .h5, .csv or .parquet")
-    raise SourceError(
-        f"no source {name!r}: it is no folder or file here, and no dataset (digits, {', '.join(DATASETS)})"
-    )
+    datasets = ["digits", *DATASETS]
+    hint = did_you_mean(dataset, datasets) or did_you_mean(path.name, _beside(path))
+    raise SourceError(f"no source {name!r}: it is no folder or file here, and no dataset ({', '.join(datasets)}){hint}")
+
+
+def _beside(path: Path) -> list[str]:
+    """Names in the folder where a source was looked for."""
+    try:
+        return [entry.name for entry in itertools.islice(os.scandir(path.parent), MOST_COMPARED)]
+    except OSError:
+        return []
 
 
 def _digits() -> Source:
@@ -134,7 +145,8 @@ def _torchvision(dataset: str, name: str, data_dir: str, download: bool) -> Sour
     cls, arguments, label_attribute = DATASETS[dataset]
     wanted = name.partition(":")[2]
     if wanted and wanted not in arguments:
-        raise SourceError(f"{dataset} has no split {wanted!r}: there is {' and '.join(arguments)}")
+        hint = did_you_mean(wanted, list(arguments))
+        raise SourceError(f"{dataset} has no split {wanted!r}: there is {' and '.join(arguments)}{hint}")
     import torchvision
 
     root = Path(data_dir)

@@ -38,6 +38,7 @@ from aesearch.batches import Images, LoadedImages
 from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError, StaleArtifactError, check_choice
 from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, held_out_batches, transform
+from aesearch.naming import command_for
 
 if TYPE_CHECKING:
     import torch
@@ -539,7 +540,8 @@ class _State:
         from safetensors import SafetensorError, safe_open
 
         if path is None or not path.is_file():
-            raise AesearchError("there is no training to resume: run aesearch train without --resume")
+            begin = command_for("train SOURCE", path.parent) if path else "aesearch train SOURCE"
+            raise AesearchError(f"there is no training to resume: run {begin} without --resume")
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -548,7 +550,8 @@ class _State:
             if metadata["sha256"] != _digest(tensors, metadata["aesearch"]):
                 raise ValueError("not as it was written")
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise StaleArtifactError(f"{path} is damaged: run aesearch train without --resume") from error
+            begin = command_for("train SOURCE", path.parent)
+            raise StaleArtifactError(f"{path} is damaged: run {begin} without --resume") from error
         differing = [k for k, v in identity.items() if document["identity"].get(k) != v]
         if differing:
             raise StaleArtifactError(

@@ -18,7 +18,7 @@ ORDER = (
     "extraction", "scoring", "invariance", "parts", "batches", "opening", "pictures", "sources", "reading",
     "mappage", "clusters", "duplicates", "projection", "probe", "index",
     "anomalies", "generation", "export", "store", "figures", "thumbnails", "autoencoders",
-    "portable", "architectures", "decoding", "manifest", "distances", "locking", "atomic",
+    "portable", "architectures", "decoding", "manifest", "distances", "locking", "naming", "atomic",
     "errors", "__init__",
 )  # fmt: skip
 

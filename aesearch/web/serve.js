@@ -121,14 +121,7 @@ function belonging(image) {
 function wrong(error) {
   const [reason, command] = error.message.split(/: (?:run|make one with) (?=aesearch )/);
   if (!command) return make("p", { class: "wrong", role: "alert" }, error.message);
-  return make("p", { class: "lacks" }, `${reason}. This makes it: `, make("code", {}, command + whichOne()));
-}
-
-/* What a command has to be told besides. */
-function whichOne() {
-  const folder = server.info?.collection || "indexes/default";
-  if (folder === "indexes/default") return "";
-  return ` -c ${/^[\w./-]+$/.test(folder) ? folder : JSON.stringify(folder)}`;
+  return make("p", { class: "lacks" }, `${reason}. This makes it: `, make("code", {}, command));
 }
 
 /* Do something slow: what it shows when it is there, or what is wrong. */

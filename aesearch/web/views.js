@@ -359,7 +359,7 @@ async function showAbout(root) {
     ...Object.entries(told.artifacts).flatMap(([name, artifact]) => [make("h2", {}, name),
       table([["made", artifact.time], ...Object.entries(artifact.figures).map(([key, value]) => [key.replaceAll("_", " "), plain(value).slice(0, 200)])])]),
     make("h2", {}, "for other programs"), make("p", {}, "The same answers as JSON: ", make("a", { href: "/api/openapi.json" }, "/api/openapi.json"), " describes them."),
-    make("p", {}, "A page to send to a colleague: ", make("code", {}, `aesearch report${whichOne()}`)));
+    make("p", {}, "A page to send to a colleague: ", make("code", {}, told.report)));
 }
 
 /* ---- which of them */
