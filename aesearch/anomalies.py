@@ -124,9 +124,21 @@ class Alarms:
         as_odd = self.learned_from - np.searchsorted(self.normal, scores, side="left")
         return np.asarray((as_odd + 1) / (self.learned_from + 1), dtype=np.float64)
 
+    @property
+    def least_p_value(self) -> float:
+        """That of an image odder than all it was learned from: of so few no smaller one can be told."""
+        return 1 / (self.learned_from + 1)
+
+    def p_text(self, p_value: float) -> str:
+        """A p-value in two digits; the least one, rounded up, as a bound: ``≤ 0.02``."""
+        if p_value > self.least_p_value * (1 + TINY):
+            return f"{p_value:.2g}"
+        unit = 10.0 ** (math.floor(math.log10(p_value)) - 1)
+        return f"≤ {math.ceil(p_value / unit * (1 - TINY)) * unit:.2g}"
+
     def to_json(self) -> dict[str, float]:
         """As ``aesearch anomalies --json`` gives it."""
-        names = ("threshold", "asked", "measured", "learned_from", "measured_on")
+        names = ("threshold", "asked", "measured", "learned_from", "measured_on", "least_p_value")
         return {name: getattr(self, name) for name in names}
 
 

@@ -349,7 +349,7 @@ def reconstruct_image(live: Asked, image: Uploaded) -> Response:
 def _rebuilt(collection: Collection, images: Sequence[ImageLike] = (), rows: Sequence[int] = ()) -> dict[str, Any]:
     (original,), (rebuilt,) = collection.reconstruct(images, rows)
     errors = error_map(original, rebuilt)
-    brightest = float(errors.max())
+    brightest = collection.heat_scale
     seen = to_picture(original)
     pictures = {"original": seen, "rebuilt": to_picture(rebuilt), "difference": heat_over(seen, errors, brightest)}
     urls = {name: data_url(webp(picture), "webp") for name, picture in pictures.items()}
@@ -408,13 +408,13 @@ def picture(live: Asked, row: Row, version: Version = None) -> Response:
 
 @router.get("/images/{row}/heat", response_class=Response, responses=PICTURES)
 def heat(live: Asked, row: Row, version: Version = None) -> Response:
-    """The same with its reconstruction error laid over it, the largest of it brightest."""
+    """The same with its reconstruction error laid over it; the brightest is what 1 in 200 pixels of all exceeds."""
 
     def question(collection: Collection) -> NDArray[np.uint8]:
         live.check(version)
         (original,), (rebuilt,) = collection.reconstruct(rows=[row])
         errors = error_map(original, rebuilt)
-        return heat_over(to_picture(collection.pictures([row])[0]), errors, float(errors.max()))
+        return heat_over(to_picture(collection.pictures([row])[0]), errors, collection.heat_scale)
 
     return _picture(webp(live.ask(question)), version)
 

@@ -170,14 +170,15 @@ def _oddest(collection: Collection) -> str:
     found = collection.anomalies(score="combined" if learned else "reconstruction", top=ODD)
     originals, rebuilt = collection.reconstruct_anomalies(found)
     maps = [error_map(original, again) for original, again in zip(originals, rebuilt, strict=True)]
-    scale = max((float(errors.max()) for errors in maps), default=1.0)
+    scale = collection.heat_scale
     pictures = [to_picture(picture) for picture in collection.pictures_of(found)]
     shown = (
         (_stack(picture, heat_over(picture, errors, scale)), (f"{score:.4f}", name))
         for picture, errors, score, name in zip(pictures, maps, found.scores, found.ids, strict=True)
     )
-    by = "combined score" if learned else "reconstruction error alone; aesearch anomalies finds them better"
-    told = f"<p>By {by}. Under each where it errs: the brightest is a squared error of {scale:.3f}.</p>"
+    better = f"reconstruction error alone; {collection.command('anomalies')} finds them better"
+    by = "combined score" if learned else _text(better)
+    told = f"<p>By {by}. Under each where it errs: the brightest is {collection.heat_told}.</p>"
     return told + _grid(shown, "pairs")
 
 

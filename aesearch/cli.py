@@ -385,8 +385,8 @@ def anomalies(
         if csv:
             report.write_anomalies(csv, listed, maps)
         if heatmaps:
-            brightest = report.write_heatmaps(heatmaps, found.ids, maps)
-            note(f"heat-maps: {len(maps)} pictures in {heatmaps}, bright is a squared error of {brightest:.3f}")
+            report.write_heatmaps(heatmaps, found.ids, maps, opened.heat_scale)
+            note(f"heat-maps: {len(maps)} pictures in {heatmaps}; the brightest is {opened.heat_told}")
         if save or show:
             _present(report.draw_anomalies(opened, found, new), save, show)
     if as_json:
@@ -399,7 +399,9 @@ def anomalies(
             f"threshold {alarms.threshold:.5f}: false alarms asked {alarms.asked:.2%}, measured {alarms.measured:.2%} "
             f"on {alarms.measured_on:,} other normal images; {found.flagged:,} of {found.scored:,} lie above"
         )
-    chances = [[f"{a['p_value']:.4f}"] if found.alarms else [] for a in listed]
+        least = alarms.p_text(alarms.least_p_value)
+        print(f"p-values by {alarms.learned_from:,} normal images: {least} is odder than all of them")
+    chances = [[found.alarms.p_text(a["p_value"])] if found.alarms else [] for a in listed]
     table = [
         [str(a["rank"]), f"{a['score']:.5f}", *chance, str(a["row"]), a["label"], a["id"]]
         for a, chance in zip(listed, chances, strict=True)
@@ -623,14 +625,16 @@ def draw_map(
     Example: aesearch map --method umap
     """
     opened = _open(collection)
-    opened.map(method=method, dims=dims, seed=seed, colour_by=colour_by)
+    found = opened.map(method=method, dims=dims, seed=seed, colour_by=colour_by)
     name = opened.map_name(method, dims)
     files = {
         kind: str(opened.folder / f"{name}.{ending}")
         for kind, ending in (("coordinates", "h5"), ("picture", "png"), ("page", "html"))
     }
     if as_json:
-        return print_json({"method": method, "dims": dims, **files})
+        return print_json({"method": method, "dims": dims, "axes": list(found.axes), **files})
+    if found.axes:
+        print(f"shows: {opened.told_axes(found.axes)}")
     for kind, file in files.items():
         print(f"{kind}: {file}")
 

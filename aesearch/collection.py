@@ -9,7 +9,7 @@ import logging
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,9 @@ LEARNED = ("nap", "combined")  # scores that need more of the images than the st
 MOST = 0.5  # of the images looked at, for a folder to be the one that was elsewhere
 MOST_DOUBTS = 50  # labels in doubt that the manifest keeps
 LONGEST_NAME = 100  # characters of a cluster's
+HEAT_IMAGES, HEAT_SHARE = 100, 0.995  # images that tell how large errors are, and share of their pixels below the scale
+LEAST_HEAT = (1 / 255) ** 2  # an error of one grey level
+USUAL_HEAT = 10  # times the mean error of an image
 DISPLAY_SIDE = 224  # pixels of the longer side of pictures to look at, at most
 
 
@@ -393,7 +396,8 @@ class Collection(Maps):
         if name != "clusters":
             by = recorded["parameters"]["colour_by"] or "none"
             groups, by = self._groups(by if by != "cluster" or self.is_fresh("clusters") else "none")
-            self._draw_map(name, Projection(now, recorded["parameters"]["method"]), groups, by)
+            made = recorded["parameters"]
+            self._draw_map(name, Projection(now, made["method"], tuple(made.get("axes", ()))), groups, by)
         self._write_rows(name, {column: now}, recorded["parameters"], figures)
 
     @changes
@@ -819,6 +823,29 @@ class Collection(Maps):
         if gone:
             logger.warning("%d images cannot be read any more, the first: %s", len(gone), found.ids[gone[0]])
         return originals, rebuilt
+
+    @cached_property
+    def heat_scale(self) -> float:
+        """The squared error that heat-maps draw brightest: what 1 in 200 pixels of the collection's images exceeds.
+
+        One scale for all of them, in commands, pictures and pages alike, learned from 100 images spread over the rows;
+        where these cannot be read any more, a multiple of the usual error of an image.
+        """
+        rows = np.unique(np.linspace(0, self.store.rows - 1, min(HEAT_IMAGES, self.store.rows)).astype(int))
+        found: list[NDArray[np.uint8]] = []
+        with contextlib.suppress(SourceError):
+            pictures = read_pictures(self.source, self._places(rows.tolist()), self.spec.preprocessing)
+            found = [picture for picture in pictures if picture is not None]
+        if not found:
+            return max(LEAST_HEAT, USUAL_HEAT * float(np.median(self.store.reconstruction_errors())))
+        pairs = zip(found, self._rebuild(found), strict=True)
+        errors = np.stack([anomaly_scores.error_map(original, rebuilt) for original, rebuilt in pairs])
+        return max(LEAST_HEAT, float(np.quantile(errors, HEAT_SHARE)))
+
+    @property
+    def heat_told(self) -> str:
+        """What the brightest colour of a heat-map stands for."""
+        return f"a squared error of {self.heat_scale:.2g} or more, which 1 in 200 pixels of the collection has"
 
     def _rebuild(self, originals: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         if not originals:

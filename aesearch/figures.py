@@ -7,6 +7,7 @@ import functools
 import html
 import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,12 @@ LEAST_WIDTH, WIDE = 420, 2400
 INK, FAINT, RULE, PAPER, ACCENT = "#1d1d1f", "#6e6e73", "#e4e4e7", "#ffffff", "#d6336c"
 WIDER = 1.6  # than high: what a sheet of many pictures is about
 HEAT = "inferno"
-NAMED_GROUPS = 20  # more groups than this share the colour of "other"
-GREY = "#b0b0b0"
+# Of groups, in pictures and on pages alike; more groups than these, and what belongs to none, are grey.
+PALETTE = (
+    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf", "#aec7e8",
+    "#ffbb78", "#98df8a", "#ff9896", "#c5b0d5", "#c49c94", "#f7b6d2", "#dbdb8d", "#9edae5", "#393b79", "#637939",
+)  # fmt: skip
+GREY = "#9a9aa2"
 DEEP_BUTTONS = ["orbitRotation", "pan3d", "zoom3d", "resetCameraDefault3d", "toImage"]  # none that asks a network
 
 
@@ -153,7 +158,7 @@ def _draw_head(sheet: Image.Image, pen: ImageDraw.ImageDraw, title: str, scale: 
     font, bold = _font(FONT_SIZE), _font(FONT_SIZE + (4 if sheet.width < WIDE else 12))
     room = sheet.width - 2 * GAP
     if scale:
-        low, high = f"{scale[0]} 0", f"{scale[1]:.3g}"
+        low, high = f"{scale[0]} 0", f"{scale[1]:.2g} or more"
         bar = Image.fromarray(np.rint(_heat_colours(np.linspace(0, 1, 96)[None])).astype(np.uint8)).resize((96, 10))
         right = sheet.width - GAP - int(font.getlength(high))
         pen.text((right, 14), high, fill=FAINT, font=font)
@@ -278,6 +283,17 @@ PAGE = """<!doctype html>
 """
 
 
+def group_colours(groups: Sequence[str]) -> dict[str, str]:
+    """The colour of each of the 20 largest groups, in natural order; the empty text is no group.
+
+    The one place where colours are given, so that a label has the same one wherever it is drawn.
+    """
+    labels = np.array(groups, dtype=str)
+    names, counts = np.unique(labels[labels != ""], return_counts=True)
+    largest = names[np.argsort(-counts, kind="stable")][: len(PALETTE)].tolist()
+    return dict(zip(sorted(largest, key=_natural), PALETTE, strict=False))
+
+
 @dataclass(frozen=True, eq=False)
 class MapDisplay:
     """A map to draw.
@@ -298,20 +314,11 @@ class MapDisplay:
     title: str
 
     def by_group(self) -> list[tuple[str, str, NDArray[np.int64]]]:
-        """(group, colour, rows), the largest first; the rest before them in grey."""
-        from matplotlib import colormaps
-        from matplotlib.colors import to_hex
-
-        labels = np.array(self.groups, dtype=str)
-        names, counts = np.unique(labels[labels != ""], return_counts=True)
-        chosen = names[np.argsort(-counts, kind="stable")][:NAMED_GROUPS]
-        palette = colormaps["tab10" if len(chosen) <= 10 else "tab20"]
-        rest = np.flatnonzero(~np.isin(labels, chosen))
-        parts = [("other" if len(names) else "images", GREY, rest)] if len(rest) else []
-        for name in sorted(chosen, key=_natural):
-            place = len(parts) - bool(len(rest))
-            parts.append((str(name), to_hex(palette(place % palette.N)), np.flatnonzero(labels == name)))
-        return parts
+        """(group, colour, rows) in the order of `group_colours`; the rest before them, without groups in the first."""
+        labels, colours = np.array(self.groups, dtype=str), group_colours(self.groups)
+        rest = np.flatnonzero(~np.isin(labels, list(colours)))
+        parts = [("other", GREY, rest) if colours else ("images", PALETTE[0], rest)] if len(rest) else []
+        return parts + [(name, colour, np.flatnonzero(labels == name)) for name, colour in colours.items()]
 
     def draw(self) -> Figure:
         """Still picture, 2-D or 3-D."""
@@ -373,6 +380,7 @@ class MapDisplay:
         return PAGE.format(title=html.escape(self.title), plot=plot)
 
 
-def _natural(name: str) -> tuple[int, float, str]:
-    """Sort 2 before 10, and numbers before words."""
-    return (0, float(name), "") if name.isdecimal() else (1, 0.0, name)
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort 2 before 10, also within names, and numbers before words."""
+    parts = [part.lstrip("0") if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
+    return [(1, 0, part) if n % 2 == 0 else (0, len(part), part) for n, part in enumerate(parts) if n % 2 or part]

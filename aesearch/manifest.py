@@ -21,7 +21,8 @@ NAME, SEEN = MANIFEST, ".seen.json"
 NEXT = GROWN  # the folder where what takes a collection's place grows; with a manifest in it, it is finished
 ENCODER, PORTABLE, CHECKPOINT = "encoder.safetensors", "encoder.onnx", "training.safetensors"
 FEATURES = "features.h5"
-REMEDIES = {"encoder": "train", "features": "extract", "index": "build-index", "clusters": "cluster", "probe": "probe"}
+REMEDIES = {"encoder": "train", "features": "extract", "index": "build-index", "clusters": "cluster", "probe": "probe",
+            "thumbnails": "map"}  # fmt: skip
 OPENING = {"name", "labels", "data_dir"}  # what opens a source again
 SETTLED_NS = 2 * 10**9  # a file changed later than this before now may change again without its time showing it
 PACKAGES = ("aesearch", "torch", "numpy", "faiss-cpu", "scikit-learn", "umap-learn")
@@ -124,7 +125,7 @@ class Manifest:
             The file is damaged, or another.
         """
         path, recorded = self.folder / file, self.artifacts.get(name, {}).get("files", {}).get(file)
-        remedy = f"run {command_for(REMEDIES.get(name, 'map'), self.folder)}"
+        remedy = f"run {command_for(_remedy(name), self.folder)}"
         if recorded is None:
             Manifest.load(self.folder)  # no collection at all is another line
             raise CollectionNotFoundError(f"collection {self.folder} has no {name} yet: {remedy}")
@@ -180,6 +181,13 @@ def summary(folder: Path) -> dict[str, Any]:
         "changed": max((artifact["time"] for artifact in manifest.artifacts.values()), default=None),
         "wrong": None,
     }
+
+
+def _remedy(name: str) -> str:
+    """The command that makes an artifact."""
+    if name.startswith("map-"):
+        return f"map --method {name.removeprefix('map-').removesuffix('-3d')}{' --dims 3' * name.endswith('-3d')}"
+    return REMEDIES[name] if name in REMEDIES else f"anomalies --score {name}"
 
 
 def _digest(document: dict[str, Any]) -> str:

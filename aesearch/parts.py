@@ -235,7 +235,17 @@ class Parts:
 
     def forget(self) -> None:
         """Drop what was opened before files changed."""
-        for name in ("source", "autoencoder", "spec", "_single_encoder", "store", "index", "ids", "_place_of"):
+        for name in (
+            "source",
+            "autoencoder",
+            "spec",
+            "_single_encoder",
+            "store",
+            "index",
+            "ids",
+            "_place_of",
+            "heat_scale",
+        ):
             self.__dict__.pop(name, None)
 
     def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:

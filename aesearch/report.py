@@ -58,7 +58,7 @@ def draw_anomalies(collection: Collection, found: Anomalies, source: Source | No
     """Each with its error laid over it and its reconstruction; ``source`` is what was scored, if not the collection."""
     originals, rebuilt = collection.reconstruct_anomalies(found, source)
     maps = [error_map(original, again) for original, again in zip(originals, rebuilt, strict=True)]
-    scale = max((float(errors.max()) for errors in maps), default=1.0)
+    scale = collection.heat_scale
     groups: list[list[Tile]] = []
     for n, picture in enumerate(collection.pictures_of(found, source)):
         shown = to_picture(picture)
@@ -174,11 +174,9 @@ def write_anomalies(path: Path, listed: list[dict[str, Any]], maps: Sequence[NDA
             writer.writerow({name: cell(value) for name, value in one.items()} | {"boxes": "; ".join(boxes)})
 
 
-def write_heatmaps(folder: Path, ids: Sequence[str], maps: Sequence[NDArray[np.float32]]) -> float:
-    """Write one picture of each (height, width) map; return the squared error that is drawn brightest."""
+def write_heatmaps(folder: Path, ids: Sequence[str], maps: Sequence[NDArray[np.float32]], scale: float) -> None:
+    """Write one picture of each (height, width) map; ``scale`` is the squared error that is drawn brightest."""
     folder.mkdir(parents=True, exist_ok=True)
-    scale = max((float(errors.max()) for errors in maps), default=1.0)
     for rank, (id, errors) in enumerate(zip(ids, maps, strict=True), 1):
         name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in id)[-80:]
         save_picture(heat_picture(errors, scale), folder / f"{rank:04d}-{name}.png")
-    return scale

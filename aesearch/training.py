@@ -267,11 +267,7 @@ def train_autoencoder(
                     state.seconds = spent
                     bar.reset()
                     continue
-                logger.warning(
-                    "%d restarts did not help, nothing is learned: lower --learning-rate (now %g)",
-                    MOST_RESTARTS,
-                    recipe.learning_rate,
-                )
+                logger.warning("%d restarts did not help, nothing is learned", MOST_RESTARTS)
             state.add(Epoch(epoch, train_loss, held_out_loss, rate, speed))
             state.seconds, started = state.seconds + time.perf_counter() - started, time.perf_counter()
             bar.set_postfix(epoch=f"{epoch}/{recipe.epochs}", loss=f"{train_loss:.5f}", held_out=f"{held_out_loss:.5f}")

@@ -9,7 +9,7 @@ from PIL import Image
 from aesearch.errors import AesearchError
 from aesearch.figures import (
     GREY,
-    NAMED_GROUPS,
+    PALETTE,
     MapDisplay,
     Tile,
     beside,
@@ -100,8 +100,8 @@ def test_groups_are_ordered_naturally_and_the_rest_is_grey():
         ("a", [3]),
     ]
     assert parts[0][1] == GREY and len({colour for _, colour, _ in parts}) == 4
-    many = make_map([str(i) for i in range(NAMED_GROUPS + 5)]).by_group()
-    assert len(many) == NAMED_GROUPS + 1 and sum(len(rows) for _, _, rows in many) == NAMED_GROUPS + 5
+    many = make_map([str(i) for i in range(len(PALETTE) + 5)]).by_group()
+    assert len(many) == len(PALETTE) + 1 and sum(len(rows) for _, _, rows in many) == len(PALETTE) + 5
 
 
 def test_the_page_in_three_dimensions_is_whole_and_asks_no_network():

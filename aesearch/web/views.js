@@ -120,7 +120,7 @@ async function describeImage(aside, row, upload, own) {
     const made = own ? await sendImage("reconstruct", own.file) : await ask(`reconstruct/${row}`);
     shown.addEventListener("error", () => { shown.src = made.original; }, { once: true }); // the browser cannot show such files
     if (shown.complete && !shown.naturalWidth) shown.src = made.original;
-    const parts = [["original", "as the encoder sees it"], ["rebuilt", "as the decoder rebuilds it"], ["difference", `where it errs, up to ${made.brightest.toFixed(3)}`]];
+    const parts = [["original", "as the encoder sees it"], ["rebuilt", "as the decoder rebuilds it"], ["difference", `where it errs; brightest: ${made.brightest.toPrecision(2)} or more`]];
     return parts.map(([name, told]) => make("div", {}, picture(made[name], name, { class: "picture", loading: "eager" }), told));
   });
 }
@@ -185,7 +185,8 @@ async function showAnomalies(root, given) {
     told.textContent = alarms
       ? `threshold ${alarms.threshold.toPrecision(4)}: ${(100 * alarms.asked).toLocaleString("en")} % of normal images are expected above it, ` +
         `${(100 * alarms.measured).toFixed(2)} % of ${alarms.measured_on.toLocaleString("en")} others were; ` +
-        `${alarms.flagged.toLocaleString("en")} of ${found.scored.toLocaleString("en")} images lie above`
+        `${alarms.flagged.toLocaleString("en")} of ${found.scored.toLocaleString("en")} images lie above; ` +
+        `p ${chance(alarms.least_p_value, alarms.least_p_value)}: odder than all ${alarms.learned_from.toLocaleString("en")} it was learned from`
       : `${found.scored.toLocaleString("en")} images ranked; the slider sets a threshold by the share of normal images that exceed it`;
     const names = Object.keys(found.anomalies[0] || { rank: 0 });
     const table = [names, ...found.anomalies.map((one) => names.map((name) => one[name]))];
@@ -194,8 +195,8 @@ async function showAnomalies(root, given) {
     return [
       make("div", { class: "controls" }, ...exports(found.anomalies.map((one) => one.id), table, (said) => tell(said))),
       make("div", { class: "grid wide" }, ...found.anomalies.map((one) => make("a", { class: "tile", href: address("image", { row: one.row }), title: one.id },
-        make("div", { class: "pair" }, picture(pictureOf(one.row), one.id), picture(pictureOf(one.row, "/heat"), "where it errs")),
-        make("span", {}, `${one.rank}.  ${one.score.toFixed(4)}${one.p_value === undefined ? "" : `  p ${one.p_value.toPrecision(2)}`}`),
+        make("div", { class: "pair" }, picture(pictureOf(one.row), one.id), picture(pictureOf(one.row, "/heat"), "where it errs", { title: "where it errs; one scale for all: 1 in 200 pixels of the collection is of the brightest" })),
+        make("span", {}, `${one.rank}.  ${one.score.toFixed(4)}${one.p_value === undefined ? "" : `  p ${chance(one.p_value, alarms.least_p_value)}`}`),
         make("span", { class: "faint" }, [one.label, shortName(one)].filter(Boolean).join(" · "))))),
       make("p", {}, more || ""),
     ];
@@ -203,6 +204,13 @@ async function showAnomalies(root, given) {
   root.append(make("h1", {}, "the oddest images"), make("div", { class: "controls" }, make("label", {}, "score ", choice),
     make("label", {}, "false alarms", slider, number)), told, list);
   await show();
+}
+
+/* A p-value in two digits; the least one that so few images can tell, rounded up, as a bound. */
+function chance(value, least) {
+  if (value > least * (1 + 1e-9)) return Number(value.toPrecision(2));
+  const unit = 10 ** (Math.floor(Math.log10(value)) - 1);
+  return `≤ ${Number((Math.ceil((value / unit) * (1 - 1e-9)) * unit).toPrecision(2))}`;
 }
 
 /* ---- clusters */
