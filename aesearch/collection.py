@@ -25,7 +25,7 @@ from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, 
 from aesearch.manifest import CHECKPOINT, ENCODER, NEXT, Manifest, installed_versions, is_unicode, plain
 from aesearch.manifest import NAME as MANIFEST
 from aesearch.mapping import Maps
-from aesearch.parts import INDEX, NO_CLUSTER_NAME, changes
+from aesearch.parts import INDEX, NO_CLUSTER, NO_CLUSTER_NAME, changes
 from aesearch.pictures import ImageLike, blank, look_at, name_of, read_image, read_pictures
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
@@ -44,6 +44,7 @@ GROWING, ANEW = ".growing.json", ".anew.json"  # manifests of what is not finish
 LEARNED = ("nap", "combined")  # scores that need more of the images than the store holds
 MOST = 0.5  # of the images looked at, for a folder to be the one that was elsewhere
 MOST_DOUBTS = 50  # labels in doubt that the manifest keeps
+MOST_PLACES = 3  # clusters that the images of one that is no more have gone to, in a message
 LONGEST_NAME = 100  # characters of a cluster's
 HEAT_IMAGES, HEAT_SHARE = 100, 0.995  # images that tell how large errors are, and share of their pixels below the scale
 LEAST_HEAT = (1 / 255) ** 2  # an error of one grey level
@@ -398,6 +399,8 @@ class Collection(Maps):
             groups, by = self._groups(by if by != "cluster" or self.is_fresh("clusters") else "none")
             made = recorded["parameters"]
             self._draw_map(name, Projection(now, made["method"], tuple(made.get("axes", ()))), groups, by)
+        if name == "clusters":
+            return self._write_clusters(now, recorded["parameters"], figures)
         self._write_rows(name, {column: now}, recorded["parameters"], figures)
 
     @changes
@@ -667,7 +670,7 @@ class Collection(Maps):
         from aesearch.clusters import cluster as cluster_features
 
         options = {"method": method, "clusters": clusters, "space": space, "seed": seed}
-        check_room(self.folder / "clusters.h5", 4 * self.store.rows)
+        check_room(self.folder / "clusters.h5", 12 * self.store.rows)
         found = cluster_features(
             self.store.rows_of_features(),
             method=method,
@@ -685,12 +688,57 @@ class Collection(Maps):
             "against_labels": found.against_labels,
             "stability": found.stability,
         }
-        self._write_rows("clusters", {"cluster": found.assignments}, options, figures)
+        names = self._carried_names(found.assignments)
+        self._write_clusters(found.assignments, options | ({"names": names} if names else {}), figures)
         return found
+
+    def _write_clusters(
+        self, assignments: NDArray[np.int32], parameters: dict[str, Any], figures: dict[str, Any]
+    ) -> None:
+        """Keep groups, and with them what the images are known by when their rows have become others."""
+        columns: dict[str, NDArray[Any]] = {"cluster": assignments, "content": self.store.contents()}
+        self._write_rows("clusters", columns, parameters, figures)
+
+    def _carried_names(self, now: NDArray[np.int32]) -> dict[str, str]:
+        """Names for new groups by those of the ones before, as far as these live on; says which do not."""
+        from aesearch.clusters import carry_names
+
+        recorded = self.manifest.artifacts.get("clusters", {"parameters": {}})
+        names = {int(number): name for number, name in recorded["parameters"].get("names", {}).items()}
+        if not names:
+            return {}
+        before = self._clusters_before()
+        if before is None:
+            lost = ", ".join(map(repr, names.values()))
+            logger.warning("the names of clusters are lost, what they had in them is not known: %s", lost)
+            return {}
+        carried, left = carry_names(names, before, now)
+        if carried:
+            logger.info("names carried over: %s", ", ".join(f"{c} {carried[c]!r}" for c in sorted(carried)))
+        for name, places in left.items():
+            most = [*places.items()][:MOST_PLACES]
+            said = ", ".join(f"{size} in {c if c >= 0 else NO_CLUSTER_NAME}" for c, size in most)
+            logger.warning("no cluster is %r any more: of its images %s", name, said or "none is left")
+        return {str(number): name for number, name in carried.items()}
+
+    def _clusters_before(self) -> NDArray[np.int32] | None:
+        """The clusters that are kept, of the rows as they are now; -1 for rows that they do not know."""
+        if not self.manifest.holds("clusters", "clusters.h5"):
+            return None
+        if self.is_fresh("clusters"):
+            return self.assignments()
+        kept = self._read_rows("clusters")
+        if "content" not in kept or kept["content"].shape != kept["cluster"].shape or not kept["content"].size:
+            return None
+        order = np.argsort(kept["content"], kind="stable")
+        known, contents = kept["content"][order], self.store.contents()
+        places = np.minimum(np.searchsorted(known, contents), len(known) - 1)
+        found = np.where(known[places] == contents, kept["cluster"][order][places], NO_CLUSTER)
+        return np.asarray(found, np.int32)
 
     @changes
     def name_clusters(self, names: Mapping[int, str]) -> None:
-        """Give clusters names, which are kept until `cluster` makes others; an empty one takes a name away.
+        """Give clusters names, which `cluster` carries over to those that have the same images; "" takes one away.
 
         `AesearchError` if there is no such cluster, or a name has more than 100 characters or is another's.
         """

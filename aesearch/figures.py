@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import bisect
 import functools
 import html
 import io
 import math
 import re
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,8 @@ GAP, APART, FONT_SIZE, LINE = 10, 26, 12, 15
 HEAD, CAPTION = 46, 2 * LINE + 6
 LEAST_WIDTH, WIDE = 420, 2400
 INK, FAINT, RULE, PAPER, ACCENT = "#1d1d1f", "#6e6e73", "#e4e4e7", "#ffffff", "#d6336c"
+LONGEST_GROUP, TITLE_LINE = 32, 80  # letters of a group's name in a legend, and of a line of a map's title
+END_SHARE, MOST_OF_END = 0.6, 12  # of what is kept of a text that is cut; letters of a number at its end, at most
 WIDER = 1.6  # than high: what a sheet of many pictures is about
 HEAT = "inferno"
 # Of groups, in pictures and on pages alike; more groups than these, and what belongs to none, are grey.
@@ -243,13 +247,41 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _shorten(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
-    """Cut the front of a text that is too wide: the end of a path tells more."""
+    """A text that is no wider than so many pixels; see `shorten`."""
+    return shorten(text, lambda shown: font.getlength(shown) <= width)
+
+
+def shorten(text: str, fits: Callable[[str], bool]) -> str:
+    """Cut a text that is too long in the middle: what it begins with, its end, and a number there, tell most."""
     text = " ".join(text.split())
-    if font.getlength(text) <= width:
+    if fits(text):
         return text
-    while text and font.getlength("…" + text) > width:
-        text = text[1:]
-    return "…" + text
+    number = re.search(r"[0-9]*(\.\w{1,5})?$", text)
+    least = min(len(number[0]) if number else 0, MOST_OF_END)
+
+    def cut(kept: int) -> str:
+        end = min(kept, max(least, round(END_SHARE * kept)))
+        return f"{text[: kept - end].rstrip()}…{text[len(text) - end :].lstrip()}"
+
+    kept = bisect.bisect_left(range(1, len(text)), True, key=lambda kept: not fits(cut(kept)))
+    return cut(kept)
+
+
+def short_names(ids: Sequence[str]) -> list[str]:
+    """The file of each id, with as many of its folders as tell it from those of other ids among them."""
+    parts, deep = [id.split("/") for id in ids], [1] * len(ids)
+    depth = 1
+    while True:
+        shown: dict[tuple[str, ...], set[str]] = {}
+        for id, names, kept in zip(ids, parts, deep, strict=True):
+            shown.setdefault(tuple(names[-kept:]), set()).add(id)
+        more = [n for n, (names, kept) in enumerate(zip(parts, deep, strict=True))
+                if kept == depth < len(names) and len(shown[tuple(names[-kept:])]) > 1]  # fmt: skip
+        if not more:
+            return ["/".join(names[-kept:]) for names, kept in zip(parts, deep, strict=True)]
+        depth += 1
+        for n in more:
+            deep[n] = depth
 
 
 def draw_history(epochs: Sequence[int], train: Sequence[float], held_out: Sequence[float], loss: str) -> Figure:
@@ -335,9 +367,10 @@ class MapDisplay:
         axes: Any = figure.add_subplot() if flat else figure.add_subplot(projection="3d")
         size = float(np.clip(3e4 / max(len(self.coordinates), 1), 1.0, 18.0))
         for name, colour, rows in self.by_group():
-            label = f"\u200b{name}"  # Matplotlib leaves out names that begin with an underscore
+            shown = shorten(name, lambda text: len(text) <= LONGEST_GROUP)
+            label = f"\u200b{shown}"  # Matplotlib leaves out names that begin with an underscore
             axes.scatter(*self.coordinates[rows].T, s=size, c=colour, label=label, linewidths=0, alpha=0.75)
-        axes.set_title(self.title)
+        axes.set_title(textwrap.fill(self.title, TITLE_LINE))
         if flat:
             axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
         handles = axes.get_legend_handles_labels()[0]

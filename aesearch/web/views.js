@@ -33,6 +33,7 @@ async function showImages(root, given) {
       show();
       view.scrollTop = 0;
     };
+    const names = shortNames(found.rows);
     const last = Math.min(found.total, offset + PAGE), more = make("span", { class: "actions" });
     if (rows) (buttons ||= exportRows(wanted.rows)).then((made) => more.replaceChildren(...made), () => {});
     return [
@@ -40,7 +41,7 @@ async function showImages(root, given) {
         `${(found.total && offset + 1).toLocaleString("en")} to ${last.toLocaleString("en")} of ${found.total.toLocaleString("en")} images`),
       make("button", { type: "button", disabled: offset === 0, onclick: () => turn(-PAGE) }, "before"),
       make("button", { type: "button", disabled: last >= found.total, onclick: () => turn(PAGE) }, "next"), more),
-      make("div", { class: "grid" }, ...found.rows.map((image) => tile(image, shortName(image), belonging(image)))),
+      make("div", { class: "grid" }, ...found.rows.map((image) => tile(image, names[image.id], belonging(image)))),
     ];
   });
   root.append(make("h1", {}, rows ? "selected images" : "images"),
@@ -96,8 +97,9 @@ async function showImage(root, given) {
     conditions(chosen).forEach((condition) => query.append("where", condition));
     if (!own) query.set("row", row);
     const found = own ? await sendImage(`query?${query}`, own.file) : await ask(`query?${query}`);
-    return make("div", { class: "grid" }, ...found.queries[0].hits.map((hit) =>
-      tile(hit, `${hit.rank}.  ${hit.distance.toFixed(4)}`, belonging(hit), shortName(hit))));
+    const { hits } = found.queries[0], names = shortNames(hits);
+    return make("div", { class: "grid" }, ...hits.map((hit) =>
+      tile(hit, `${hit.rank}.  ${hit.distance.toFixed(4)}`, belonging(hit), names[hit.id])));
   });
   const moved = later(() => { amend("image", parameters()); show(); });
   const number = make("output", {}, String(k));
@@ -188,7 +190,7 @@ async function showAnomalies(root, given) {
         `${alarms.flagged.toLocaleString("en")} of ${found.scored.toLocaleString("en")} images lie above; ` +
         `p ${chance(alarms.least_p_value, alarms.least_p_value)}: odder than all ${alarms.learned_from.toLocaleString("en")} it was learned from`
       : `${found.scored.toLocaleString("en")} images ranked; the slider sets a threshold by the share of normal images that exceed it`;
-    const names = Object.keys(found.anomalies[0] || { rank: 0 });
+    const names = Object.keys(found.anomalies[0] || { rank: 0 }), shown = shortNames(found.anomalies);
     const table = [names, ...found.anomalies.map((one) => names.map((name) => one[name]))];
     const more = found.anomalies.length === top && top < 1000
       ? make("button", { type: "button", onclick: () => { top = Math.min(1000, 2 * top); changed(); } }, "more") : null;
@@ -196,8 +198,8 @@ async function showAnomalies(root, given) {
       make("div", { class: "controls" }, ...exports(found.anomalies.map((one) => one.id), table, (said) => tell(said))),
       make("div", { class: "grid wide" }, ...found.anomalies.map((one) => make("a", { class: "tile", href: address("image", { row: one.row }), title: one.id },
         make("div", { class: "pair" }, picture(pictureOf(one.row), one.id), picture(pictureOf(one.row, "/heat"), "where it errs", { title: "where it errs; one scale for all: 1 in 200 pixels of the collection is of the brightest" })),
-        make("span", {}, `${one.rank}.  ${one.score.toFixed(4)}${one.p_value === undefined ? "" : `  p ${chance(one.p_value, alarms.least_p_value)}`}`),
-        make("span", { class: "faint" }, [one.label, shortName(one)].filter(Boolean).join(" · "))))),
+        line(`${one.rank}.  ${one.score.toFixed(4)}${one.p_value === undefined ? "" : `  p ${chance(one.p_value, alarms.least_p_value)}`}`),
+        ...[one.label, shown[one.id]].filter(Boolean).map((text) => line(text, "faint"))))),
       make("p", {}, more || ""),
     ];
   });
@@ -282,9 +284,9 @@ async function showDuplicates(root, given) {
     const groups = make("div", { class: "groups" }), more = make("p", {});
     const extend = () => {
       const from = groups.children.length;
-      groups.append(...found.groups.slice(from, shown).map((group, n) => make("section", {},
+      groups.append(...found.groups.slice(from, shown).map((group, n) => [group, n, shortNames(group)]).map(([group, n, names]) => make("section", {},
         make("h2", {}, found.exact[from + n] ? "exact" : "near", group.length > 10 ? `, ${group.length} images` : ""),
-        make("div", { class: "row", tabindex: 0, role: "group", "aria-label": `group ${from + n + 1}` }, ...group.slice(0, 10).map((one) => tile(one, shortName(one)))))));
+        make("div", { class: "row", tabindex: 0, role: "group", "aria-label": `group ${from + n + 1}` }, ...group.slice(0, 10).map((one) => tile(one, names[one.id]))))));
       more.replaceChildren(...(found.groups.length > shown ? [make("button", { type: "button", onclick: () => { shown += PAGE; extend(); } }, "more")] : []));
     };
     extend();
