@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aesearch.collection import Collection
 
 SAMPLES, REBUILT, ODD, MEMBERS, MOST_CLUSTERS, MOST_GROUPS, DOUBTS = 36, 11, 11, 10, 30, 12, 27
-END = 9  # letters at the end of a caption that are always shown
+SHORT, END = 12, 9  # letters of a caption that always has room; at the end of a longer one, those always shown
 MOST_NAMED = 20  # labels that are counted one by one
 
 Picture = NDArray[np.uint8]
@@ -207,7 +207,7 @@ def _doubts(collection: Collection) -> str:
     rows = [row for row, _, _ in listed]
     labels, names = collection.store.texts("label", rows), short_names(collection.store.texts("id", rows))
     shown = (
-        (to_picture(picture), (f"{label} →", f"{rather}, {surety:.3f}", name))
+        (to_picture(picture), (f"{label} →", rather, f"{surety:.3f} · {name}"))
         for picture, label, name, (_, rather, surety) in zip(
             collection.pictures(rows), labels, names, listed, strict=True
         )
@@ -274,7 +274,7 @@ def _grid(shown: Iterable[tuple[NDArray[Any], Sequence[str]]], kind: str = "") -
 def _line(text: str) -> str:
     """A line of a caption that is cut in the middle where there is no room for it: its end stays."""
     text = " ".join(text.split())
-    end = max(0, len(text) - END) if len(text) > 2 * END else len(text)
+    end = len(text) - END if len(text) > SHORT else len(text)
     return f"<span class='cut'><span>{_text(text[:end])}</span><span>{_text(text[end:])}</span></span>"
 
 

@@ -20,6 +20,7 @@ DEAD_SPREAD = 1e-3  # a latent number that varies less than this share of the me
 ALIKE = (0.5 / 255) ** 2  # of images that differ less from their mean there is nothing to learn
 FAR_OFF = 3  # times the usual learning rate, or less than a third of it
 NO_GAIN = 0.9  # of the mean image's error: with more left, PCA has found next to nothing
+HARDLY = "PCA finds hardly anything in them either, as with noise. If there is more, try a larger --latent-dim"
 FEW_EPOCHS = 5  # tell nothing of which was best
 EARLY, BY_HEART = 0.75, 0.7  # best epoch of all; training loss of the held-out one
 FEWEST_TO_VARY = 20  # held-out images that show what varies; of fewer, training images help
@@ -120,7 +121,8 @@ def advise(training: Training, dead: int, error: dict[str, float | None], of_the
     worse = [(error[own], error[other]) for own, other in judged]
     for mine, free in worse:
         if mine is not None and free is not None and mine > free:
-            said.append(f"it reconstructs worse ({mine:.5f}) than PCA of its own size ({free:.5f}): {_why(training)}")
+            why = HARDLY if free > NO_GAIN * of_the_mean else _why(training)
+            said.append(f"it reconstructs worse ({mine:.5f}) than PCA of its own size ({free:.5f}): {why}")
             break
     return said
 
@@ -139,9 +141,7 @@ def _why_nothing(training: Training, error: dict[str, float | None], of_the_mean
         return advice
     free = error["pca_task"]
     if free is not None and free > NO_GAIN * of_the_mean:
-        return (
-            "nor does PCA of its own size, as of noise. Where there is more in them, a larger --latent-dim may find it"
-        )
+        return HARDLY
     if len(training.history) < FEW_EPOCHS:
         return f"train longer, --epochs {2 * FEW_EPOCHS} or more"
     return "change --seed, or take another --arch"

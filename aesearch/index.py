@@ -269,9 +269,6 @@ def build_index(features: Rows, options: IndexOptions, *, progress: bool = False
     if recall >= options.min_recall:
         return built
     told = "%s reaches recall@10 %.3f, below %g", kind, recall, options.min_recall
-    if options.kind == "auto" and not built.figures["reason"].endswith("memory"):
-        logger.warning(told[0] + ": --index flat searches exactly", *told[1:])
-        return built
     if options.kind == "auto":
         logger.warning(told[0] + ", and nothing better fits in the memory: raise --max-memory", *told[1:])
         return built

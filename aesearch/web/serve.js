@@ -3,7 +3,7 @@
 
 const server = { version: "", info: null, values: null };
 const uploads = new Map(); // images that were given to this page; the server is asked about them, and does not keep them
-const END = 9; // letters at the end of a caption that are always shown
+const SHORT = 12, END = 9; // letters of a caption that always has room; at the end of a longer one, those always shown
 const view = document.getElementById("view"), notice = document.getElementById("notice");
 
 /* ---- asking */
@@ -129,7 +129,7 @@ function shortNames(images) {
 /* A line under a picture that is cut in the middle where there is no room for it: its end stays. */
 function line(told, kind = "") {
   const text = told.replace(/\s+/g, " ");
-  const end = text.length > 2 * END ? text.length - END : text.length;
+  const end = text.length > SHORT ? text.length - END : text.length;
   return make("span", { class: `cut ${kind}` }, make("span", {}, text.slice(0, end)), make("span", {}, text.slice(end)));
 }
 

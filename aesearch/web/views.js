@@ -284,7 +284,7 @@ async function showDuplicates(root, given) {
     const groups = make("div", { class: "groups" }), more = make("p", {});
     const extend = () => {
       const from = groups.children.length;
-      groups.append(...found.groups.slice(from, shown).map((group, n) => [group, n, shortNames(group)]).map(([group, n, names]) => make("section", {},
+      groups.append(...found.groups.slice(from, shown).map((group, n) => [group, n, shortNames(group.slice(0, 10))]).map(([group, n, names]) => make("section", {},
         make("h2", {}, found.exact[from + n] ? "exact" : "near", group.length > 10 ? `, ${group.length} images` : ""),
         make("div", { class: "row", tabindex: 0, role: "group", "aria-label": `group ${from + n + 1}` }, ...group.slice(0, 10).map((one) => tile(one, names[one.id]))))));
       more.replaceChildren(...(found.groups.length > shown ? [make("button", { type: "button", onclick: () => { shown += PAGE; extend(); } }, "more")] : []));
