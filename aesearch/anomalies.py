@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.distances import mahalanobis, principal_directions
-from aesearch.errors import AesearchError
+from aesearch.errors import AesearchError, did_you_mean
 from aesearch.facts import FACTS
 
 SCORES = ("combined", "reconstruction", "nap", "neighbours")
@@ -85,7 +85,9 @@ def measure_auroc(scores: NDArray[np.float32], labels: list[str], normal_label: 
         )
     odd = names[known] != normal_label
     if odd.all():
-        raise AesearchError(f"no image has the label {normal_label!r}; there is: {_some(np.unique(names[known]))}")
+        there = np.unique(names[known])
+        hint = did_you_mean(normal_label, there.tolist())
+        raise AesearchError(f"no image has the label {normal_label!r}; there is: {_some(there)}{hint}")
     if not odd.any():
         raise AesearchError(f"every image has the label {normal_label!r}: there is nothing odd to measure with")
     return float(roc_auc_score(odd, scores[known]))
@@ -127,9 +129,21 @@ class Alarms:
         as_odd = self.learned_from - np.searchsorted(self.normal, scores, side="left")
         return np.asarray((as_odd + 1) / (self.learned_from + 1), dtype=np.float64)
 
+    @property
+    def least_p_value(self) -> float:
+        """That of an image odder than all it was learned from: of so few no smaller one can be told."""
+        return 1 / (self.learned_from + 1)
+
+    def p_text(self, p_value: float) -> str:
+        """A p-value in two digits; the least one, rounded up, as a bound: ``≤ 0.02``."""
+        if p_value > self.least_p_value * (1 + TINY):
+            return f"{p_value:.2g}"
+        unit = 10.0 ** (math.floor(math.log10(p_value)) - 1)
+        return f"≤ {math.ceil(p_value / unit * (1 - TINY)) * unit:.2g}"
+
     def to_json(self) -> dict[str, float]:
         """As ``aesearch anomalies --json`` gives it."""
-        names = ("threshold", "asked", "measured", "learned_from", "measured_on")
+        names = ("threshold", "asked", "measured", "learned_from", "measured_on", "least_p_value")
         return {name: getattr(self, name) for name in names}
 
 

@@ -130,7 +130,12 @@ router = APIRouter(prefix="/api", responses=ERRORS)
 @router.get("/info", response_model=Info)
 def info(live: Asked) -> Response:
     """What the collection holds, how it was made, how good it measured."""
-    return _json(live.ask(lambda collection: collection.info() | {"name": collection.name, "version": live.version}))
+
+    def question(collection: Collection) -> dict[str, Any]:
+        more = {"name": collection.name, "version": live.version, "report": collection.command("report")}
+        return collection.info() | more
+
+    return _json(live.ask(question))
 
 
 @router.get("/values", response_model=Values)
@@ -226,7 +231,8 @@ def anomalies(
 
     def question(collection: Collection) -> dict[str, Any]:
         if score in LEARNED and not collection.is_learned(score):
-            raise CollectionNotFoundError(f"score {score} is not learned yet: run aesearch anomalies --score {score}")
+            learn = collection.command(f"anomalies --score {score}")
+            raise CollectionNotFoundError(f"score {score} is not learned yet: run {learn}")
         if far is not None and len(far) != collection.store.rows:
             raise StaleArtifactError("the collection has changed meanwhile: ask again")
         found = collection.anomalies(
@@ -347,7 +353,7 @@ def reconstruct_image(live: Asked, image: Uploaded) -> Response:
 def _rebuilt(collection: Collection, images: Sequence[ImageLike] = (), rows: Sequence[int] = ()) -> dict[str, Any]:
     (original,), (rebuilt,) = collection.reconstruct(images, rows)
     errors = error_map(original, rebuilt)
-    brightest = float(errors.max())
+    brightest = collection.heat_scale
     seen = to_picture(original)
     pictures = {"original": seen, "rebuilt": to_picture(rebuilt), "difference": heat_over(seen, errors, brightest)}
     urls = {name: data_url(webp(picture), "webp") for name, picture in pictures.items()}
@@ -406,13 +412,13 @@ def picture(live: Asked, row: Row, version: Version = None) -> Response:
 
 @router.get("/images/{row}/heat", response_class=Response, responses=PICTURES)
 def heat(live: Asked, row: Row, version: Version = None) -> Response:
-    """The same with its reconstruction error laid over it, the largest of it brightest."""
+    """The same with its reconstruction error laid over it; the brightest is what 1 in 200 pixels of all exceeds."""
 
     def question(collection: Collection) -> NDArray[np.uint8]:
         live.check(version)
         (original,), (rebuilt,) = collection.reconstruct(rows=[row])
         errors = error_map(original, rebuilt)
-        return heat_over(to_picture(collection.pictures([row])[0]), errors, float(errors.max()))
+        return heat_over(to_picture(collection.pictures([row])[0]), errors, collection.heat_scale)
 
     return _picture(webp(live.ask(question)), version)
 

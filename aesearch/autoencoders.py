@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from aesearch.architectures import AutoencoderSpec, build_autoencoder
 from aesearch.atomic import replacing
 from aesearch.errors import AesearchError, CollectionNotFoundError
+from aesearch.naming import command_for
 from aesearch.portable import PortableEncoder, translate
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def load_autoencoder(path: Path) -> tuple[nn.ModuleDict, AutoencoderSpec]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise CollectionNotFoundError(f"there is no encoder at {path}: run aesearch train")
+        raise CollectionNotFoundError(f"there is no encoder at {path}: run {command_for('train', path.parent)}")
     try:
         with safe_open(path, framework="pt") as file:
             document = json.loads((file.metadata() or {})["aesearch"])
@@ -58,7 +59,7 @@ def load_autoencoder(path: Path) -> tuple[nn.ModuleDict, AutoencoderSpec]:
         if document["format_version"] != FORMAT_VERSION:
             raise AesearchError(
                 f"{path} has format {document['format_version']}, this aesearch reads {FORMAT_VERSION}: "
-                "make it anew, aesearch build-index SOURCE --overwrite"
+                f"make it anew, {command_for('build-index SOURCE --overwrite', path.parent)}"
             )
         spec = AutoencoderSpec.from_json(document["spec"])
         with torch.device("meta"):  # of a stranger's file nothing large is made before it is known to fit
@@ -68,7 +69,8 @@ def load_autoencoder(path: Path) -> tuple[nn.ModuleDict, AutoencoderSpec]:
         model = build_autoencoder(spec)
         model.load_state_dict(weights)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        raise AesearchError(f"{path} is no encoder of aesearch, or is damaged: run aesearch train") from error
+        remedy = f"run {command_for('train', path.parent)}"
+        raise AesearchError(f"{path} is no encoder of aesearch, or is damaged: {remedy}") from error
     return model, spec
 
 
@@ -86,7 +88,11 @@ def pick_device(name: str = "auto") -> torch.device:
             raise RuntimeError(f"none of {', '.join(DEVICES)}")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise AesearchError(f"device {name!r} is not available here: try --device auto or cpu") from error
+        there = [kind for kind in DEVICES if kind == "cpu" or getattr(torch, kind).is_available()]
+        raise AesearchError(
+            f"device {name!r} is not available here: --device is auto, cpu, cuda (NVIDIA), cuda:1 or mps (Apple), and "
+            f"here there is {' and '.join(there)}"
+        ) from error
     return device
 
 

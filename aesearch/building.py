@@ -26,6 +26,7 @@ from aesearch.export import cell
 from aesearch.extraction import Extraction, extract_features
 from aesearch.invariance import choose_invariance
 from aesearch.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint, plain
+from aesearch.naming import command_for
 from aesearch.opening import open_again
 from aesearch.orientation import measure_orientations, without_meaning
 from aesearch.sources import Source
@@ -179,7 +180,8 @@ def resumable(manifest: Manifest, given: dict[str, Any]) -> tuple[Source, Traini
     encoder = manifest.artifacts.get("encoder")
     begun = manifest.training or (encoder and {"source": encoder["source"], **encoder["parameters"]})
     if not begun:
-        raise AesearchError("there is no training to resume: run aesearch train SOURCE without --resume")
+        begin = command_for("train SOURCE", manifest.folder)
+        raise AesearchError(f"there is no training to resume: run {begin} without --resume")
     return open_again(begun["source"], manifest.folder), TrainingOptions.from_json(begun["options"] | given)
 
 

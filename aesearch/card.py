@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from aesearch.anomalies import error_map
 from aesearch.errors import AesearchError
-from aesearch.figures import LOSSLESS_SIDE, data_url, draw_history, heat_over, to_picture, webp
+from aesearch.figures import LOSSLESS_SIDE, data_url, draw_history, heat_over, short_names, to_picture, webp
 from aesearch.mappage import asset, filled
 
 if TYPE_CHECKING:
     from aesearch.collection import Collection
 
 SAMPLES, REBUILT, ODD, MEMBERS, MOST_CLUSTERS, MOST_GROUPS, DOUBTS = 36, 11, 11, 10, 30, 12, 27
+SHORT, END = 12, 9  # letters of a caption that always has room; at the end of a longer one, those always shown
 MOST_NAMED = 20  # labels that are counted one by one
 
 Picture = NDArray[np.uint8]
@@ -76,7 +77,7 @@ def _contents(collection: Collection) -> str:
     chosen = np.unique(np.linspace(0, rows - 1, min(SAMPLES, rows)).astype(int)).tolist()
     names = collection.store.texts("id", chosen)
     return _side_by_side(tables) + _grid(
-        (picture, (name,)) for picture, name in zip(collection.pictures(chosen), names, strict=True)
+        (picture, (name,)) for picture, name in zip(collection.pictures(chosen), short_names(names), strict=True)
     )
 
 
@@ -144,13 +145,13 @@ def _quality(collection: Collection) -> str:
         )
         rows.append(("labels, 10 nearest neighbours, accuracy", f"{probe['knn_accuracy']:.4f}", "the same", usual))
     elif any(collection.labels()):
-        said = _lacks("how well labels are read off the features", "probe")
+        said = _lacks("how well labels are read off the features", collection.command("probe"))
     return _table(("", "this collection", "beside it", ""), rows) + said
 
 
 def _clusters(collection: Collection) -> str:
     if not collection.is_fresh("clusters"):
-        return _lacks("clusters", "cluster")
+        return _lacks("clusters", collection.command("cluster"))
     figures = collection.manifest.artifacts["clusters"]["figures"]
     facts = [("clusters", f"{figures['clusters']}"), ("silhouette", _number(figures["silhouette"]))]
     facts += [("stability over resamples", _number(figures["stability"]))] if figures["stability"] is not None else []
@@ -170,14 +171,15 @@ def _oddest(collection: Collection) -> str:
     found = collection.anomalies(score="combined" if learned else "reconstruction", top=ODD)
     originals, rebuilt = collection.reconstruct_anomalies(found)
     maps = [error_map(original, again) for original, again in zip(originals, rebuilt, strict=True)]
-    scale = max((float(errors.max()) for errors in maps), default=1.0)
+    scale = collection.heat_scale
     pictures = [to_picture(picture) for picture in collection.pictures_of(found)]
     shown = (
         (_stack(picture, heat_over(picture, errors, scale)), (f"{score:.4f}", name))
-        for picture, errors, score, name in zip(pictures, maps, found.scores, found.ids, strict=True)
+        for picture, errors, score, name in zip(pictures, maps, found.scores, short_names(found.ids), strict=True)
     )
-    by = "combined score" if learned else "reconstruction error alone; aesearch anomalies finds them better"
-    told = f"<p>By {by}. Under each where it errs: the brightest is a squared error of {scale:.3f}.</p>"
+    better = f"reconstruction error alone; {collection.command('anomalies')} finds them better"
+    by = "combined score" if learned else _text(better)
+    told = f"<p>By {by}. Under each where it errs: the brightest is {collection.heat_told}.</p>"
     return told + _grid(shown, "pairs")
 
 
@@ -190,7 +192,7 @@ def _duplicates(collection: Collection) -> str:
     for rows, ids, same in list(zip(found.rows, found.ids, found.exact, strict=True))[:MOST_GROUPS]:
         pictures = [to_picture(picture) for picture in collection.pictures(rows[:MEMBERS].tolist())]
         more = f", {len(rows):,} images" if len(rows) > MEMBERS else ""
-        shown = _grid((picture, (id,)) for picture, id in zip(pictures, ids, strict=False))
+        shown = _grid((picture, (name,)) for picture, name in zip(pictures, short_names(ids), strict=False))
         parts.append(f"<div><h3>{'exact' if same else 'near'}{more}</h3>{shown}</div>")
     return f"<p>{told}.</p>" + _side_by_side(parts)
 
@@ -199,13 +201,13 @@ def _doubts(collection: Collection) -> str:
     if not any(collection.labels()):
         return "<p>The images have no labels.</p>"
     if not collection.is_fresh("probe") or "doubts" not in collection.manifest.artifacts["probe"]["figures"]:
-        return _lacks("labels in doubt", "probe")
+        return _lacks("labels in doubt", collection.command("probe"))
     figures = collection.manifest.artifacts["probe"]["figures"]
     listed = figures["doubts"][:DOUBTS]
     rows = [row for row, _, _ in listed]
-    labels, names = collection.store.texts("label", rows), collection.store.texts("id", rows)
+    labels, names = collection.store.texts("label", rows), short_names(collection.store.texts("id", rows))
     shown = (
-        (to_picture(picture), (f"{label} → {rather}, {surety:.3f}", name))
+        (to_picture(picture), (f"{label} →", rather, f"{surety:.3f} · {name}"))
         for picture, label, name, (_, rather, surety) in zip(
             collection.pictures(rows), labels, names, listed, strict=True
         )
@@ -240,7 +242,7 @@ def _flat(document: dict[str, Any], before: str = "") -> Iterable[tuple[str, str
 
 
 def _lacks(what: str, command: str) -> str:
-    return f"<p class='lacks'>There are no {what} yet: run <code>aesearch {command}</code>, then this again.</p>"
+    return f"<p class='lacks'>There are no {what} yet: run <code>{_text(command)}</code>, then this again.</p>"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -261,12 +263,19 @@ def _grid(shown: Iterable[tuple[NDArray[Any], Sequence[str]]], kind: str = "") -
     figures = []
     for image, lines in shown:
         picture = image if image.ndim == 2 or image.shape[-1] == 3 else to_picture(image)
-        caption = "".join(f"<span>{_text(line)}</span>" for line in lines)
+        caption = "".join(map(_line, lines))
         name = _text(lines[-1] if lines else "")
         exact = " class='exact'" if max(picture.shape[:2]) <= LOSSLESS_SIDE else ""
         under = f"<figcaption>{caption}</figcaption>" if caption else ""
         figures.append(f"<figure><img{exact} alt='{name}' src='{data_url(webp(picture), 'webp')}'>{under}</figure>")
     return f"<div class='grid {kind}'>{''.join(figures)}</div>"
+
+
+def _line(text: str) -> str:
+    """A line of a caption that is cut in the middle where there is no room for it: its end stays."""
+    text = " ".join(text.split())
+    end = len(text) - END if len(text) > SHORT else len(text)
+    return f"<span class='cut'><span>{_text(text[:end])}</span><span>{_text(text[end:])}</span></span>"
 
 
 def _stack(upper: Picture, lower: Picture) -> Picture:

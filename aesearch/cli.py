@@ -14,9 +14,9 @@ from typer.core import TyperGroup
 
 import aesearch
 from aesearch import documents
-from aesearch.atomic import at_home
 from aesearch.console import Notes, fail, note, print_json, print_table, printable, short, show_picture
 from aesearch.errors import AesearchError
+from aesearch.naming import HOME, collections_in, folder_of, name_of
 from aesearch.options import (
     CollectionOption,
     DataDirOption,
@@ -41,11 +41,8 @@ if TYPE_CHECKING:
     from aesearch.collection import Collection
     from aesearch.pictures import Read
 
-HOME = Path("indexes")
 FIRST_SOURCE = "digits"  # what a bare build-index takes
 MOST_NAMED = 10  # images that cannot be read
-
-
 LIGHT = ("info", "export")  # commands that compute nothing
 
 
@@ -79,7 +76,6 @@ class Group(TyperGroup):
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Search, group, map and check unlabelled images with an autoencoder trained on those very images.\n\n"
@@ -420,8 +416,8 @@ def anomalies(
         if csv:
             report.write_anomalies(csv, listed, maps)
         if heatmaps:
-            brightest = report.write_heatmaps(heatmaps, found.ids, maps)
-            note(f"heat-maps: {len(maps)} pictures in {heatmaps}, bright is a squared error of {brightest:.3f}")
+            report.write_heatmaps(heatmaps, found.ids, maps, opened.heat_scale)
+            note(f"heat-maps: {len(maps)} pictures in {heatmaps}; the brightest is {opened.heat_told}")
         if save or show:
             _present(report.draw_anomalies(opened, found, new), save, show)
     if as_json:
@@ -434,7 +430,9 @@ def anomalies(
             f"threshold {alarms.threshold:.5f}: false alarms asked {alarms.asked:.2%}, measured {alarms.measured:.2%} "
             f"on {alarms.measured_on:,} other normal images; {found.flagged:,} of {found.scored:,} lie above"
         )
-    chances = [[f"{a['p_value']:.4f}"] if found.alarms else [] for a in listed]
+        least = alarms.p_text(alarms.least_p_value)
+        print(f"p-values by {alarms.learned_from:,} normal images: {least} is odder than all of them")
+    chances = [[found.alarms.p_text(a["p_value"])] if found.alarms else [] for a in listed]
     table = [
         [
             str(a["rank"]),
@@ -671,14 +669,16 @@ def draw_map(
     Example: aesearch map --method umap
     """
     opened = _open(collection)
-    opened.map(method=method, dims=dims, seed=seed, colour_by=colour_by)
+    found = opened.map(method=method, dims=dims, seed=seed, colour_by=colour_by)
     name = opened.map_name(method, dims)
     files = {
         kind: str(opened.manifest.target(f"{name}.{ending}"))
         for kind, ending in (("coordinates", "h5"), ("picture", "png"), ("page", "html"))
     }
     if as_json:
-        return print_json({"method": method, "dims": dims, **files})
+        return print_json({"method": method, "dims": dims, "axes": list(found.axes), **files})
+    if found.axes:
+        print(f"shows: {opened.told_axes(found.axes)}")
     for kind, file in files.items():
         print(f"{kind}: {file}")
 
@@ -778,6 +778,29 @@ def info(collection: CollectionOption = "default", as_json: JsonOption = False) 
             print(f"  {printable(key):20} {short(value)}")
 
 
+@app.command("list")
+def list_collections(
+    folder: Annotated[Path, typer.Argument(help="Where to look.")] = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """List the collections there are: name, source, images, numbers of each, and when they were last changed.
+
+    The name is what -c takes.
+
+    Example: aesearch list
+    """
+    from aesearch.manifest import summary
+
+    found = [{"name": name_of(path), **summary(path)} for path in collections_in(folder)]
+    if as_json:
+        return print_json({"folder": str(folder), "collections": found})
+    if not found:
+        return note(f"there is no collection in {folder}: make one with aesearch build-index SOURCE")
+    table = [[str(one["name"]), f"{one['rows']:,}", str(one["dim"] or "-"), str(one["changed"] or "-"),
+              str(one["wrong"] or one["source"] or "-")] for one in found]  # fmt: skip
+    print_table(["name", "images", "dim", "changed", "source"], table)
+
+
 @app.command()
 def report(
     collection: CollectionOption = "default",
@@ -837,17 +860,20 @@ def serve(
 def export(
     output: Annotated[Path, typer.Argument(help="File to write; for tensorboard a folder.", show_default=False)],
     collection: CollectionOption = "default",
-    format: Annotated[str, typer.Option(help="npy, csv, parquet, tensorboard.")] = "npy",
+    format: Annotated[
+        str | None, typer.Option(help="npy, csv, parquet, tensorboard.", show_default="by the ending of OUTPUT")
+    ] = None,
 ) -> None:
     """Write the features for use elsewhere; row order is the collection's.
 
     npy: the array (rows, dim) float32. csv, parquet: id, label, split, reconstruction_error, then the
     features. tensorboard: a folder for its embedding projector.
 
-    Example: aesearch export features.parquet --format parquet
+    Example: aesearch export features.parquet
     """
-    from aesearch.export import export_features
+    from aesearch.export import export_features, format_of
 
+    format = format_of(output, format)
     opened = _open(collection)
     export_features(opened.store, output, format)
     print(f"{opened.store.rows:,} rows: {output}")
@@ -870,9 +896,7 @@ def _was_given(context: typer.Context, option: str) -> bool:
 
 
 def _folder(name: str) -> Path:
-    """A name under indexes/, or a folder where the text has a slash or is one that exists."""
-    is_path = os.sep in name or "/" in name or name in (".", "..") or (Path(name) / "collection.json").is_file()
-    folder = at_home(name) if is_path else HOME / name
+    folder = folder_of(name)
     if not name.strip():
         raise typer.BadParameter("a collection needs a name", param_hint="--collection")
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,6 +166,43 @@ def assign(neighbours: NDArray[np.int64], assignments: NDArray[Any]) -> tuple[ND
     votes = np.where(neighbours < 0, -2, assignments[neighbours]) + 1
     counts = np.stack([(votes == group).sum(axis=1) for group in range(int(assignments.max(initial=-1)) + 2)], axis=1)
     return (counts.argmax(axis=1) - 1).astype(np.int32), counts.max(axis=1) / np.maximum(counts.sum(axis=1), 1)
+
+
+def carry_names(
+    names: Mapping[int, str], before: NDArray[Any], now: NDArray[Any]
+) -> tuple[dict[int, str], dict[str, dict[int, int]]]:
+    """Names of clusters for others of the same rows, by what they have in common.
+
+    A cluster takes over the name of one that it has more than half of, and that more than half of it comes from: no
+    other can have as good a claim.
+
+    Parameters
+    ----------
+    names : dict
+        Number of a cluster as it was, and its name.
+    before, now : (n,) int
+        Clusters of the same rows as they were and as they are; -1 for none.
+
+    Returns
+    -------
+    dict
+        Number of a cluster as it is, and its name.
+    dict
+        Of each name that is left over, how many of its rows are in which cluster now, the largest first.
+    """
+    sizes = np.bincount(now[now >= 0], minlength=1)
+    kept: dict[int, str] = {}
+    left: dict[str, dict[int, int]] = {}
+    for number, name in names.items():
+        groups, counts = np.unique(now[before == number], return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        found = {int(groups[i]): int(counts[i]) for i in order}
+        largest = next(iter(found), -1)
+        if largest >= 0 and 2 * found[largest] > max(counts.sum(), sizes[largest]):
+            kept[largest] = name
+        else:
+            left[name] = found
+    return kept, left
 
 
 def _place(

@@ -6,9 +6,10 @@ import contextlib
 import copy
 import dataclasses
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from aesearch.manifest import CHECKPOINT, ENCODER, NEXT, Manifest, installed_ver
 from aesearch.manifest import NAME as MANIFEST
 from aesearch.mapping import Maps
 from aesearch.orientation import ORIENTATIONS, UPRIGHT
-from aesearch.parts import INDEX, NO_CLUSTER_NAME, changes
+from aesearch.parts import INDEX, NO_CLUSTER, NO_CLUSTER_NAME, changes
 from aesearch.pictures import ImageLike, Read, blank, look_at, name_of, read_image, read_pictures
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
@@ -48,7 +49,11 @@ GROWING, ANEW = ".growing.json", ".anew.json"  # manifests of what is not finish
 LEARNED = ("nap", "combined")  # scores that need more of the images than the store holds
 MOST = 0.5  # of the images looked at, for a folder to be the one that was elsewhere
 MOST_DOUBTS = 50  # labels in doubt that the manifest keeps
+MOST_PLACES = 3  # clusters that the images of one that is no more have gone to, in a message
 LONGEST_NAME = 100  # characters of a cluster's
+HEAT_IMAGES, HEAT_SHARE = 100, 0.995  # images that tell how large errors are, and share of their pixels below the scale
+LEAST_HEAT = (1 / 255) ** 2  # an error of one grey level
+USUAL_HEAT = 10  # times the mean error of an image
 DISPLAY_SIDE = 224  # pixels of the longer side of pictures to look at, at most
 
 
@@ -168,7 +173,9 @@ class Collection(Maps):
         held = self.manifest.artifacts.get("features", encoder)["source"]["name"]
         if held != source.name:
             follow = (
-                f"; if that has moved here, aesearch update {source.name} -c {self.folder}" if is_gone(held) else ""
+                f"; if that has moved here, {self.command(f'update {shlex.quote(source.name)}')}"
+                if is_gone(held)
+                else ""
             )
             raise AesearchError(
                 f"collection {self.folder} holds {held}, not {source.name}: "
@@ -267,7 +274,9 @@ class Collection(Maps):
             self._refuse_other(source, {})
         source = moved or source
         if not (moved or self._can_update(source.name)):
-            raise StaleArtifactError("there are no features of these images by this encoder: run aesearch extract")
+            raise StaleArtifactError(
+                f"there are no features of these images by this encoder: run {self.command('extract')}"
+            )
         had_index = not self._index_stale()
         kept = ("thumbnails", "clusters", *(name for name in self.manifest.artifacts if name.startswith("map-")))
         laid_out = [name for name in kept if had_index and self.is_fresh(name)]
@@ -376,9 +385,10 @@ class Collection(Maps):
         if known is None or known["name"] == source.name or not is_gone(known["name"]):
             return None
         if not self._can_update(known["name"]):
+            again = self.command(f"extract {shlex.quote(source.name)} --labels {known['labels']}")
             raise StaleArtifactError(
                 f"{known['name']} is no longer there, and no features by this encoder are left to know its images by: "
-                f"run aesearch extract {source.name} --labels {known['labels']} -c {self.folder}"
+                f"run {again}"
             )
         if (share := share_known(source, self.store, self.spec.preprocessing)) < MOST:
             raise AesearchError(
@@ -434,7 +444,10 @@ class Collection(Maps):
         if name != "clusters":
             by = recorded["parameters"]["colour_by"] or "none"
             groups, by = self._groups(by if by != "cluster" or self.is_fresh("clusters") else "none")
-            self._draw_map(name, Projection(now, recorded["parameters"]["method"]), groups, by)
+            made = recorded["parameters"]
+            self._draw_map(name, Projection(now, made["method"], tuple(made.get("axes", ()))), groups, by)
+        if name == "clusters":
+            return self._write_clusters(now, recorded["parameters"], figures)
         self._write_rows(name, {column: now}, recorded["parameters"], figures)
 
     @changes
@@ -705,7 +718,7 @@ class Collection(Maps):
         if (positions < 0).any():
             raise StaleArtifactError(
                 f"--score {score} needs the images, and some are gone: "
-                "run aesearch extract, or take --score reconstruction or neighbours"
+                f"run {self.command('extract')}, or take --score reconstruction or neighbours"
             )
         blank, trained = self._blank_scorer(score), ~self.store.held_out()
         check_room(self.manifest.target(f"{score}.h5"), 4 * self.store.rows)
@@ -759,7 +772,9 @@ class Collection(Maps):
 
         path = self.manifest.path("probe", PROBE)
         if self.manifest.artifacts["probe"]["made_from"].get("features") != self.store.fingerprint:
-            raise StaleArtifactError("the features have changed since the probe was trained: run aesearch probe")
+            raise StaleArtifactError(
+                f"the features have changed since the probe was trained: run {self.command('probe')}"
+            )
         return LinearProbe.load(path)
 
     # ---------------------------------------------------------------- deriving
@@ -772,7 +787,7 @@ class Collection(Maps):
         from aesearch.clusters import cluster as cluster_features
 
         options = {"method": method, "clusters": clusters, "space": space, "seed": seed}
-        check_room(self.manifest.target("clusters.h5"), 4 * self.store.rows)
+        check_room(self.manifest.target("clusters.h5"), 12 * self.store.rows)
         found = cluster_features(
             self.store.rows_of_features(),
             method=method,
@@ -790,12 +805,57 @@ class Collection(Maps):
             "against_labels": found.against_labels,
             "stability": found.stability,
         }
-        self._write_rows("clusters", {"cluster": found.assignments}, options, figures)
+        names = self._carried_names(found.assignments)
+        self._write_clusters(found.assignments, options | ({"names": names} if names else {}), figures)
         return found
+
+    def _write_clusters(
+        self, assignments: NDArray[np.int32], parameters: dict[str, Any], figures: dict[str, Any]
+    ) -> None:
+        """Keep groups, and with them what the images are known by when their rows have become others."""
+        columns: dict[str, NDArray[Any]] = {"cluster": assignments, "content": self.store.contents()}
+        self._write_rows("clusters", columns, parameters, figures)
+
+    def _carried_names(self, now: NDArray[np.int32]) -> dict[str, str]:
+        """Names for new groups by those of the ones before, as far as these live on; says which do not."""
+        from aesearch.clusters import carry_names
+
+        recorded = self.manifest.artifacts.get("clusters", {"parameters": {}})
+        names = {int(number): name for number, name in recorded["parameters"].get("names", {}).items()}
+        if not names:
+            return {}
+        before = self._clusters_before()
+        if before is None:
+            lost = ", ".join(map(repr, names.values()))
+            logger.warning("the names of clusters are lost, what they had in them is not known: %s", lost)
+            return {}
+        carried, left = carry_names(names, before, now)
+        if carried:
+            logger.info("names carried over: %s", ", ".join(f"{c} {carried[c]!r}" for c in sorted(carried)))
+        for name, places in left.items():
+            most = [*places.items()][:MOST_PLACES]
+            said = ", ".join(f"{size} in {c if c >= 0 else NO_CLUSTER_NAME}" for c, size in most)
+            logger.warning("no cluster is %r any more: of its images %s", name, said or "none is left")
+        return {str(number): name for number, name in carried.items()}
+
+    def _clusters_before(self) -> NDArray[np.int32] | None:
+        """The clusters that are kept, of the rows as they are now; -1 for rows that they do not know."""
+        if not self.manifest.holds("clusters", "clusters.h5"):
+            return None
+        if self.is_fresh("clusters"):
+            return self.assignments()
+        kept = self._read_rows("clusters")
+        if "content" not in kept or kept["content"].shape != kept["cluster"].shape or not kept["content"].size:
+            return None
+        order = np.argsort(kept["content"], kind="stable")
+        known, contents = kept["content"][order], self.store.contents()
+        places = np.minimum(np.searchsorted(known, contents), len(known) - 1)
+        found = np.where(known[places] == contents, kept["cluster"][order][places], NO_CLUSTER)
+        return np.asarray(found, np.int32)
 
     @changes
     def name_clusters(self, names: Mapping[int, str]) -> None:
-        """Give clusters names, which are kept until `cluster` makes others; an empty one takes a name away.
+        """Give clusters names, which `cluster` carries over to those that have the same images; "" takes one away.
 
         `AesearchError` if there is no such cluster, or a name has more than 100 characters or is another's.
         """
@@ -928,6 +988,29 @@ class Collection(Maps):
         if gone:
             logger.warning("%d images cannot be read any more, the first: %s", len(gone), found.ids[gone[0]])
         return originals, rebuilt
+
+    @cached_property
+    def heat_scale(self) -> float:
+        """The squared error that heat-maps draw brightest: what 1 in 200 pixels of the collection's images exceeds.
+
+        One scale for all of them, in commands, pictures and pages alike, learned from 100 images spread over the rows;
+        where these cannot be read any more, a multiple of the usual error of an image.
+        """
+        rows = np.unique(np.linspace(0, self.store.rows - 1, min(HEAT_IMAGES, self.store.rows)).astype(int))
+        found: list[NDArray[np.uint8]] = []
+        with contextlib.suppress(SourceError):
+            pictures = read_pictures(self.source, self._places(rows.tolist()), self.spec.preprocessing)
+            found = [picture for picture in pictures if picture is not None]
+        if not found:
+            return max(LEAST_HEAT, USUAL_HEAT * float(np.median(self.store.reconstruction_errors())))
+        pairs = zip(found, self._rebuild(found), strict=True)
+        errors = np.stack([anomaly_scores.error_map(original, rebuilt) for original, rebuilt in pairs])
+        return max(LEAST_HEAT, float(np.quantile(errors, HEAT_SHARE)))
+
+    @property
+    def heat_told(self) -> str:
+        """What the brightest colour of a heat-map stands for."""
+        return f"a squared error of {self.heat_scale:.2g} or more, which 1 in 200 pixels of the collection has"
 
     def _rebuild(self, originals: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         if not originals:

@@ -45,8 +45,20 @@ def check_choice(what: str, given: str, known: Sequence[str]) -> None:
 
 
 def did_you_mean(given: str, known: Sequence[str]) -> str:
-    """The end of a line that names the nearest known name, if there is one."""
+    """The end of a line that names the nearest known name, if there is one: one that begins so, or is spelt nearly so.
+
+    Case, and which of ``-``, ``_`` and a space is between words, make no difference.
+    """
     import difflib
 
-    near = difflib.get_close_matches(given, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    spelt: dict[str, str] = {}
+    for name in known:
+        spelt.setdefault(_as_spelt(name), name)
+    wanted = _as_spelt(given)
+    longer = [name for name in spelt if wanted and name.startswith(wanted)]
+    near = longer or difflib.get_close_matches(wanted, spelt, n=1)
+    return f"; did you mean {spelt[near[0]]!r}?" if near else ""
+
+
+def _as_spelt(name: str) -> str:
+    return "-".join(name.lower().replace("_", " ").replace("-", " ").split())

@@ -9,13 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aesearch.architectures import architecture
 from aesearch.autoencoders import to_float
 from aesearch.invariance import held_out_batches
-from aesearch.training import Training
+from aesearch.training import STARTED, Training
 
 logger = logging.getLogger(__name__)
 
 DEAD_SPREAD = 1e-3  # a latent number that varies less than this share of the median one carries nothing
+ALIKE = (0.5 / 255) ** 2  # of images that differ less from their mean there is nothing to learn
+FAR_OFF = 3  # times the usual learning rate, or less than a third of it
+NO_GAIN = 0.9  # of the mean image's error: with more left, PCA has found next to nothing
+HARDLY = "PCA finds hardly anything in them either, as with noise. If there is more, try a larger --latent-dim"
+FEW_EPOCHS = 5  # tell nothing of which was best
+EARLY, BY_HEART = 0.75, 0.7  # best epoch of all; training loss of the held-out one
 FEWEST_TO_VARY = 20  # held-out images that show what varies; of fewer, training images help
 
 
@@ -61,7 +68,8 @@ def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.
     if pca is None:
         error |= {"pca": None, "pca_task": None}
     dead = _count_dead(torch.cat(latents).cpu().numpy())
-    _warn(training, dead, error)
+    for advice in advise(training, dead, error, _error_of_the_mean(sample, held_out)):
+        logger.warning("%s", advice)
     return {
         "reconstruction_mse": error["reconstruction"],
         "pca_mse": error["pca"],
@@ -79,25 +87,79 @@ def _count_dead(latents: NDArray[np.float32]) -> int:
     return int((spread <= max(DEAD_SPREAD * float(np.median(spread)), 1e-7)).sum())
 
 
-def _warn(training: Training, dead: int, error: dict[str, float | None]) -> None:
+def _error_of_the_mean(sample: NDArray[np.uint8], held_out: NDArray[np.uint8]) -> float:
+    """Mean squared error, on the [0, 1] scale, of answering held-out images with the mean of the sample."""
+    mean = sample.mean(axis=0, dtype=np.float64)
+    return float(np.mean([np.square(image - mean).mean() for image in held_out])) / 255**2
+
+
+def advise(training: Training, dead: int, error: dict[str, float | None], of_the_mean: float) -> list[str]:
+    """What is wrong with a training, one line each, and what to do, by what its figures say is the cause.
+
+    Parameters
+    ----------
+    dead : int
+        Latent numbers that never vary.
+    error : dict
+        ``reconstruction``, ``task``, ``pca``, ``pca_task``, as `examine` gives them.
+    of_the_mean : float
+        Mean squared error of answering every held-out image with the mean one.
+    """
     size = training.spec.latent_dim
+    if of_the_mean < ALIKE:
+        return [f"the images are all alike, {255 * of_the_mean**0.5:.2g} of 255 grey levels from their mean: there is "
+                "nothing to tell them apart by. See what is in them, and how it was scaled"]  # fmt: skip
     if dead == size:
-        logger.warning("the latent is dead, all images get the same features: lower --learning-rate or change --seed")
-    elif dead:
-        logger.warning("%d of %d latent numbers never vary: try --latent-dim %d", dead, size, size - dead)
+        return [f"the latent is dead, all images get the same features: {_why_nothing(training, error, of_the_mean)}"]
+    ours = error["task"]
+    if ours is not None and ours > STARTED * of_the_mean:
+        return [f"it rebuilds images no better than the mean one does: {_why_nothing(training, error, of_the_mean)}"]
+    said = [f"{dead} of {size} latent numbers never vary: try --latent-dim {size - dead}"] if dead else []
     judged = [("task", "pca_task")]
     if training.spec.style_dim:  # without one it never learned to rebuild untouched images
         judged.append(("reconstruction", "pca"))
-    for own, baseline in judged:
-        ours, free = error[own], error[baseline]
-        if ours is not None and free is not None and ours > free:
-            logger.warning(
-                "it reconstructs worse (%.5f) than PCA of its own size (%.5f): train longer, --epochs %d or more",
-                ours,
-                free,
-                2 * training.recipe.epochs,
-            )
-            return
+    worse = [(error[own], error[other]) for own, other in judged]
+    for mine, free in worse:
+        if mine is not None and free is not None and mine > free:
+            why = HARDLY if free > NO_GAIN * of_the_mean else _why(training)
+            said.append(f"it reconstructs worse ({mine:.5f}) than PCA of its own size ({free:.5f}): {why}")
+            break
+    return said
+
+
+def _rate_advice(training: Training) -> str:
+    """What to do about a learning rate that is far from the one usual for the network."""
+    rate, usual = training.recipe.learning_rate, architecture(training.spec.arch).recipe.learning_rate
+    if usual / FAR_OFF <= rate <= usual * FAR_OFF:
+        return ""
+    return f"{'lower' if rate > usual else 'raise'} --learning-rate (now {rate:g}, usually {usual:g})"
+
+
+def _why_nothing(training: Training, error: dict[str, float | None], of_the_mean: float) -> str:
+    """Why a network has learned nothing, and what to do."""
+    if advice := _rate_advice(training):
+        return advice
+    free = error["pca_task"]
+    if free is not None and free > NO_GAIN * of_the_mean:
+        return HARDLY
+    if len(training.history) < FEW_EPOCHS:
+        return f"train longer, --epochs {2 * FEW_EPOCHS} or more"
+    return "change --seed, or take another --arch"
+
+
+def _why(training: Training) -> str:
+    """Why a network reconstructs badly, and what to do: a wrong rate, images known by heart, too few epochs."""
+    if advice := _rate_advice(training):
+        return advice
+    history, epochs = training.history, len(training.history)
+    best = min(history, key=lambda epoch: epoch.held_out_loss)
+    early = epochs >= FEW_EPOCHS and best.epoch <= EARLY * epochs
+    if early or best.train_loss < BY_HEART * best.held_out_loss:
+        return (
+            f"it learns its images by heart (epoch {best.epoch} of {epochs} was best, loss {best.train_loss:.4g}, "
+            f"{best.held_out_loss:.4g} for images held out). More images help, more epochs do not"
+        )
+    return f"train longer, --epochs {2 * training.recipe.epochs} or more (epoch {best.epoch} of {epochs} was best)"
 
 
 def _fit_pca(sample: NDArray[np.uint8], size: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]] | None:
@@ -109,5 +171,7 @@ def _fit_pca(sample: NDArray[np.uint8], size: int) -> Callable[[NDArray[np.float
     flat = sample[:rows].reshape(rows, numbers).astype(np.float32) / 255
     if size >= min(flat.shape):
         return None
-    pca = PCA(size, svd_solver="covariance_eigh" if flat.shape[1] <= 2000 else "randomized", random_state=0).fit(flat)
+    pca = PCA(size, svd_solver="covariance_eigh" if flat.shape[1] <= 2000 else "randomized", random_state=0)
+    with np.errstate(invalid="ignore"):  # images all alike have no variance to take shares of
+        pca.fit(flat)
     return lambda images: np.asarray(pca.inverse_transform(pca.transform(images)), dtype=np.float32)

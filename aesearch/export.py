@@ -10,7 +10,7 @@ import numpy as np
 
 from aesearch.atomic import replacing
 from aesearch.distances import in_blocks
-from aesearch.errors import AesearchError, check_choice
+from aesearch.errors import AesearchError, check_choice, did_you_mean
 from aesearch.store import Store
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -22,9 +22,28 @@ def cell(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
-def export_features(store: Store, output: Path, format: str) -> None:
-    """Write a store's rows, in order; ``AesearchError`` for an unknown format or a missing library."""
-    check_choice("export format", format, FORMATS)
+def format_of(output: Path, format: str | None = None) -> str:
+    """The format of a file to write: what is asked for, else what its ending says, else ``npy``.
+
+    Raises
+    ------
+    AesearchError
+        An unknown format or ending, or one that contradicts the other.
+    """
+    if format is not None:
+        check_choice("export format", format, FORMATS)
+    ending = output.suffix.lower().removeprefix(".")
+    if ending in FORMATS and format not in (None, ending):
+        raise AesearchError(f"{output.name} ends in .{ending}, and --format says {format}: give one of them")
+    if format is None and (output.is_dir() or ending not in ("", *FORMATS)):
+        raise AesearchError(f"cannot tell the format of {output.name}: end its name in .npy, .csv or .parquet, or give "
+                            f"--format {', '.join(FORMATS)}{did_you_mean(ending, FORMATS)}")  # fmt: skip
+    return format or ending or "npy"
+
+
+def export_features(store: Store, output: Path, format: str | None = None) -> None:
+    """Write a store's rows, in order; ``AesearchError`` as `format_of`, or for a missing library."""
+    format = format_of(output, format)
     if format == "tensorboard":
         _tensorboard(store, output)
         return

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import bisect
 import functools
 import html
 import io
 import math
-from collections.abc import Sequence
+import re
+import textwrap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,10 +33,16 @@ GAP, APART, FONT_SIZE, LINE = 10, 26, 12, 15
 HEAD, CAPTION = 46, 2 * LINE + 6
 LEAST_WIDTH, WIDE = 420, 2400
 INK, FAINT, RULE, PAPER, ACCENT = "#1d1d1f", "#6e6e73", "#e4e4e7", "#ffffff", "#d6336c"
+LONGEST_GROUP, TITLE_LINE = 32, 80  # letters of a group's name in a legend, and of a line of a map's title
+END_SHARE, MOST_OF_END = 0.6, 12  # of what is kept of a text that is cut; letters of a number at its end, at most
 WIDER = 1.6  # than high: what a sheet of many pictures is about
 HEAT = "inferno"
-NAMED_GROUPS = 20  # more groups than this share the colour of "other"
-GREY = "#b0b0b0"
+# Of groups, in pictures and on pages alike; more groups than these, and what belongs to none, are grey.
+PALETTE = (
+    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf", "#aec7e8",
+    "#ffbb78", "#98df8a", "#ff9896", "#c5b0d5", "#c49c94", "#f7b6d2", "#dbdb8d", "#9edae5", "#393b79", "#637939",
+)  # fmt: skip
+GREY = "#9a9aa2"
 DEEP_BUTTONS = ["orbitRotation", "pan3d", "zoom3d", "resetCameraDefault3d", "toImage"]  # none that asks a network
 
 
@@ -153,7 +162,7 @@ def _draw_head(sheet: Image.Image, pen: ImageDraw.ImageDraw, title: str, scale: 
     font, bold = _font(FONT_SIZE), _font(FONT_SIZE + (4 if sheet.width < WIDE else 12))
     room = sheet.width - 2 * GAP
     if scale:
-        low, high = f"{scale[0]} 0", f"{scale[1]:.3g}"
+        low, high = f"{scale[0]} 0", f"{scale[1]:.2g} or more"
         bar = Image.fromarray(np.rint(_heat_colours(np.linspace(0, 1, 96)[None])).astype(np.uint8)).resize((96, 10))
         right = sheet.width - GAP - int(font.getlength(high))
         pen.text((right, 14), high, fill=FAINT, font=font)
@@ -238,13 +247,41 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _shorten(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
-    """Cut the front of a text that is too wide: the end of a path tells more."""
+    """A text that is no wider than so many pixels; see `shorten`."""
+    return shorten(text, lambda shown: font.getlength(shown) <= width)
+
+
+def shorten(text: str, fits: Callable[[str], bool]) -> str:
+    """Cut a text that is too long in the middle: what it begins with, its end, and a number there, tell most."""
     text = " ".join(text.split())
-    if font.getlength(text) <= width:
+    if fits(text):
         return text
-    while text and font.getlength("…" + text) > width:
-        text = text[1:]
-    return "…" + text
+    number = re.search(r"[0-9]*(\.\w{1,5})?$", text)
+    least = min(len(number[0]) if number else 0, MOST_OF_END)
+
+    def cut(kept: int) -> str:
+        end = min(kept, max(least, round(END_SHARE * kept)))
+        return f"{text[: kept - end].rstrip()}…{text[len(text) - end :].lstrip()}"
+
+    kept = bisect.bisect_left(range(1, len(text)), True, key=lambda kept: not fits(cut(kept)))
+    return cut(kept)
+
+
+def short_names(ids: Sequence[str]) -> list[str]:
+    """The file of each id, with as many of its folders as tell it from those of other ids among them."""
+    parts, deep = [id.split("/") for id in ids], [1] * len(ids)
+    depth = 1
+    while True:
+        shown: dict[tuple[str, ...], set[str]] = {}
+        for id, names, kept in zip(ids, parts, deep, strict=True):
+            shown.setdefault(tuple(names[-kept:]), set()).add(id)
+        more = [n for n, (names, kept) in enumerate(zip(parts, deep, strict=True))
+                if kept == depth < len(names) and len(shown[tuple(names[-kept:])]) > 1]  # fmt: skip
+        if not more:
+            return ["/".join(names[-kept:]) for names, kept in zip(parts, deep, strict=True)]
+        depth += 1
+        for n in more:
+            deep[n] = depth
 
 
 def draw_history(epochs: Sequence[int], train: Sequence[float], held_out: Sequence[float], loss: str) -> Figure:
@@ -278,6 +315,17 @@ PAGE = """<!doctype html>
 """
 
 
+def group_colours(groups: Sequence[str]) -> dict[str, str]:
+    """The colour of each of the 20 largest groups, in natural order; the empty text is no group.
+
+    The one place where colours are given, so that a label has the same one wherever it is drawn.
+    """
+    labels = np.array(groups, dtype=str)
+    names, counts = np.unique(labels[labels != ""], return_counts=True)
+    largest = names[np.argsort(-counts, kind="stable")][: len(PALETTE)].tolist()
+    return dict(zip(sorted(largest, key=_natural), PALETTE, strict=False))
+
+
 @dataclass(frozen=True, eq=False)
 class MapDisplay:
     """A map to draw.
@@ -298,20 +346,11 @@ class MapDisplay:
     title: str
 
     def by_group(self) -> list[tuple[str, str, NDArray[np.int64]]]:
-        """(group, colour, rows), the largest first; the rest before them in grey."""
-        from matplotlib import colormaps
-        from matplotlib.colors import to_hex
-
-        labels = np.array(self.groups, dtype=str)
-        names, counts = np.unique(labels[labels != ""], return_counts=True)
-        chosen = names[np.argsort(-counts, kind="stable")][:NAMED_GROUPS]
-        palette = colormaps["tab10" if len(chosen) <= 10 else "tab20"]
-        rest = np.flatnonzero(~np.isin(labels, chosen))
-        parts = [("other" if len(names) else "images", GREY, rest)] if len(rest) else []
-        for name in sorted(chosen, key=_natural):
-            place = len(parts) - bool(len(rest))
-            parts.append((str(name), to_hex(palette(place % palette.N)), np.flatnonzero(labels == name)))
-        return parts
+        """(group, colour, rows) in the order of `group_colours`; the rest before them, without groups in the first."""
+        labels, colours = np.array(self.groups, dtype=str), group_colours(self.groups)
+        rest = np.flatnonzero(~np.isin(labels, list(colours)))
+        parts = [("other", GREY, rest) if colours else ("images", PALETTE[0], rest)] if len(rest) else []
+        return parts + [(name, colour, np.flatnonzero(labels == name)) for name, colour in colours.items()]
 
     def draw(self) -> Figure:
         """Still picture, 2-D or 3-D."""
@@ -328,9 +367,10 @@ class MapDisplay:
         axes: Any = figure.add_subplot() if flat else figure.add_subplot(projection="3d")
         size = float(np.clip(3e4 / max(len(self.coordinates), 1), 1.0, 18.0))
         for name, colour, rows in self.by_group():
-            label = f"\u200b{name}"  # Matplotlib leaves out names that begin with an underscore
+            shown = shorten(name, lambda text: len(text) <= LONGEST_GROUP)
+            label = f"\u200b{shown}"  # Matplotlib leaves out names that begin with an underscore
             axes.scatter(*self.coordinates[rows].T, s=size, c=colour, label=label, linewidths=0, alpha=0.75)
-        axes.set_title(self.title)
+        axes.set_title(textwrap.fill(self.title, TITLE_LINE))
         if flat:
             axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
         handles = axes.get_legend_handles_labels()[0]
@@ -373,6 +413,7 @@ class MapDisplay:
         return PAGE.format(title=html.escape(self.title), plot=plot)
 
 
-def _natural(name: str) -> tuple[int, float, str]:
-    """Sort 2 before 10, and numbers before words."""
-    return (0, float(name), "") if name.isdecimal() else (1, 0.0, name)
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort 2 before 10, also within names, and numbers before words."""
+    parts = [part.lstrip("0") if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
+    return [(1, 0, part) if n % 2 == 0 else (0, len(part), part) for n, part in enumerate(parts) if n % 2 or part]

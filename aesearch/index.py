@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from aesearch.atomic import replacing
 from aesearch.distances import METRICS, Rows, from_squared, gather, in_blocks, nearest_in_blocks, prepare
 from aesearch.errors import AesearchError, check_choice, did_you_mean
+from aesearch.naming import command_for
 
 if TYPE_CHECKING:
     import faiss
@@ -176,13 +177,14 @@ def load_index(path: Path, metric: str, rows: int, dim: int) -> SearchIndex:
     """Open an index, mapped into memory where FAISS can; ``AesearchError`` if it is damaged or of another shape."""
     import faiss
 
+    remedy = f"run {command_for('build-index', path.parent)}"
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
     except RuntimeError as error:
-        raise AesearchError(f"{path} is no index, or is damaged: run aesearch build-index") from error
+        raise AesearchError(f"{path} is no index, or is damaged: {remedy}") from error
     loaded = SearchIndex(index, metric, {})
     if (index.ntotal - loaded.tombstones, index.d) != (rows, dim):
-        raise AesearchError(f"{path} does not fit the features: run aesearch build-index")
+        raise AesearchError(f"{path} does not fit the features: {remedy}")
     return loaded
 
 

@@ -16,16 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from aesearch.atomic import replacing
-from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, did_you_mean
+from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
+from aesearch.naming import MANIFEST, command_for, no_collection
+from aesearch.naming import NEXT as GROWN
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2
-NAME, SEEN = "collection.json", ".seen.json"
-NEXT = ".next"  # the folder where what takes a collection's place grows; with a manifest in it, it is finished
+NAME, SEEN = MANIFEST, ".seen.json"
+NEXT = GROWN  # the folder where what takes a collection's place grows; with a manifest in it, it is finished
 ENCODER, PORTABLE, CHECKPOINT = "encoder.safetensors", "encoder.onnx", "training.safetensors"
 FEATURES = "features.h5"
-REMEDIES = {"encoder": "train", "features": "extract", "index": "build-index", "clusters": "cluster", "probe": "probe"}
+REMEDIES = {"encoder": "train", "features": "extract", "index": "build-index", "clusters": "cluster", "probe": "probe",
+            "thumbnails": "map"}  # fmt: skip
 OPENING = {"name", "labels", "data_dir"}  # what opens a source again
 SETTLED_NS = 2 * 10**9  # a file changed later than this before now may change again without its time showing it
 PACKAGES = ("aesearch", "torch", "numpy", "faiss-cpu", "scikit-learn", "umap-learn")
@@ -67,19 +70,16 @@ class Manifest:
             if document["format_version"] != FORMAT_VERSION:
                 raise AesearchError(
                     f"{path} has format {document['format_version']}, this aesearch reads {FORMAT_VERSION}: "
-                    "make it anew, aesearch build-index SOURCE --overwrite"
+                    f"make it anew, {command_for('build-index SOURCE --overwrite', folder)}"
                 )
             if document.pop("sha256") != _digest(document) or not _is_well_formed(document):
                 raise ValueError("not as it was written")
             return cls(folder, document["source"], document["artifacts"], document["training"], name)
         except (FileNotFoundError, NotADirectoryError):
-            others = [p.parent.name for p in folder.parent.glob(f"*/{NAME}")]
-            raise CollectionNotFoundError(
-                f"there is no collection at {folder}: make one with aesearch build-index SOURCE -c {folder.name}"
-                f"{did_you_mean(folder.name, others)}"
-            ) from None
+            raise CollectionNotFoundError(no_collection(folder)) from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise AesearchError(f"{path} is damaged: rebuild with aesearch build-index SOURCE --overwrite") from error
+            remedy = command_for("build-index SOURCE --overwrite", folder)
+            raise AesearchError(f"{path} is damaged: rebuild with {remedy}") from error
 
     def refresh(self) -> bool:
         """Read it again, if there is one that can be read; whether another process has changed it."""
@@ -147,7 +147,7 @@ class Manifest:
             The file is damaged, or another.
         """
         path, recorded = self.folder / file, self.artifacts.get(name, {}).get("files", {}).get(file)
-        remedy = f"run aesearch {REMEDIES.get(name, 'map')}"
+        remedy = f"run {command_for(_remedy(name), self.folder)}"
         if recorded is None:
             Manifest.load(self.folder)  # no collection at all is another line
             raise CollectionNotFoundError(f"collection {self.folder} has no {name} yet: {remedy}")
@@ -195,6 +195,29 @@ def _clear(aside: Path) -> None:
     """Drop a temporary folder, unless there is a page in it to look at."""
     if not any(aside.glob("*.html")):
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """What a list of collections says of one: ``source``, ``rows``, ``dim``, ``changed``, and what is ``wrong``."""
+    try:
+        manifest = Manifest.load(folder)
+    except (AesearchError, OSError) as error:
+        return {"source": None, "rows": 0, "dim": None, "changed": None, "wrong": str(error)}
+    spec = manifest.artifacts.get("encoder", {}).get("parameters", {}).get("spec", {})
+    return {
+        "source": (manifest.source or (manifest.training or {}).get("source") or {}).get("name"),
+        "rows": manifest.artifacts.get("features", {}).get("figures", {}).get("rows", 0),
+        "dim": spec["latent_dim"] - spec.get("style_dim", 0) if "latent_dim" in spec else None,
+        "changed": max((artifact["time"] for artifact in manifest.artifacts.values()), default=None),
+        "wrong": None,
+    }
+
+
+def _remedy(name: str) -> str:
+    """The command that makes an artifact."""
+    if name.startswith("map-"):
+        return f"map --method {name.removeprefix('map-').removesuffix('-3d')}{' --dims 3' * name.endswith('-3d')}"
+    return REMEDIES[name] if name in REMEDIES else f"anomalies --score {name}"
 
 
 def _digest(document: dict[str, Any]) -> str:

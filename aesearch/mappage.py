@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.figures import data_url
+from aesearch.figures import GREY, PALETTE, data_url, group_colours
 from aesearch.thumbnails import Atlas
 
 LEAFLET = "XStatic-Leaflet"
@@ -45,6 +45,8 @@ class MapPage:
         None where the images cannot be read any more.
     neighbours : (n, k) int32, optional
         Nearest points of each, nearest first, -1 where there are no more.
+    told : str, optional
+        What the places are, beside the title.
     """
 
     title: str
@@ -57,6 +59,7 @@ class MapPage:
     score_name: str
     atlas: Atlas | None
     neighbours: NDArray[np.int32] | None = None
+    told: str = ""
 
     def html(self) -> str:
         """One self-contained page."""
@@ -88,6 +91,9 @@ class MapPage:
             "y": _packed(self.coordinates[:, 1], "<f4"),
             "columns": {name: _coded(values) for name, values in self.columns.items()},
             "colourBy": self.colour_by,
+            "plain": PALETTE[0],
+            "other": GREY,
+            "told": self.told,
             "scores": _packed(self.scores, "<f4"),
             "scoreName": self.score_name,
             "neighbours": None if self.neighbours is None else _packed(self.neighbours, "<i4"),
@@ -100,14 +106,16 @@ def _packed(values: NDArray[Any], dtype: str) -> str:
 
 
 def _coded(values: Sequence[str]) -> dict[str, Any]:
-    """Each text once, and a number for each image; of more than 65,535 texts the rarest are left empty."""
+    """Each text once, a number for each image, and the legend; of more than 65,535 texts the rarest are left empty."""
     names, codes, counts = np.unique(np.array(values, dtype=str), return_inverse=True, return_counts=True)
     if len(names) >= 2**16:
         kept = np.argsort(-counts, kind="stable")[: 2**16 - 1]
         again = np.zeros(len(names), np.int64)
         again[kept] = np.arange(1, 2**16)
         names, codes = np.concatenate([[""], names[kept]]), again[codes]
-    return {"names": names.tolist(), "codes": _packed(codes, "<u2")}
+    listed = names.tolist()
+    legend = [[listed.index(name), colour] for name, colour in group_colours(values).items()]
+    return {"names": listed, "codes": _packed(codes, "<u2"), "legend": legend}
 
 
 def asset(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,7 +55,7 @@ class Maps(Parts):
             progress=self.progress,
         )
         self._draw_map(name, projection, groups, by)
-        options = {"method": method, "dims": dims, "seed": seed, "colour_by": by}
+        options = {"method": method, "dims": dims, "seed": seed, "colour_by": by, "axes": list(projection.axes)}
         self._write_rows(name, {"coordinates": projection.coordinates}, options, {})
         return projection
 
@@ -69,7 +69,8 @@ class Maps(Parts):
 
         atlas = self._atlas()
         shown = np.arange(self.store.rows)
-        title = f"{self.name}: {len(shown):,} images, {projection.method}" + (f", coloured by {by}" if by else "")
+        shows = self.told_axes(projection.axes) or projection.method
+        title = f"{self.name}: {len(shown):,} images, {shows}" + (f", coloured by {by}" if by else "")
         if len(shown) > MOST_SHOWN:
             shown = self._sample()
             title += f", {len(shown):,} of them shown"
@@ -84,6 +85,13 @@ class Maps(Parts):
             page = dataclasses.replace(laid_out, neighbours=self._neighbours_on_map(shown)).html()
         with replacing(self.manifest.target(f"{name}.html"), len(page)) as temporary:
             temporary.write_text(page, encoding="utf-8")
+
+    def told_axes(self, axes: Sequence[int]) -> str:
+        """Which features a map shows as they are, by their names in an export; empty where it shows all of them."""
+        if not axes:
+            return ""
+        *some, last = (f"f{axis}" for axis in axes)
+        return f"{', '.join(some)} and {last} of the latent's {self.store.dim} numbers, which vary most"
 
     def _map_page(
         self,
@@ -121,12 +129,13 @@ class Maps(Parts):
         name = self.map_name(method, 2)
         if not self.is_fresh(name):
             raise CollectionNotFoundError(
-                f"there is no map of these features by {method}: run aesearch map --method {method}"
+                f"there is no map of these features by {method}: run {self.command(f'map --method {method}')}"
             )
         atlas = self._atlas_kept()
         shown = self._sample() if self.store.rows > MOST_SHOWN else np.arange(self.store.rows)
-        by = self.manifest.artifacts[name]["parameters"]["colour_by"]
-        return self._map_page(self.name, self._read_rows(name)["coordinates"], shown, by, atlas)
+        made = self.manifest.artifacts[name]["parameters"]
+        page = self._map_page(self.name, self._read_rows(name)["coordinates"], shown, made["colour_by"], atlas)
+        return dataclasses.replace(page, told=self.told_axes(made.get("axes", ())))
 
     def _sample(self) -> NDArray[np.int64]:
         """Rows that a map of too many shows, rising: those that have thumbnails already, else drawn."""

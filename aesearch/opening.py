@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import sys
@@ -19,6 +20,7 @@ from aesearch.errors import SourceError, did_you_mean, need_torch
 from aesearch.folders import find_splits, list_files
 from aesearch.index import memory_at_hand
 from aesearch.names import as_text, id_of, labels_of, split_of, splits_of
+from aesearch.naming import command_for
 from aesearch.sources import ArraySource, FileSource, Source
 from aesearch.tables import TABLE_SUFFIXES, read_table
 
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 LABELS = ("none", "folder")
 ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
+MOST_COMPARED = 1000  # names that a mistyped one is compared with
 MOST_SHRUNK = 2000  # times that a compressed array may be smaller than what it holds: deflate's limit is about 1,030
 IMAGE_KEYS, LABEL_KEYS = ("x", "X", "images", "data"), ("y", "labels", "targets")
 SPLIT_KEYS = ("split", "splits")
@@ -102,7 +105,7 @@ def open_again(opening: dict[str, str], collection: Path, *, download: bool = Tr
     """A collection's source, as it was opened before, without a word; raises as `open_source`."""
     if is_gone(opening["name"]):
         raise SourceError(
-            f"{opening['name']} is no longer there: if it has moved, aesearch update NEW_PLACE -c {collection}"
+            f"{opening['name']} is no longer there: if it has moved, {command_for('update NEW_PLACE', collection)}"
         )
     return _open(**opening, download=download)
 
@@ -124,9 +127,17 @@ def _find(name: str, labels: str, data_dir: str, download: bool) -> Source:
         return _table(path.resolve())
     if path.is_file():
         raise SourceError(f"{name} is one file: give the folder it is in, an .npy, .npz, .h5, .csv, .tsv or .parquet")
-    raise SourceError(
-        f"no source {name!r}: it is no folder or file here, and no dataset (digits, {', '.join(DATASETS)})"
-    )
+    datasets = ["digits", *DATASETS]
+    hint = did_you_mean(dataset, datasets) or did_you_mean(path.name, _beside(path))
+    raise SourceError(f"no source {name!r}: it is no folder or file here, and no dataset ({', '.join(datasets)}){hint}")
+
+
+def _beside(path: Path) -> list[str]:
+    """Names in the folder where a source was looked for."""
+    try:
+        return [entry.name for entry in itertools.islice(os.scandir(path.parent), MOST_COMPARED)]
+    except OSError:
+        return []
 
 
 def _digits() -> Source:
@@ -150,7 +161,8 @@ def _torchvision(dataset: str, name: str, data_dir: str, download: bool) -> Sour
     given = name.partition(":")[2]
     wanted = split_of(given) or given
     if wanted and wanted not in arguments:
-        raise SourceError(f"{dataset} has no split {given!r}: there is {' and '.join(arguments)}")
+        hint = did_you_mean(wanted, list(arguments))
+        raise SourceError(f"{dataset} has no split {given!r}: there is {' and '.join(arguments)}{hint}")
     need_torch()
     name = f"{dataset}:{wanted}" if wanted else dataset
     import torchvision

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperOption
 
 from aesearch.machine import use_threads
+from aesearch.naming import HOME, VARIABLE, collections_in, name_of
 
 SOURCE_HELP = (
     "Where the images come from: a folder, digits, mnist[:train|:test] and other torchvision datasets, "
@@ -22,7 +23,11 @@ SourceArgument = Annotated[str | None, typer.Argument(help=SOURCE_HELP, show_def
 CollectionOption = Annotated[
     str,
     typer.Option(
-        "--collection", "-c", envvar="AESEARCH_COLLECTION", help="Name of a collection under indexes/, or a folder."
+        "--collection",
+        "-c",
+        envvar=VARIABLE,
+        help="Name of a collection under indexes/, or a folder.",
+        autocompletion=lambda incomplete: [n for n in map(name_of, collections_in(HOME)) if n.startswith(incomplete)],
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

@@ -30,6 +30,7 @@ from aesearch.locking import FolderLock
 from aesearch.manifest import ENCODER, FEATURES, NEXT, PORTABLE, Manifest
 from aesearch.manifest import NAME as MANIFEST
 from aesearch.names import composed
+from aesearch.naming import command_for
 from aesearch.orientation import ORIENTATIONS, UPRIGHT
 from aesearch.pictures import ImageLike, Read, name_of, read, read_image, read_oriented
 from aesearch.portable import PortableEncoder
@@ -82,6 +83,10 @@ class Parts:
     ) -> None:
         self.folder = at_home(str(folder))
         self.device, self.progress = device, progress
+        if device not in ("auto", "cpu"):  # before anything is read, and these two are always there
+            from aesearch.autoencoders import pick_device
+
+            pick_device(device)
         self.name = self.folder.name
         self.lock = FolderLock(self.folder)
         try:
@@ -106,10 +111,15 @@ class Parts:
         if self.manifest.source is None and self.manifest.training is not None:
             return open_again(self.manifest.training["source"], self.folder, download=False)
         if self.manifest.source is None:
+            Manifest.load(self.folder)  # no collection at all is another line
             raise CollectionNotFoundError(
-                f"there is no collection at {self.folder}: run aesearch build-index SOURCE -c {self.folder.name}"
+                f"{self.folder} was made of no images yet: run {self.command('build-index SOURCE')}"
             )
         return open_again(self.manifest.source, self.folder, download=False)
+
+    def command(self, name: str) -> str:
+        """``aesearch NAME -c …``: the line that does it to this collection."""
+        return command_for(name, self.folder)
 
     def open_images(self, name: str, *, labels: str | None = None, data_dir: str | None = None) -> Source:
         """Open a source; the collection's own one as it was opened before, unless told otherwise."""
@@ -151,7 +161,7 @@ class Parts:
         """The feature store; `StaleArtifactError` if another encoder made it."""
         store = Store(self.manifest.path("features", FEATURES))
         if store.encoder_fingerprint != self._encoder_fingerprint():
-            raise StaleArtifactError("the features were made with another encoder: run aesearch extract")
+            raise StaleArtifactError(f"the features were made with another encoder: run {self.command('extract')}")
         return store
 
     def _take_over(self) -> None:
@@ -191,9 +201,11 @@ class Parts:
         """The index; `StaleArtifactError` if the features have changed since."""
         recorded = self.manifest.artifacts.get("index")
         if recorded is None:
-            raise CollectionNotFoundError(f"collection {self.folder} has no index: run aesearch build-index")
+            raise CollectionNotFoundError(f"collection {self.folder} has no index: run {self.command('build-index')}")
         if recorded["made_from"].get("features") != self.store.fingerprint:
-            raise StaleArtifactError("the features have changed since the index was built: run aesearch build-index")
+            raise StaleArtifactError(
+                f"the features have changed since the index was built: run {self.command('build-index')}"
+            )
         path = self.manifest.path("index", INDEX)
         return load_index(path, recorded["parameters"]["metric"], self.store.rows, self.store.dim)
 
@@ -222,8 +234,9 @@ class Parts:
     def _encoder_fingerprint(self) -> str:
         recorded = self.manifest.artifacts.get("encoder")
         if recorded is None:
+            Manifest.load(self.folder)  # no collection at all is another line
             raise CollectionNotFoundError(
-                f"there is no encoder in {self.folder}: run aesearch build-index SOURCE -c {self.folder.name}"
+                f"there is no encoder in {self.folder}: run {self.command('build-index SOURCE')}"
             )
         return str(recorded["fingerprint"])
 
@@ -244,7 +257,17 @@ class Parts:
 
     def forget(self) -> None:
         """Drop what was opened before files changed."""
-        for name in ("source", "autoencoder", "spec", "_single_encoder", "store", "index", "ids", "_place_of"):
+        for name in (
+            "source",
+            "autoencoder",
+            "spec",
+            "_single_encoder",
+            "store",
+            "index",
+            "ids",
+            "_place_of",
+            "heat_scale",
+        ):
             self.__dict__.pop(name, None)
 
     def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
@@ -368,10 +391,14 @@ class Parts:
             field, equal, pattern = condition.partition("=")
             unequal, field = field.endswith("!"), field.removesuffix("!").strip()
             if not equal or field not in FIELDS:
-                raise AesearchError(f"--where {condition!r} is not like label=3, split=test or id=cats/*, or with !=")
+                hint = did_you_mean(field, FIELDS) if equal else ""
+                raise AesearchError(
+                    f"--where {condition!r} is not like label=3, split=test, cluster=2 or id=cats/*, or with !={hint}"
+                )
             found &= self._matching(field, pattern) != unequal
         if not found.any():
-            raise AesearchError(f"no image has {' and '.join(map(repr, conditions))}")
+            hint = self._near_value(*conditions[0].split("=", 1)) if len(conditions) == 1 else ""
+            raise AesearchError(f"no image has {' and '.join(map(repr, conditions))}{hint}")
         return np.flatnonzero(found)
 
     def _matching(self, field: str, pattern: str) -> NDArray[np.bool_]:
@@ -383,6 +410,16 @@ class Parts:
             return found
         return where(lambda text: fnmatch.fnmatchcase(composed(text), composed(pattern.strip())))
 
+    def _near_value(self, field: str, wanted: str) -> str:
+        """The end of a line that names the nearest value there is of a field."""
+        field, wanted = field.strip(), wanted.strip()
+        if field.endswith("!") or field == "id":
+            return ""
+        values = (
+            [*self.cluster_names(), NO_CLUSTER_NAME] if field == "cluster" else sorted(set(self.store.texts(field)))
+        )
+        return did_you_mean(wanted, [value for value in values if value])
+
     def _in_clusters(self, matches: Callable[[str], bool]) -> NDArray[np.bool_]:
         """Which rows are in a cluster of such a number or name, (rows,) bool."""
         wanted = [c for c, name in enumerate(self.cluster_names()) if matches(name) or matches(str(c))]
@@ -391,11 +428,11 @@ class Parts:
     def assignments(self) -> NDArray[np.int32]:
         """Cluster of each row, (rows,) int32, -1 for noise; `AesearchError` until `cluster` has run."""
         if not self.is_fresh("clusters"):
-            raise CollectionNotFoundError("there are no clusters of these features: run aesearch cluster")
+            raise CollectionNotFoundError(f"there are no clusters of these features: run {self.command('cluster')}")
         assignments = np.asarray(self._read_rows("clusters")["cluster"], dtype=np.int32)
         count = len(self.manifest.artifacts["clusters"]["figures"]["sizes"])
         if assignments.shape != (self.store.rows,) or not (-1 <= assignments).all() or (assignments >= count).any():
-            raise StaleArtifactError("the clusters do not fit the features: run aesearch cluster")
+            raise StaleArtifactError(f"the clusters do not fit the features: run {self.command('cluster')}")
         return assignments
 
     def cluster_names(self) -> list[str]:

@@ -25,10 +25,14 @@ EXACT_SAMPLE = 20_000  # rows, beyond which an index finds the nearest of a samp
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """Coordinates (n, dims) float32, row-aligned with the features, and the method that gave them."""
+    """Coordinates (n, dims) float32, row-aligned with the features, and the method that gave them.
+
+    ``axes`` are, where the coordinates are some of the features as they are, which of them.
+    """
 
     coordinates: NDArray[np.float32]
     method: str
+    axes: tuple[int, ...] = ()
 
 
 def project(
@@ -68,7 +72,8 @@ def project(
         everything = place(features, sample, coordinates, metric, progress=progress)
         everything[fitted] = coordinates
         coordinates = everything
-    return Projection(coordinates, method)
+    axes = _widest(sample, dims) if method == "latent" and dims < features.shape[1] else np.empty(0, np.int64)
+    return Projection(coordinates, method, tuple(axes.tolist()))
 
 
 def _fit(
@@ -81,7 +86,7 @@ def _fit(
     elif method == "tsne":
         coordinates = _embed_tsne(prepare(vectors, metric), dims, seed)
     elif method == "latent":
-        coordinates = _widest(vectors, dims)
+        coordinates = vectors[:, _widest(vectors, dims)]
     else:
         coordinates = _embed_pca(prepare(vectors, metric), dims)
     return np.ascontiguousarray(coordinates, dtype=np.float32)
@@ -211,8 +216,8 @@ def _embed_pca(vectors: NDArray[np.float32], dims: int) -> NDArray[np.float32]:
     return coordinates
 
 
-def _widest(features: NDArray[np.float32], dims: int) -> NDArray[np.float32]:
-    """The numbers of largest spread, in their own order."""
+def _widest(features: NDArray[np.float32], dims: int) -> NDArray[np.int64]:
+    """Which numbers have the largest spread, in their own order."""
     if features.shape[1] < dims:
         raise AesearchError(f"a latent of {features.shape[1]} numbers has no {dims} dimensions: use --dims 2, or pca")
-    return features[:, np.sort(np.argsort(-features.std(axis=0), kind="stable")[:dims])]
+    return np.sort(np.argsort(-features.std(axis=0), kind="stable")[:dims])

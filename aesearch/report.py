@@ -23,6 +23,7 @@ from aesearch.figures import (
     heat_picture,
     in_rows,
     save_picture,
+    short_names,
     to_picture,
 )
 
@@ -44,9 +45,9 @@ def draw_query(collection: Collection, hits: Sequence[Hits], queries: Sequence[N
     if len(hits) == 1:
         columns = columns_for(len(hits[0].rows))
     for found, query in zip(hits, queries, strict=True):
-        pictures = collection.pictures(found.rows.tolist())
+        pictures, names = collection.pictures(found.rows.tolist()), _names(found.labels, found.ids)
         tiles = [
-            Tile(to_picture(picture), (f"{n + 1}.  {found.distances[n]:.4f}", _name(found.labels[n], found.ids[n])))
+            Tile(to_picture(picture), (f"{n + 1}.  {found.distances[n]:.4f}", names[n]))
             for n, picture in enumerate(pictures)
         ]
         lines += beside(Tile(to_picture(query), ("query", found.query), framed=True), tiles, columns)
@@ -58,11 +59,12 @@ def draw_anomalies(collection: Collection, found: Anomalies, source: Source | No
     """Each with its error laid over it and its reconstruction; ``source`` is what was scored, if not the collection."""
     originals, rebuilt = collection.reconstruct_anomalies(found, source)
     maps = [error_map(original, again) for original, again in zip(originals, rebuilt, strict=True)]
-    scale = max((float(errors.max()) for errors in maps), default=1.0)
+    scale = collection.heat_scale
     groups: list[list[Tile]] = []
+    names = _names(found.labels, found.ids)
     for n, picture in enumerate(collection.pictures_of(found, source)):
         shown = to_picture(picture)
-        caption = (f"{n + 1}.  {found.scores[n]:.4f}", _name(found.labels[n], found.ids[n]))
+        caption = (f"{n + 1}.  {found.scores[n]:.4f}", names[n])
         again = _stretch(to_picture(rebuilt[n]), shown.shape)
         over = heat_over(shown, maps[n], scale)
         why = found.reasons[n] if found.why else ""
@@ -80,7 +82,8 @@ def draw_duplicates(collection: Collection, found: Duplicates) -> Image.Image:
         head = f"group {number}: {len(rows):,}" + (", exact" if found.exact[number - 1] else "")
         pictures = collection.pictures(rows[:MEMBERS].tolist())
         heads = [head] + [""] * (len(pictures) - 1)
-        lines.append([Tile(to_picture(p), (h, _name("", id))) for p, h, id in zip(pictures, heads, ids, strict=False)])
+        names = short_names(ids)
+        lines.append([Tile(to_picture(p), (h, name)) for p, h, name in zip(pictures, heads, names, strict=False)])
     return draw_sheet(lines, f"{len(found.rows):,} groups of duplicates in {collection.folder.name}")
 
 
@@ -96,9 +99,10 @@ def draw_clusters(collection: Collection) -> Image.Image:
     return draw_sheet(lines, f"{len(means)} clusters of {collection.folder.name}: decoded centre, nearest", apart=True)
 
 
-def _name(label: str, id: str) -> str:
-    """A short name under a picture."""
-    return label or id.rpartition("/")[2]
+def _names(labels: Sequence[str], ids: Sequence[str]) -> list[str]:
+    """What stands under each picture: its label, where it has one, and its short name."""
+    named = zip(labels, short_names(ids), strict=True)
+    return [name if not label or name.startswith(f"{label}/") else f"{label} · {name}" for label, name in named]
 
 
 def _stretch(picture: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -175,11 +179,9 @@ def write_anomalies(path: Path, listed: list[dict[str, Any]], maps: Sequence[NDA
             writer.writerow({name: cell(value) for name, value in one.items()} | {"boxes": "; ".join(boxes)})
 
 
-def write_heatmaps(folder: Path, ids: Sequence[str], maps: Sequence[NDArray[np.float32]]) -> float:
-    """Write one picture of each (height, width) map; return the squared error that is drawn brightest."""
+def write_heatmaps(folder: Path, ids: Sequence[str], maps: Sequence[NDArray[np.float32]], scale: float) -> None:
+    """Write one picture of each (height, width) map; ``scale`` is the squared error that is drawn brightest."""
     folder.mkdir(parents=True, exist_ok=True)
-    scale = max((float(errors.max()) for errors in maps), default=1.0)
     for rank, (id, errors) in enumerate(zip(ids, maps, strict=True), 1):
         name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in id)[-80:]
         save_picture(heat_picture(errors, scale), folder / f"{rank:04d}-{name}.png")
-    return scale

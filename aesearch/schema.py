@@ -104,11 +104,12 @@ class ClustersAnswer(BaseModel):
 
 
 class Info(BaseModel):
-    """As ``aesearch info --json``, and what changes when the collection does."""
+    """As ``aesearch info --json``, what changes when the collection does, and the command that makes its report."""
 
     collection: str
     name: str
     version: str
+    report: str
     source: str | None
     rows: int
     dim: int | None

@@ -190,7 +190,7 @@ def learn_scorer(
             rows = row_of[batch.positions]
             measures[rows], strangest[rows] = scorer.measure(batch.images, rows, learned[rows])
     if np.isnan(measures).any():
-        raise StaleArtifactError("some images can no longer be read: run aesearch extract")
+        raise StaleArtifactError("some images can no longer be read: extract them again, or take another --score")
     if blank.score == "combined":
         scorer = replace(scorer, scales=learn_scales(measures[usual] if usual.sum() >= FEWEST_NEW else measures))
     return scorer, scorer.of_measures(measures, strangest)

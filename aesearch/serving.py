@@ -232,7 +232,7 @@ def serve(live: Live, listening: socket.socket, token: str | None = None) -> Non
 
 def warm_up(live: Live) -> None:
     """Open all that questions need, so that the first ones need not wait for it."""
-    for question in (_encode_one, lambda c: c.pictures([0]), lambda c: c.query(row=0), _decode_one):
+    for question in (_encode_one, lambda c: c.pictures([0]), lambda c: c.query(row=0), _decode_one, _heat):
         try:
             live.ask(question)
         except AesearchError:  # who asks will be told
@@ -241,6 +241,10 @@ def warm_up(live: Live) -> None:
 
 def _encode_one(collection: Collection) -> object:
     return collection.encode([np.zeros((8, 8), np.uint8)])
+
+
+def _heat(collection: Collection) -> object:
+    return collection.heat_scale
 
 
 def _decode_one(collection: Collection) -> object:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 import aesearch
 from aesearch.atomic import needing_room, put_in_place, replacing
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
+from aesearch.naming import command_for
 
 if TYPE_CHECKING:
     import h5py
@@ -65,14 +66,14 @@ class Store:
 
         self.path = Path(path)
         if not self.path.is_file():
-            raise CollectionNotFoundError(f"there are no features at {path}: run aesearch build-index SOURCE")
+            build = command_for("build-index SOURCE", self.path.parent)
+            raise CollectionNotFoundError(f"there are no features at {path}: run {build}")
+        remedy = f"run {command_for('extract', self.path.parent)}"
         try:
             with h5py.File(self.path) as file:
                 version = int(file.attrs["format_version"])
                 if version != FORMAT_VERSION:
-                    raise AesearchError(
-                        f"{path} has format {version}, this aesearch reads {FORMAT_VERSION}: run aesearch extract"
-                    )
+                    raise AesearchError(f"{path} has format {version}, this aesearch reads {FORMAT_VERSION}: {remedy}")
                 check_plain(file)
                 self.rows, self.dim = file["features"].shape
                 beside = [name for name in NUMBERS if name in file or name not in LATER]
@@ -82,7 +83,7 @@ class Store:
                 self.fingerprint = str(file.attrs["fingerprint"])
                 self.source = str(file.attrs["source"])
         except UNSOUND as error:
-            raise AesearchError(f"{path} is no feature store, or is damaged: run aesearch extract") from error
+            raise AesearchError(f"{path} is no feature store, or is damaged: {remedy}") from error
 
     def features(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Features (n, dim) float32, of all rows or of those given."""

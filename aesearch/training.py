@@ -39,6 +39,7 @@ from aesearch.batches import Images, LoadedImages
 from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError, StaleArtifactError, check_choice
 from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, held_out_batches, transform
+from aesearch.naming import command_for
 from aesearch.reading import cores
 
 if TYPE_CHECKING:
@@ -270,11 +271,7 @@ def train_autoencoder(
                     state.seconds = spent
                     bar.reset()
                     continue
-                logger.warning(
-                    "%d restarts did not help, nothing is learned: lower --learning-rate (now %g)",
-                    MOST_RESTARTS,
-                    recipe.learning_rate,
-                )
+                logger.warning("%d restarts did not help, nothing is learned", MOST_RESTARTS)
             _say_if_slow(state.history, speed, machine.load() / cores())
             state.add(Epoch(epoch, train_loss, held_out_loss, rate, speed))
             state.seconds, started = state.seconds + time.perf_counter() - started, time.perf_counter()
@@ -555,7 +552,8 @@ class _State:
         from safetensors import SafetensorError, safe_open
 
         if path is None or not path.is_file():
-            raise AesearchError("there is no training to resume: run aesearch train without --resume")
+            begin = command_for("train SOURCE", path.parent) if path else "aesearch train SOURCE"
+            raise AesearchError(f"there is no training to resume: run {begin} without --resume")
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -564,7 +562,8 @@ class _State:
             if metadata["sha256"] != _digest(tensors, metadata["aesearch"]):
                 raise ValueError("not as it was written")
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise StaleArtifactError(f"{path} is damaged: run aesearch train without --resume") from error
+            begin = command_for("train SOURCE", path.parent)
+            raise StaleArtifactError(f"{path} is damaged: run {begin} without --resume") from error
         differing = [k for k, v in identity.items() if document["identity"].get(k) != v]
         if differing:
             raise StaleArtifactError(

@@ -135,6 +135,20 @@ def test_a_threshold_by_hand():
     assert alarms.measured == np.mean(np.setdiff1d(np.arange(1, 21), learned) > learned[9])
 
 
+def test_the_least_p_value_is_said_as_a_bound():
+    """Odder than all of 50 images: that is p ≤ 0.02 whatever the score, and no smaller one can be told."""
+    alarms = learn_threshold(np.arange(100, dtype=np.float32), 0.1)
+    beyond = alarms.p_values(np.array([1e3, 1e6], np.float32))
+    assert alarms.learned_from == 50 and beyond.tolist() == [alarms.least_p_value] * 2
+    assert alarms.to_json()["least_p_value"] == pytest.approx(1 / 51)
+    assert {alarms.p_text(p) for p in beyond.tolist()} == {"≤ 0.02"}
+    assert alarms.p_text(2 / 51) == "0.039" and alarms.p_text(1.0) == "1"
+    for rows, told in ((180, "≤ 0.011"), (2, "≤ 0.5"), (20_000, "≤ 0.0001"), (1998, "≤ 0.001")):
+        some = learn_threshold(np.arange(rows, dtype=np.float32), 0.9)
+        assert some.p_text(some.least_p_value) == told
+        assert float(told[2:]) >= some.least_p_value
+
+
 @pytest.mark.parametrize(
     ("rate", "message"),
     [(0.01, "needs 200 normal images"), (5e-324, "needs 2000"), (0.0, "between 0 and 1"), (1.0, "between 0 and 1")],

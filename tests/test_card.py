@@ -29,9 +29,10 @@ def made(tmp_path_factory, digit_images, digit_labels):
 
 
 def test_what_is_missing_is_said_with_the_command_that_makes_it(made):
-    _, bare, whole = made
+    collection, bare, whole = made
     for command in ("cluster", "probe"):
-        assert f"run <code>aesearch {command}</code>" in bare and f"run <code>aesearch {command}</code>" not in whole
+        told = f"run <code>aesearch {command} -c {collection.folder}</code>"
+        assert told in bare and told not in whole
 
 
 def test_every_figure_is_the_manifest_s(made):

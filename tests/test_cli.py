@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 from aesearch.cli import app
 from aesearch.collection import Collection
 from aesearch.console import printable
+from aesearch.naming import folder_of
 from aesearch.opening import DATASETS
 
 COMMANDS = sorted(c.name or c.callback.__name__ for c in app.registered_commands)
@@ -152,7 +154,7 @@ def test_new_images_are_scored(run, digits, mixed_folder):
 
 @pytest.mark.parametrize("format", ["npy", "csv", "parquet", "tensorboard"])
 def test_exports_hold_the_features(run, digits, format):
-    run("export", f"out.{format}", "-c", digits.folder, "--format", format)
+    run("export", f"out.{format}", "-c", digits.folder, *(["--format", format] if format == "tensorboard" else []))
     expected = digits.features()
     if format == "npy":
         assert np.array_equal(np.load("out.npy"), expected)
@@ -167,6 +169,74 @@ def test_exports_hold_the_features(run, digits, format):
     else:
         assert np.allclose(np.loadtxt("out.tensorboard/tensors.tsv", delimiter="\t"), expected, atol=1e-4)
         assert len(Path("out.tensorboard/metadata.tsv").read_text().splitlines()) == 1798
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["out.csv", "--format", "npy"], "ends in .csv, and --format says npy"),
+        (["out.npy", "--format", "tensorboard"], "ends in .npy, and --format says tensorboard"),
+        (["out.xls"], "end its name in"),
+        (["out.parqet"], "did you mean 'parquet'?"),
+        (["."], "end its name in"),
+    ],
+)
+def test_an_ending_that_says_another_format_is_one_line(run, digits, arguments, message):
+    assert message in run("export", *arguments, "-c", digits.folder, code=1).stderr
+    assert not list(Path().glob("out.*"))
+
+
+def test_without_an_ending_it_is_an_array(run, digits):
+    run("export", "features", "-c", digits.folder)
+    assert np.load("features").shape == digits.features().shape
+    run("export", "of-digits.txt", "-c", digits.folder, "--format", "csv")
+    assert Path("of-digits.txt").read_text().startswith("id,label,")
+
+
+def test_collections_are_listed_by_what_they_are_asked_for_by(run, digits, tmp_path):
+    assert "no collection in indexes" in run("list").stderr
+    for name in ("b", "a b", "sizes/latent-16"):
+        shutil.copytree(digits.folder, tmp_path / "indexes" / name)
+    (tmp_path / "indexes/broken").mkdir()
+    (tmp_path / "indexes/broken/collection.json").write_text("{")
+    found = json.loads(run("list", "--json").stdout)["collections"]
+    assert [one["name"] for one in found] == ["a b", "b", "broken", "indexes/sizes/latent-16"]
+    assert found[1] | {"changed": ""} == {
+        "name": "b", "source": "digits", "rows": 1797, "dim": digits.store.dim, "changed": "", "wrong": None,
+    }  # fmt: skip
+    assert "damaged" in found[2]["wrong"] and found[1]["changed"].startswith("20")
+    table = run("list").stdout.splitlines()
+    assert table[0].split() == ["name", "images", "dim", "changed", "source"] and len(table) == 5
+    for one in found[:2] + found[3:]:
+        assert json.loads(run("info", "-c", one["name"], "--json").stdout)["rows"] == 1797
+
+
+@pytest.mark.parametrize("name", ["photos", "two words", "./here", "deeper/place", "indexes/photos"])
+def test_what_a_message_says_to_run_names_the_collection_that_was_given(run, digits, tmp_path, name):
+    folder = folder_of(name)
+    shutil.copytree(digits.folder, tmp_path / folder)
+    (folder / "probe.h5").unlink(missing_ok=True)
+    line = run("classify", "x.png", "-c", name, code=1).stderr.strip()
+    told = shlex.split(line.partition(": run aesearch ")[2])
+    assert told[:2] == ["probe", "-c"] and folder_of(told[2]) == folder
+    run("query", "--row", 1, "-c", told[2])
+
+
+def test_the_usual_collection_needs_no_name(run, digits, tmp_path, monkeypatch):
+    shutil.copytree(digits.folder, tmp_path / "indexes/default")
+    assert run("query", "--row", 1, "--where", "cluster=0", code=1).stderr.endswith(": run aesearch cluster\n")
+    monkeypatch.setenv("AESEARCH_COLLECTION", "other")
+    assert "run aesearch cluster -c default" in run(
+        "query", "--row", 1, "--where", "cluster=0", "-c", "default", code=1
+    ).stderr  # fmt: skip
+
+
+def test_a_collection_that_is_not_there_names_those_that_are(run, digits, tmp_path):
+    for name in ("mine", "yours"):
+        shutil.copytree(digits.folder, tmp_path / "indexes" / name)
+    for command in (["query", "x.png"], ["info"], ["anomalies"], ["serve"]):
+        assert "no collection at indexes/default, there is mine, yours" in run(*command, code=1).stderr
+    assert "did you mean 'mine'?" in run("info", "-c", "mien", code=1).stderr
 
 
 def test_the_collection_comes_from_the_environment(run, digits, monkeypatch):
@@ -218,7 +288,7 @@ def _shown_defaults(command):
     ("arguments", "message"),
     [
         (["info"], "no collection at indexes/default"),
-        (["query", "x.png"], "no encoder"),
+        (["query", "x.png"], "no collection at indexes/default"),
         (["query", "--row", "1"], "no collection at"),
         (["cluster"], "no collection at"),
         (["build-index", "-c", "mine"], "no collection at"),

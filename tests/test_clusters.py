@@ -6,7 +6,7 @@ from sklearn.datasets import make_moons
 from sklearn.metrics import silhouette_score
 from sklearn.mixture import GaussianMixture
 
-from aesearch.clusters import _join, assign, cluster, compare, silhouette
+from aesearch.clusters import _join, assign, carry_names, cluster, compare, silhouette
 from aesearch.errors import AesearchError
 
 
@@ -84,6 +84,19 @@ def test_new_images_go_where_most_of_their_neighbours_are():
     assert clusters.tolist() == [0, 1, -1] and np.allclose(shares, 2 / 3)
     clusters, shares = assign(np.array([[0, -1, -1]]), assignments)  # an index that found no more
     assert clusters.tolist() == [0] and shares.tolist() == [1]
+
+
+def test_names_go_to_the_clusters_that_have_the_same_rows():
+    before = np.repeat([0, 1, 2, 3, 4], [10, 10, 10, 10, 10])
+    now = before.copy()
+    now[before == 0], now[before == 1] = 1, 0  # other numbers
+    now[20:24] = 5  # most of 2 stays
+    now[30:36], now[36:40] = 0, 4  # 3 is no more: most of it is the smaller part of a larger one
+    now[40:45] = -1  # half of 4
+    kept, left = carry_names({0: "a", 1: "b", 2: "c", 3: "d", 4: "e"}, before, now)
+    assert kept == {1: "a", 0: "b", 2: "c"}
+    assert left == {"d": {0: 6, 4: 4}, "e": {-1: 5, 4: 5}}
+    assert carry_names({0: "a"}, np.full(3, -1), np.zeros(3, int)) == ({}, {"a": {}})
 
 
 def test_agreement_with_labels_by_hand():

@@ -557,3 +557,31 @@ def test_a_filter_is_taken_as_it_is_written_and_else_as_a_pattern(tmp_path, digi
 def test_a_filter_that_is_none_is_one_line(digits, condition, message):
     with pytest.raises(AesearchError, match=message):
         digits.query(row=0, where=[condition])
+
+
+def test_names_of_clusters_outlive_other_clusters_and_another_encoder(tmp_path, digit_images, caplog):
+    np.save(tmp_path / "x.npy", digit_images[:400])
+    made = Collection.build(str(tmp_path / "x.npy"), tmp_path / "c", progress=False, epochs=3, latent_dim=8)
+    again = {"method": "kmeans", "space": "features"}
+    first = made.cluster(clusters=4, **again).assignments
+    made.name_clusters({0: "many", 3: "few"})
+    assert np.array_equal(made.cluster(clusters=4, **again).assignments, first)
+    assert made.cluster_names() == ["many", "1", "2", "few"]
+    made.train(made.source, TrainingOptions(epochs=3, latent_dim=8, seed=0))
+    made.extract()
+    made.build_index()
+    made.cluster(clusters=4, **again)
+    assert {"many", "few"} < set(made.cluster_names())
+    caplog.clear()
+    made.cluster(clusters=1, **again)
+    assert made.cluster_names() == ["0"] and "no cluster is 'few' any more" in caplog.text
+
+
+def test_heat_maps_have_one_scale(digits):
+    found = digits.anomalies(score="reconstruction", top=3)
+    rows = np.unique(np.linspace(0, digits.store.rows - 1, 100).astype(int)).tolist()
+    originals, rebuilt = digits.reconstruct(rows=rows)
+    errors = np.square(np.stack(originals) / np.float32(255) - rebuilt).mean(axis=1)
+    assert digits.heat_scale == pytest.approx(np.quantile(errors, 0.995), rel=1e-3)
+    assert Collection.open(digits.folder).heat_scale == digits.heat_scale
+    assert max(errors.max() for errors in digits.error_maps(found)) > digits.heat_scale

@@ -4,20 +4,24 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from aesearch.errors import AesearchError
 from aesearch.figures import (
     GREY,
-    NAMED_GROUPS,
+    PALETTE,
     MapDisplay,
     Tile,
     beside,
     draw_history,
     draw_sheet,
+    group_colours,
     heat_over,
     in_rows,
     save_picture,
+    short_names,
+    shorten,
     to_picture,
 )
 
@@ -32,6 +36,44 @@ def test_a_sheet_shows_every_tile_enlarged_with_square_pixels():
         assert (sheet == value).all(axis=-1).sum() == 224 * 224
     small = np.asarray(draw_sheet(in_rows([tile(10)] * 100), "many"))
     assert (small == 10).all(axis=-1).sum() == 100 * 112 * 112
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "shown"),
+    [
+        ("short.png", 20, "short.png"),
+        ("airplane · cluster 3", 14, "airpl…luster 3"),
+        ("org.gnome.Settings-symbolic.symbolic.png", 16, "org.gn…bolic.png"),
+        ("measurement_of_the_7th_000123.png", 16, "measu…000123.png"),
+        ("measurement_of_the_7th_000123.png", 12, "m…000123.png"),
+        ("a  b\nc", 5, "a b c"),
+        ("xxxxxxxxxx", 1, "…"),
+        ("horse → truck, 0.951", 16, "horse…uck, 0.951"),
+    ],
+)
+def test_a_text_is_cut_in_the_middle_and_keeps_a_number_at_its_end(text, most, shown):
+    found = shorten(text, lambda cut: len(cut) <= most)
+    assert len(found) <= most and found[-4:] == shown[-4:] and found[:1] == shown[:1]
+    assert found == shown
+
+
+def test_names_keep_folders_only_where_they_repeat():
+    ids = ["cats/1.png", "dogs/1.png", "dogs/2.png", "a/x/3.png", "b/x/3.png", "3.png", "cats/1.png"]
+    assert short_names(ids) == ["cats/1.png", "dogs/1.png", "2.png", "a/x/3.png", "b/x/3.png", "3.png", "cats/1.png"]
+    assert short_names([]) == [] and short_names(["a/b/c"] * 2) == ["c", "c"]
+
+
+def test_a_caption_that_is_too_wide_ends_as_it_does():
+    """Two captions that differ in the middle alone are drawn alike, those that differ at an end are not."""
+
+    def drawn(caption):
+        return np.asarray(draw_sheet([[Tile(np.full((8, 8), 9, np.uint8), (caption,))]], "x"))
+
+    long = "first part of it {} and then much more, at last 00017.png"
+    same = [drawn(long.format("x" * 60 + letter + "x" * 60)) for letter in "ab"]
+    assert np.array_equal(*same)
+    assert not np.array_equal(same[0], drawn(long.format("x" * 121).replace("00017", "00018")))
+    assert not np.array_equal(same[0], drawn(long.format("x" * 121).replace("first", "other")))
 
 
 def test_a_query_is_framed():
@@ -100,8 +142,31 @@ def test_groups_are_ordered_naturally_and_the_rest_is_grey():
         ("a", [3]),
     ]
     assert parts[0][1] == GREY and len({colour for _, colour, _ in parts}) == 4
-    many = make_map([str(i) for i in range(NAMED_GROUPS + 5)]).by_group()
-    assert len(many) == NAMED_GROUPS + 1 and sum(len(rows) for _, _, rows in many) == NAMED_GROUPS + 5
+    many = make_map([str(i) for i in range(len(PALETTE) + 5)]).by_group()
+    assert len(many) == len(PALETTE) + 1 and sum(len(rows) for _, _, rows in many) == len(PALETTE) + 5
+
+
+def test_a_label_has_one_colour_wherever_it_is_drawn():
+    groups = [*["2"] * 5, *["10"] * 9, "a", "", *["b 10", "b 9"]]
+    colours = group_colours(groups)
+    assert list(colours) == ["2", "10", "a", "b 9", "b 10"] and len(set(colours.values())) == 5
+    picture = {name: colour for name, colour, _ in make_map(groups).by_group() if name != "other"}
+    assert picture == colours
+    drawn = make_map(groups).draw().axes[0].collections
+    assert [to_hex(points.get_facecolor()[0]) for points in drawn] == [GREY, *colours.values()]
+    many = group_colours([str(n % 30) for n in range(300)] + ["7"] * 3)
+    assert len(many) == len(PALETTE) == len(set(many.values())) and "7" in many
+
+
+def test_long_titles_and_groups_stay_within_the_picture():
+    title = "a collection with a long name " * 4
+    figure = MapDisplay(np.zeros((4, 2), np.float32), ["a" * 200, "b"] * 2, ["x"] * 4, title).draw()
+    figure.canvas.draw()
+    width = figure.bbox.width
+    for text in (figure.axes[0].title, *figure.legends[0].get_texts()):
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= width
+    assert figure.axes[0].bbox.width > 0.5 * width
 
 
 def test_the_page_in_three_dimensions_is_whole_and_asks_no_network():

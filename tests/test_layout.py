@@ -20,7 +20,7 @@ ORDER = (
     "mappage", "clusters", "duplicates", "projection", "probe", "index",
     "anomalies", "generation", "export", "store", "figures", "thumbnails", "autoencoders",
     "portable", "architectures", "decoding", "formats", "manifest", "facts", "orientation", "distances", "locking",
-    "atomic", "names", "errors", "machine", "__init__",
+    "naming", "atomic", "names", "errors", "machine", "__init__",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from browsing import check_quiet, drag, wait
 from PIL import Image
 
 from aesearch.collection import Collection
+from aesearch.figures import GREY, MapDisplay
 from aesearch.mappage import MapPage
 from aesearch.thumbnails import Atlas, empty_atlas
 
@@ -105,6 +106,47 @@ def test_the_page_colours_finds_lists_and_goes_on_to_neighbours(opened):
         browser.execute_script("const c = document.querySelector('.bar select'); c.value = arguments[0];"
                                "c.dispatchEvent(new Event('change'))", choice)  # fmt: skip
         wait(browser, "imageMap.isShown(3)")
+
+
+SEEN = """
+    const seen = [], pen = { fillRect() {},
+      drawImage(image, sx, sy, sw, sh, x, y, w, h) { seen.push([x + w / 2, y + h / 2, w, h]); } };
+    imageMap.drawTile(pen, { x: arguments[0], y: arguments[1], z: arguments[2] }, 256);
+    return seen.map(([x, y, w, h]) => [x + 256 * arguments[0], y + 256 * arguments[1], w, h]);"""
+
+
+@pytest.mark.parametrize("zoom", [1, 2, 3])
+def test_an_image_on_the_border_of_two_tiles_is_drawn_in_both(opened, zoom):
+    browser = opened(make_page(700).html())
+    wait(browser, "imageMap.data.thumb(5) !== null && true")
+    count = 2**zoom
+    tiles = {
+        (x, y): {tuple(np.round(one, 3)) for one in browser.execute_script(SEEN, x, y, zoom)}
+        for x in range(count) for y in range(count)
+    }  # fmt: skip
+    whole, crossing = set().union(*tiles.values()), 0
+    for (x, y), drawn in tiles.items():
+        reaching = {
+            one for one in whole
+            if abs(one[0] - 256 * (x + 0.5)) < 128 + one[2] / 2 and abs(one[1] - 256 * (y + 0.5)) < 128 + one[3] / 2
+        }  # fmt: skip
+        assert reaching <= drawn, (x, y, reaching - drawn)
+        crossing += len(reaching)
+    assert len(whole) > 20 and crossing > len(whole)
+
+
+def test_page_and_picture_colour_a_label_alike(opened):
+    page = make_page()
+    browser = opened(page.html())
+    swatches = browser.execute_script(
+        "return [...document.querySelectorAll('.legend button')].map((b) => "
+        "[b.firstChild.nextSibling.textContent.trim(), b.querySelector('i').style.background])"
+    )
+    shown = {name: "#" + "".join(f"{int(part):02x}" for part in re.findall(r"\d+", rgb)) for name, rgb in swatches}
+    display = MapDisplay(page.coordinates, page.columns["label"], page.names, "")
+    assert shown == {name: colour for name, colour, _ in display.by_group() if name != "other"}
+    drawn = browser.execute_script("return [imageMap.colours[0], imageMap.colours[1]]")
+    assert drawn == [GREY, shown[page.columns["label"][1]]]
 
 
 def test_the_lasso_lists_what_lies_in_it(opened):

@@ -71,13 +71,13 @@ def test_images_are_filtered_and_lead_to_their_neighbours(visit, labelled):
     row = int(re.search(r"image\?row=(\d+)", browser.current_url)[1])
     told = Collection.open(labelled).query(row=row, k=20)
     assert texts(browser, "h1") == [Collection.open(labelled).ids[row]]
-    assert texts(browser, ".tile span:first-of-type")[:2] == [f"{n + 1}. {told.distances[n]:.4f}" for n in range(2)]
+    assert texts(browser, ".tile > span:first-of-type")[:2] == [f"{n + 1}. {told.distances[n]:.4f}" for n in range(2)]
     wait(browser, "document.querySelectorAll('.three img').length === 3")
     choose(browser, "how many", "5")
     wait(browser, "document.querySelectorAll('.split .tile').length === 5 && location.hash.includes('k=5')")
     choose(browser, "cluster", "1")
     wait(browser, "location.hash.includes('cluster=1') && !document.querySelector('.busy')")
-    assert all("cluster 1" in line for line in texts(browser, ".tile .faint:nth-of-type(2)"))
+    assert all("cluster 1" in line for line in texts(browser, ".tile > .faint:nth-of-type(3)"))
     browser.find_elements("css selector", ".tile")[0].click()  # and on from there
     wait(
         browser,
@@ -104,7 +104,7 @@ def test_an_image_is_given_and_searched_for(visit, labelled, way):
                  "pasted": "new ClipboardEvent('paste', { clipboardData: held, bubbles: true })"}[way]  # fmt: skip
         browser.execute_script(f"{make} document.body.dispatchEvent({event})", list(file.read_bytes()))
     wait(browser, "document.querySelectorAll('.split .tile').length === 20")
-    assert texts(browser, ".tile span:first-of-type")[0] == "1. 0.0000" and texts(browser, "h1") == ["004.png"]
+    assert texts(browser, ".tile > span:first-of-type")[0] == "1. 0.0000" and texts(browser, "h1") == ["004.png"]
     wait(browser, "document.querySelectorAll('.three img').length === 3")
     browser.find_elements("css selector", ".tile")[3].click()
     wait(browser, "location.hash.includes('row=')")
@@ -119,7 +119,7 @@ def test_names_stay_text(visit, labelled):
     assert texts(browser, "h1") == [f"0/{NASTY}"] and "onerror" not in browser.title
     assert not browser.execute_script("return document.querySelector('[onerror]')")
     browser = visit("duplicates")
-    assert NASTY in texts(browser, ".tile span") or any("onerror" in t for t in texts(browser, ".tile span"))
+    assert NASTY in texts(browser, ".tile > span") or any("onerror" in t for t in texts(browser, ".tile > span"))
     browser.execute_script("window.URL.createObjectURL = (blob) => { window.saved = blob.text(); return 'data:,' }")
     browser.find_element("xpath", "//button[text()='CSV']").click()
     assert NASTY.replace('"', '""') in browser.execute_script("return saved")

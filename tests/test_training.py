@@ -139,7 +139,7 @@ def test_a_loss_that_is_no_number_stops_with_what_to_do(data):
 
 
 def test_a_dead_latent_is_said(data, caplog):
-    training = train_autoencoder(*data, spec(), TrainingOptions(epochs=1), device="cpu")
+    training = train_autoencoder(*data, spec(), TrainingOptions(epochs=6), device="cpu")
     with torch.no_grad():
         training.model["encoder"][-1].weight[:3] = 0
     assert examine(training, data[0].array, data[1])["dead_latents"] == 3
@@ -151,7 +151,7 @@ def test_a_dead_latent_is_said(data, caplog):
 
 
 def test_losing_to_pca_is_said(data, caplog):
-    training = train_autoencoder(*data, spec(16), TrainingOptions(epochs=1, invariance="none"), device="cpu")
+    training = train_autoencoder(*data, spec(16), TrainingOptions(epochs=3, invariance="none"), device="cpu")
     examine(training, data[0].array, data[1])
     assert "worse" in caplog.text and "--epochs" in caplog.text
 
@@ -336,7 +336,32 @@ def test_a_training_that_never_learns_is_reported(data, caplog):
     options = TrainingOptions("mlp", epochs=3, batch_size=16, learning_rate=0.3)
     training = train_autoencoder(*data, AutoencoderSpec.choose("mlp", EIGHT, 2), options, device="cpu")
     assert training.figures["restarts"] == 3
-    assert "3 restarts did not help, nothing is learned: lower --learning-rate (now 0.3)" in caplog.text
+    assert "3 restarts did not help, nothing is learned" in caplog.text
+    examine(training, data[0].array, data[1])
+    assert "lower --learning-rate (now 0.3, usually 0.005)" in caplog.text and "--epochs" not in caplog.text
+
+
+def advised(caplog, images, held_out, latent=16, **options):
+    """What is said of a training."""
+    caplog.clear()
+    options = TrainingOptions(**({"invariance": "none", "batch_size": 32} | options))
+    training = train_autoencoder(LoadedImages(images), held_out, spec(latent), options, device="cpu")
+    examine(training, images, held_out)
+    return caplog.text
+
+
+def test_advice_follows_from_the_cause(data, caplog):
+    (images, held_out), noise = (data[0].array, data[1]), np.random.default_rng(0)
+    blank = np.full((100, 1, 8, 8), 250, np.uint8)
+    text = advised(caplog, blank[:80], blank[80:], epochs=3)
+    assert "all alike" in text and "--learning-rate" not in text and "--latent-dim" not in text
+    text = advised(caplog, *np.split(noise.integers(0, 256, (700, 1, 8, 8), dtype=np.uint8), [600]), 3, epochs=5)
+    assert "PCA finds hardly anything in them either, as with noise" in text and "--learning-rate" not in text
+    assert "raise --learning-rate (now 1e-06" in advised(caplog, images, held_out, epochs=2, learning_rate=1e-6)
+    text = advised(caplog, images, held_out, epochs=3)
+    assert "worse" in text and "train longer, --epochs 6" in text
+    text = advised(caplog, images[:60], held_out, epochs=60)
+    assert "worse" in text and "learns its images by heart" in text and "--epochs" not in text
 
 
 @pytest.mark.parametrize("loss", ["mse", "bce"])

@@ -1,11 +1,6 @@
 "use strict";
 /* A map of images, drawn with Leaflet: points in canvas tiles, and the images themselves where there is room for them. */
 
-const PALETTE = [
-  "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf", "#aec7e8",
-  "#ffbb78", "#98df8a", "#ff9896", "#c5b0d5", "#c49c94", "#f7b6d2", "#dbdb8d", "#9edae5", "#393b79", "#637939",
-];
-const OTHER = "#9a9aa2"; // what belongs to no group, or to one of too many
 const WORLD = 256; // map units of the longer side
 const DEEPEST = 9;
 const CELLS = 128; // a side, of the grid that points are looked up in
@@ -21,8 +16,8 @@ function heat(share) {
 }
 
 class ImageMap {
-  /* data: count, x, y (any scale), columns {name: {codes: Uint16Array, names: [string]}}, scores (Float32Array or null),
-     thumb(i) giving {image, x, y, width, height} or null while it is not loaded; options: colourBy, and what is told of
+  /* data: count, x, y (any scale), columns {name: {codes: Uint16Array, names: [string], legend: [[code, colour]]}}, other
+     (the colour of what is in no legend), plain (that of all, if nothing colours them), scores (Float32Array or null), thumb(i) giving {image, x, y, width, height} or null while it is not loaded; options: colourBy, and what is told of
      the pointer: picked(i), emptied(x, y), hovered(i, point), wandered(x, y, point), left(), i of an image, -1 for none, x and y
      of a place without one. */
   constructor(element, data, options) {
@@ -123,13 +118,16 @@ class ImageMap {
   drawTile(pen, at, size) {
     const scale = 2 ** at.z, left = at.x * size, top = at.y * size; // in pixels of this zoom
     const side = placeAt(at.z), seen = [];
-    this.within((left - side) / scale, (top - side) / scale, (left + size + side) / scale, (top + size + side) / scale,
-      (i) => seen.push(i));
+    // An image lies around its point: all places whose images may reach into this tile, each as a whole, or tiles
+    // would disagree on which image a place shows.
+    const first = (from) => (Math.floor((from - side) / side) * side) / scale;
+    const last = (from) => (Math.ceil((from + size + side) / side) * side) / scale;
+    this.within(first(left), first(top), last(left), last(top), (i) => seen.push(i));
     const radius = Math.min(4, Math.max(1, 1.7 + at.z * 0.5 - Math.log10(this.data.count) * 0.25));
     const places = new Map();
     for (const i of seen) {
       const x = this.px[i] * scale, y = this.py[i] * scale;
-      pen.fillStyle = this.colours[i] || OTHER;
+      pen.fillStyle = this.colours[i];
       pen.fillRect(x - left - radius, y - top - radius, 2 * radius, 2 * radius);
       const key = `${Math.floor(x / side)} ${Math.floor(y / side)}`, held = places.get(key);
       if (held) held.count++; else places.set(key, { i, x: x - left, y: y - top, count: 1 });
@@ -138,7 +136,7 @@ class ImageMap {
       const thumb = count <= FEW ? this.data.thumb(i) : null;
       if (!thumb) continue;
       const grow = (side * 0.9) / Math.max(thumb.width, thumb.height), w = thumb.width * grow, h = thumb.height * grow;
-      pen.fillStyle = this.colours[i] || OTHER; // as a frame
+      pen.fillStyle = this.colours[i]; // as a frame
       pen.fillRect(x - w / 2 - 2, y - h / 2 - 2, w + 4, h + 4);
       pen.imageSmoothingEnabled = grow < 2;
       pen.drawImage(thumb.image, thumb.x, thumb.y, thumb.width, thumb.height, x - w / 2, y - h / 2, w, h);
@@ -157,22 +155,21 @@ class ImageMap {
     this.colours = new Array(count);
     let legend = [];
     if (this.column) {
-      const { codes, names } = this.column;
-      const counts = new Uint32Array(names.length);
-      for (let i = 0; i < count; i++) counts[codes[i]]++;
-      const ranked = [...names.keys()].filter((c) => names[c] !== "").sort((a, b) => counts[b] - counts[a]);
-      const chosen = ranked.slice(0, PALETTE.length).sort((a, b) => natural(names[a], names[b]));
-      const colourOf = names.map(() => OTHER);
-      chosen.forEach((code, place) => { colourOf[code] = PALETTE[place]; });
-      for (let i = 0; i < count; i++) this.colours[i] = colourOf[codes[i]];
-      legend = chosen.map((code) => ({ name: names[code], colour: colourOf[code], count: counts[code], code }));
+      const { codes, names, legend: chosen } = this.column;
+      const counts = new Uint32Array(names.length), colourOf = names.map(() => this.data.other);
+      for (const [code, colour] of chosen) colourOf[code] = colour;
+      for (let i = 0; i < count; i++) {
+        counts[codes[i]]++;
+        this.colours[i] = colourOf[codes[i]];
+      }
+      legend = chosen.map(([code, colour]) => ({ name: names[code], colour, count: counts[code], code }));
     } else if (name === "score" && scores) {
       const sorted = Float32Array.from(scores).sort();
       const low = sorted[Math.floor(count * 0.02)], high = sorted[Math.floor((count - 1) * 0.98)];
       for (let i = 0; i < count; i++) this.colours[i] = heat((scores[i] - low) / (high - low || 1));
       legend = [0, 0.5, 1].map((s) => ({ name: (low + s * (high - low)).toPrecision(3), colour: heat(s), code: null }));
     } else {
-      this.colours.fill(PALETTE[0]);
+      this.colours.fill(this.data.plain);
     }
     this.redraw();
     return legend;

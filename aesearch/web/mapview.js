@@ -16,7 +16,7 @@ class MapView {
     this.rows = numbers(given.rows, Int32Array);
     this.columns = {};
     for (const [name, column] of Object.entries(given.columns)) {
-      this.columns[name] = { codes: numbers(column.codes, Uint16Array), names: column.names };
+      this.columns[name] = { codes: numbers(column.codes, Uint16Array), names: column.names, legend: column.legend };
     }
     this.scores = given.scores && numbers(given.scores, Float32Array);
     this.near = given.neighbours && numbers(given.neighbours, Int32Array);
@@ -24,7 +24,7 @@ class MapView {
     this.build(element);
     this.map = new ImageMap(this.ground, {
       count: this.count, x: numbers(given.x, Float32Array), y: numbers(given.y, Float32Array), columns: this.columns,
-      scores: this.scores, thumb: (i) => this.atlas.thumb(i),
+      other: given.other, plain: given.plain, scores: this.scores, thumb: (i) => this.atlas.thumb(i),
     }, {
       colourBy: given.colourBy, picked: (i) => this.open(i), hovered: (i, point) => this.hover(i, point),
       emptied: (x, y) => this.imagine(x, y), wandered: (x, y, point) => this.wander(x, y, point),
@@ -53,7 +53,8 @@ class MapView {
     element.classList.add("mapview");
     element.replaceChildren(
       make("div", { class: "bar" }, make("label", {}, "colour by ", this.choice),
-        make("form", { role: "search", onsubmit: (event) => this.search(event) }, this.name), this.lasso, this.status),
+        make("form", { role: "search", onsubmit: (event) => this.search(event) }, this.name), this.lasso,
+        this.given.told ? make("small", {}, this.given.told) : null, this.status),
       this.ground, this.panel, this.legend);
     element.addEventListener("keydown", (event) => { if (event.key === "Escape") this.close(); });
   }

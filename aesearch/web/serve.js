@@ -3,6 +3,7 @@
 
 const server = { version: "", info: null, values: null };
 const uploads = new Map(); // images that were given to this page; the server is asked about them, and does not keep them
+const SHORT = 12, END = 9; // letters of a caption that always has room; at the end of a longer one, those always shown
 const view = document.getElementById("view"), notice = document.getElementById("notice");
 
 /* ---- asking */
@@ -107,28 +108,40 @@ function picture(source, text, attributes = {}) {
 /* An image of the collection that leads to its neighbours. */
 function tile(image, ...lines) {
   return make("a", { class: "tile", href: address("image", { row: image.row }), title: image.id },
-    picture(pictureOf(image.row), image.id), ...lines.filter(Boolean).map((line, n) => make("span", { class: n ? "faint" : "" }, line)));
+    picture(pictureOf(image.row), image.id), ...lines.flat().filter(Boolean).map((text, n) => line(text, n ? "faint" : "")));
 }
 
-function shortName(image) {
-  return image.id.split("/").pop();
+/* The file of each image, with as many of its folders as tell it from others among them: {image.id: text}. */
+function shortNames(images) {
+  const ids = [...new Set(images.map((image) => image.id))], shown = Object.create(null);
+  let open = ids;
+  for (let depth = 1; open.length; depth++) {
+    const taken = new Map();
+    for (const id of open) {
+      shown[id] = id.split("/").slice(-depth).join("/");
+      taken.set(shown[id], (taken.get(shown[id]) || 0) + 1);
+    }
+    open = open.filter((id) => taken.get(shown[id]) > 1 && shown[id] !== id);
+  }
+  return shown;
 }
 
+/* A line under a picture that is cut in the middle where there is no room for it: its end stays. */
+function line(told, kind = "") {
+  const text = told.replace(/\s+/g, " ");
+  const end = text.length > SHORT ? text.length - END : text.length;
+  return make("span", { class: `cut ${kind}` }, make("span", {}, text.slice(0, end)), make("span", {}, text.slice(end)));
+}
+
+/* The lines that say what an image belongs to. */
 function belonging(image) {
-  return [image.label, image.cluster && `cluster ${image.cluster}`].filter(Boolean).join(" · ");
+  return [image.label, image.cluster && `cluster ${image.cluster}`];
 }
 
 function wrong(error) {
   const [reason, command] = error.message.split(/: (?:run|make one with) (?=aesearch )/);
   if (!command) return make("p", { class: "wrong", role: "alert" }, error.message);
-  return make("p", { class: "lacks" }, `${reason}. This makes it: `, make("code", {}, command + whichOne()));
-}
-
-/* What a command has to be told besides. */
-function whichOne() {
-  const folder = server.info?.collection || "indexes/default";
-  if (folder === "indexes/default") return "";
-  return ` -c ${/^[\w./-]+$/.test(folder) ? folder : JSON.stringify(folder)}`;
+  return make("p", { class: "lacks" }, `${reason}. This makes it: `, make("code", {}, command));
 }
 
 /* Do something slow: what it shows when it is there, or what is wrong. */

@@ -33,6 +33,7 @@ async function showImages(root, given) {
       show();
       view.scrollTop = 0;
     };
+    const names = shortNames(found.rows);
     const last = Math.min(found.total, offset + PAGE), more = make("span", { class: "actions" });
     if (rows) (buttons ||= exportRows(wanted.rows)).then((made) => more.replaceChildren(...made), () => {});
     return [
@@ -40,7 +41,7 @@ async function showImages(root, given) {
         `${(found.total && offset + 1).toLocaleString("en")} to ${last.toLocaleString("en")} of ${found.total.toLocaleString("en")} images`),
       make("button", { type: "button", disabled: offset === 0, onclick: () => turn(-PAGE) }, "before"),
       make("button", { type: "button", disabled: last >= found.total, onclick: () => turn(PAGE) }, "next"), more),
-      make("div", { class: "grid" }, ...found.rows.map((image) => tile(image, shortName(image), belonging(image)))),
+      make("div", { class: "grid" }, ...found.rows.map((image) => tile(image, names[image.id], belonging(image)))),
     ];
   });
   root.append(make("h1", {}, rows ? "selected images" : "images"),
@@ -96,8 +97,9 @@ async function showImage(root, given) {
     conditions(chosen).forEach((condition) => query.append("where", condition));
     if (!own) query.set("row", row);
     const found = own ? await sendImage(`query?${query}`, own.file) : await ask(`query?${query}`);
-    return make("div", { class: "grid" }, ...found.queries[0].hits.map((hit) =>
-      tile(hit, `${hit.rank}.  ${hit.distance.toFixed(4)}`, belonging(hit), shortName(hit))));
+    const { hits } = found.queries[0], names = shortNames(hits);
+    return make("div", { class: "grid" }, ...hits.map((hit) =>
+      tile(hit, `${hit.rank}.  ${hit.distance.toFixed(4)}`, belonging(hit), names[hit.id])));
   });
   const moved = later(() => { amend("image", parameters()); show(); });
   const number = make("output", {}, String(k));
@@ -120,7 +122,7 @@ async function describeImage(aside, row, upload, own) {
     const made = own ? await sendImage("reconstruct", own.file) : await ask(`reconstruct/${row}`);
     shown.addEventListener("error", () => { shown.src = made.original; }, { once: true }); // the browser cannot show such files
     if (shown.complete && !shown.naturalWidth) shown.src = made.original;
-    const parts = [["original", "as the encoder sees it"], ["rebuilt", "as the decoder rebuilds it"], ["difference", `where it errs, up to ${made.brightest.toFixed(3)}`]];
+    const parts = [["original", "as the encoder sees it"], ["rebuilt", "as the decoder rebuilds it"], ["difference", `where it errs; brightest: ${made.brightest.toPrecision(2)} or more`]];
     return parts.map(([name, told]) => make("div", {}, picture(made[name], name, { class: "picture", loading: "eager" }), told));
   });
 }
@@ -185,24 +187,32 @@ async function showAnomalies(root, given) {
     told.textContent = alarms
       ? `threshold ${alarms.threshold.toPrecision(4)}: ${(100 * alarms.asked).toLocaleString("en")} % of normal images are expected above it, ` +
         `${(100 * alarms.measured).toFixed(2)} % of ${alarms.measured_on.toLocaleString("en")} others were; ` +
-        `${alarms.flagged.toLocaleString("en")} of ${found.scored.toLocaleString("en")} images lie above`
+        `${alarms.flagged.toLocaleString("en")} of ${found.scored.toLocaleString("en")} images lie above; ` +
+        `p ${chance(alarms.least_p_value, alarms.least_p_value)}: odder than all ${alarms.learned_from.toLocaleString("en")} it was learned from`
       : `${found.scored.toLocaleString("en")} images ranked; the slider sets a threshold by the share of normal images that exceed it`;
-    const names = Object.keys(found.anomalies[0] || { rank: 0 });
+    const names = Object.keys(found.anomalies[0] || { rank: 0 }), shown = shortNames(found.anomalies);
     const table = [names, ...found.anomalies.map((one) => names.map((name) => one[name]))];
     const more = found.anomalies.length === top && top < 1000
       ? make("button", { type: "button", onclick: () => { top = Math.min(1000, 2 * top); changed(); } }, "more") : null;
     return [
       make("div", { class: "controls" }, ...exports(found.anomalies.map((one) => one.id), table, (said) => tell(said))),
       make("div", { class: "grid wide" }, ...found.anomalies.map((one) => make("a", { class: "tile", href: address("image", { row: one.row }), title: one.id },
-        make("div", { class: "pair" }, picture(pictureOf(one.row), one.id), picture(pictureOf(one.row, "/heat"), "where it errs")),
-        make("span", {}, `${one.rank}.  ${one.score.toFixed(4)}${one.p_value === undefined ? "" : `  p ${one.p_value.toPrecision(2)}`}`),
-        make("span", { class: "faint" }, [one.label, shortName(one)].filter(Boolean).join(" · "))))),
+        make("div", { class: "pair" }, picture(pictureOf(one.row), one.id), picture(pictureOf(one.row, "/heat"), "where it errs", { title: "where it errs; one scale for all: 1 in 200 pixels of the collection is of the brightest" })),
+        line(`${one.rank}.  ${one.score.toFixed(4)}${one.p_value === undefined ? "" : `  p ${chance(one.p_value, alarms.least_p_value)}`}`),
+        ...[one.label, shown[one.id]].filter(Boolean).map((text) => line(text, "faint"))))),
       make("p", {}, more || ""),
     ];
   });
   root.append(make("h1", {}, "the oddest images"), make("div", { class: "controls" }, make("label", {}, "score ", choice),
     make("label", {}, "false alarms", slider, number)), told, list);
   await show();
+}
+
+/* A p-value in two digits; the least one that so few images can tell, rounded up, as a bound. */
+function chance(value, least) {
+  if (value > least * (1 + 1e-9)) return Number(value.toPrecision(2));
+  const unit = 10 ** (Math.floor(Math.log10(value)) - 1);
+  return `≤ ${Number((Math.ceil((value / unit) * (1 - 1e-9)) * unit).toPrecision(2))}`;
 }
 
 /* ---- clusters */
@@ -274,9 +284,9 @@ async function showDuplicates(root, given) {
     const groups = make("div", { class: "groups" }), more = make("p", {});
     const extend = () => {
       const from = groups.children.length;
-      groups.append(...found.groups.slice(from, shown).map((group, n) => make("section", {},
+      groups.append(...found.groups.slice(from, shown).map((group, n) => [group, n, shortNames(group.slice(0, 10))]).map(([group, n, names]) => make("section", {},
         make("h2", {}, found.exact[from + n] ? "exact" : "near", group.length > 10 ? `, ${group.length} images` : ""),
-        make("div", { class: "row", tabindex: 0, role: "group", "aria-label": `group ${from + n + 1}` }, ...group.slice(0, 10).map((one) => tile(one, shortName(one)))))));
+        make("div", { class: "row", tabindex: 0, role: "group", "aria-label": `group ${from + n + 1}` }, ...group.slice(0, 10).map((one) => tile(one, names[one.id]))))));
       more.replaceChildren(...(found.groups.length > shown ? [make("button", { type: "button", onclick: () => { shown += PAGE; extend(); } }, "more")] : []));
     };
     extend();
@@ -359,7 +369,7 @@ async function showAbout(root) {
     ...Object.entries(told.artifacts).flatMap(([name, artifact]) => [make("h2", {}, name),
       table([["made", artifact.time], ...Object.entries(artifact.figures).map(([key, value]) => [key.replaceAll("_", " "), plain(value).slice(0, 200)])])]),
     make("h2", {}, "for other programs"), make("p", {}, "The same answers as JSON: ", make("a", { href: "/api/openapi.json" }, "/api/openapi.json"), " describes them."),
-    make("p", {}, "A page to send to a colleague: ", make("code", {}, `aesearch report${whichOne()}`)));
+    make("p", {}, "A page to send to a colleague: ", make("code", {}, told.report)));
 }
 
 /* ---- which of them */
