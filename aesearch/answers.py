@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,41 @@ class Anomalies:
             for one, p_value in zip(listed, self.alarms.p_values(self.scores), strict=True):
                 one["p_value"] = float(p_value)
         return listed
+
+
+class _Answer(NamedTuple):
+    label: str
+    probability: float
+
+
+class Classified(_Answer):
+    """The probe's answer for one image: the pair (label, probability), and beside it how sure that is.
+
+    Attributes
+    ----------
+    second, second_probability : str, float
+        The next likely label.
+    unsure : bool
+        The probability is below 0.6: such answers are wrong about as often as they are right.
+    """
+
+    second: str
+    second_probability: float
+    unsure: bool
+
+    @classmethod
+    def of(cls, classes: list[str], chances: NDArray[np.float32], least: float) -> Classified:
+        """From the probabilities (c,) of two classes or more."""
+        first, second = np.argsort(-chances, kind="stable")[:2].tolist()
+        answer = cls(classes[first], float(chances[first]))
+        answer.second, answer.second_probability = classes[second], float(chances[second])
+        answer.unsure = answer.probability < least
+        return answer
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``aesearch classify --json`` gives it."""
+        names = ("label", "probability", "second", "second_probability", "unsure")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, eq=False)

@@ -201,6 +201,8 @@ def _doubts(collection: Collection) -> str:
     if not collection.is_fresh("probe") or "doubts" not in collection.manifest.artifacts["probe"]["figures"]:
         return _lacks("labels in doubt", "probe")
     figures = collection.manifest.artifacts["probe"]["figures"]
+    if figures.get("doubts_withheld"):
+        return f"<p>No label is doubted: {_text(figures['doubts_withheld'])}.</p>"
     listed = figures["doubts"][:DOUBTS]
     rows = [row for row, _, _ in listed]
     labels, names = collection.store.texts("label", rows), collection.store.texts("id", rows)

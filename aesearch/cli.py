@@ -668,6 +668,7 @@ def probe(
                 "knn_accuracy": result.knn_accuracy,
                 "per_class": result.per_class,
                 "suspicious": suspicious,
+                "doubts_withheld": result.withheld or None,
             }
         )
     print(
@@ -681,6 +682,8 @@ def probe(
             for name, f in result.per_class.items()
         ],
     )
+    if result.withheld:
+        print(f"\nno label is doubted: {result.withheld}")
     if suspicious:
         print(f"\nlabels to check, {len(result.suspicious)} in doubt:")
         print_table(
@@ -703,10 +706,18 @@ def classify(
     opened = _open(collection, device)
     answers = opened.classify(list(images))
     if as_json:
-        listed = [{"image": str(i), "label": a, "probability": c} for i, (a, c) in zip(images, answers, strict=True)]
+        listed = [{"image": str(i), **answer.to_json()} for i, answer in zip(images, answers, strict=True)]
         return print_json({"collection": str(opened.folder), "images": listed})
-    table = [[label, f"{chance:.3f}", str(image)] for image, (label, chance) in zip(images, answers, strict=True)]
-    print_table(["label", "probability", "image"], table)
+    table = [
+        [
+            a.label,
+            f"{a.probability:.3f}",
+            f"unsure, or {a.second} {a.second_probability:.3f}" if a.unsure else "",
+            str(i),
+        ]
+        for i, a in zip(images, answers, strict=True)
+    ]
+    print_table(["label", "probability", "", "image"], table)
 
 
 @app.command()

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch import anomalies as anomaly_scores
-from aesearch.answers import Anomalies, Duplicates, Hits
+from aesearch.answers import Anomalies, Classified, Duplicates, Hits
 from aesearch.atomic import check_own, check_room, drop
 from aesearch.distances import exact_neighbours, in_blocks
 from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_choice
@@ -634,16 +634,19 @@ class Collection(Maps):
         parts = [ids[end - size : end] for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
         return Duplicates(found.threshold, found.groups, parts, found.exact, found.found)
 
-    def classify(self, images: Sequence[ImageLike]) -> list[tuple[str, float]]:
-        """(label, probability) of each image by the linear probe; `AesearchError` until `probe` has run."""
-        from aesearch.probe import LinearProbe
+    def classify(self, images: Sequence[ImageLike]) -> list[Classified]:
+        """(label, probability) of each image by the linear probe, and whether that is unsure.
+
+        `AesearchError` until `probe` has run.
+        """
+        from aesearch.probe import UNSURE, LinearProbe
 
         path = self.manifest.path("probe", PROBE)
         if self.manifest.artifacts["probe"]["made_from"].get("features") != self.store.fingerprint:
             raise StaleArtifactError("the features have changed since the probe was trained: run aesearch probe")
         model = LinearProbe.load(path)
         chances = model.predict_probabilities(self.encode(images))
-        return [(model.classes[int(c.argmax())], float(c.max())) for c in chances]
+        return [Classified.of(model.classes, c, UNSURE) for c in chances]
 
     # ---------------------------------------------------------------- deriving
 
@@ -744,6 +747,7 @@ class Collection(Maps):
         figures["commonest_share"] = max(f["test_rows"] for f in result.per_class.values()) / result.test_rows
         if doubts:
             figures |= {"doubted": len(result.suspicious), "doubts": [list(d) for d in result.suspicious[:MOST_DOUBTS]]}
+            figures |= {"doubts_withheld": result.withheld}
         self._record("probe", PROBE, {"seed": seed}, figures)
         return result
 
