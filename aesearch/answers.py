@@ -128,7 +128,12 @@ class Duplicates:
     exact : list of bool
         Whether all images of a group are the same, byte for byte.
     found : float or None
-        Share of the pairs within the threshold that exact search finds for a sample, and this has in one group.
+        Share of the pairs within the threshold that exact search finds for a sample, and this found to be near.
+    pixel_distances : list of float or None
+        Of each group the largest pixel distance from one image to the next, as a share of their contrast; 0 for exact
+        copies, None where it is not known.
+    rejected : int
+        Pairs within the threshold whose pixels show that they are not the same.
     """
 
     threshold: float
@@ -136,6 +141,8 @@ class Duplicates:
     ids: list[list[str]]
     exact: list[bool]
     found: float | None
+    pixel_distances: list[float | None]
+    rejected: int
 
     def to_json(self) -> dict[str, Any]:
         """As ``aesearch duplicates --json`` gives it."""
@@ -143,7 +150,13 @@ class Duplicates:
             [{"row": int(row), "id": id} for row, id in zip(rows, ids, strict=True)]
             for rows, ids in zip(self.rows, self.ids, strict=True)
         ]
-        return {"threshold": self.threshold, "groups": groups, "exact": self.exact, "found": self.found}
+        more = {name: getattr(self, name) for name in ("exact", "found", "pixel_distances", "rejected")}
+        return {"threshold": self.threshold, "groups": groups, **more}
+
+    def kind(self, group: int) -> str:
+        """What a group is, in words: exact, or near and how far its pixels differ."""
+        far = self.pixel_distances[group]
+        return "exact" if self.exact[group] else "near" if far is None else f"near, pixels {far:.2f}"
 
 
 def _ranked(

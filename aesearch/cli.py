@@ -422,6 +422,9 @@ def duplicates(
             show_default="a tenth of the usual distance between nearest images",
         ),
     ] = None,
+    features_only: Annotated[
+        bool, typer.Option("--features-only", help="Do not compare the pixels of what is near by its features.")
+    ] = False,
     save: SaveOption = None,
     show: ShowOption = False,
     as_json: JsonOption = False,
@@ -431,7 +434,7 @@ def duplicates(
     Example: aesearch duplicates -c photos --save same.png
     """
     opened = _open(collection, "auto")
-    found = opened.duplicates(threshold=threshold)
+    found = opened.duplicates(threshold=threshold, confirm=not features_only)
     if save or show:
         from aesearch.report import draw_duplicates
 
@@ -443,9 +446,11 @@ def duplicates(
           f"{found.threshold:.3g}; {copies:,} of the groups are exact copies")  # fmt: skip
     if found.found is not None:
         print(f"of the pairs that exact search finds for a sample, {found.found:.1%} are among them")
+    if found.rejected:
+        print(f"{found.rejected:,} pairs are as near by their features, but their pixels show other things")
     table = [
-        [str(number), "exact" if exact else "near", str(row), id]
-        for number, (rows, ids, exact) in enumerate(zip(found.rows, found.ids, found.exact, strict=True), 1)
+        [str(number + 1), found.kind(number), str(row), id]
+        for number, (rows, ids) in enumerate(zip(found.rows, found.ids, strict=True))
         for row, id in zip(rows, ids, strict=True)
     ]
     print_table(["group", "copies", "row", "id"], table)

@@ -29,6 +29,7 @@ from aesearch.pictures import ImageLike, blank, look_at, name_of, read_image, re
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
     from aesearch.clusters import Clustering
+    from aesearch.duplicates import Pixels as SamePixels
     from aesearch.extraction import Extraction
     from aesearch.probe import ProbeResult
     from aesearch.scoring import Scorer
@@ -618,21 +619,50 @@ class Collection(Maps):
         pairs = zip(*self.reconstruct_anomalies(found, source), strict=True)
         return [anomaly_scores.error_map(original, rebuilt) for original, rebuilt in pairs]
 
-    def duplicates(self, *, threshold: float | None = None) -> Duplicates:
-        """Images that are there more than once, or nearly; see `aesearch.duplicates.find_duplicates`."""
+    def duplicates(self, *, threshold: float | None = None, confirm: bool = True) -> Duplicates:
+        """Images that are there more than once, or nearly; see `aesearch.duplicates.find_duplicates`.
+
+        With ``confirm`` what is near by its features is compared pixel by pixel, which reads those images again.
+        """
         from aesearch.duplicates import find_duplicates
 
         found = find_duplicates(
             self.store.rows_of_features(),
             self.index,
             self.store.contents(),
+            pixels=self._pixels() if confirm else None,
             threshold=threshold,
             progress=self.progress,
         )
         sizes = [len(group) for group in found.groups]
         ids = self.store.texts("id", np.concatenate([*found.groups, np.empty(0, np.int64)]))
         parts = [ids[end - size : end] for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
-        return Duplicates(found.threshold, found.groups, parts, found.exact, found.found)
+        known = (found.exact, found.found, found.pixels, found.rejected)
+        return Duplicates(found.threshold, found.groups, parts, *known)
+
+    def _pixels(self) -> SamePixels:
+        """What tells by the images themselves whether rows show the same; says so where images are gone."""
+        from aesearch.duplicates import Pixels
+        from aesearch.pixels import compared_size, distances_of_pairs, most_different
+
+        height, width = self.manifest.artifacts["encoder"]["native_size"]
+        size = compared_size((height, width), self.spec.preprocessing)
+
+        def distances(pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+            far = np.full(len(pairs), np.nan, np.float32)
+            reason = "some images cannot be read any more"
+            rows, at = np.unique(pairs, return_inverse=True)
+            if len(rows):
+                try:
+                    places = np.array(self._places(rows.tolist()), np.int64)
+                    far = distances_of_pairs(self.source, places, at.reshape(-1, 2), size, progress=self.progress)
+                except SourceError as error:
+                    reason = str(error)
+            if unknown := int(np.isnan(far).sum()):
+                logger.warning("%s: %s pairs are called near by their features alone", reason, f"{unknown:,}")
+            return far
+
+        return Pixels(distances, most_different(size.shape))
 
     def classify(self, images: Sequence[ImageLike]) -> list[Classified]:
         """(label, probability) of each image by the linear probe, and whether that is unsure.

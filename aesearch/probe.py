@@ -60,7 +60,7 @@ class LinearProbe:
     def tempered(
         self, vectors: NDArray[np.float32], targets: NDArray[np.int64], classes: NDArray[np.str_]
     ) -> LinearProbe:
-        """The same answers, no surer than they are right on rows it has not seen: temperature scaling (Guo et al. 2017).
+        """The same answers, no surer than they are right on rows not seen: temperature scaling (Guo et al. 2017).
 
         Parameters
         ----------

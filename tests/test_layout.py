@@ -15,10 +15,10 @@ ORDER = (
     "__main__", "cli", "options", "console", "stopping",
     "serving", "api", "schema", "live", "documents", "sweep", "card", "report",
     "collection", "mapping", "answers", "building", "examination", "training", "updating",
-    "extraction", "scoring", "invariance", "parts", "batches", "opening", "pictures", "sources", "reading",
+    "extraction", "scoring", "invariance", "parts", "batches", "opening", "pictures", "pixels", "sources", "reading",
     "mappage", "clusters", "duplicates", "projection", "probe", "index",
     "anomalies", "generation", "export", "store", "figures", "thumbnails", "autoencoders",
-    "portable", "architectures", "decoding", "manifest", "distances", "locking", "atomic",
+    "portable", "architectures", "decoding", "manifest", "distances", "progress", "locking", "atomic",
     "errors", "__init__",
 )  # fmt: skip
 
