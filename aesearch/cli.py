@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 import aesearch
 from aesearch import documents
-from aesearch.atomic import at_home
 from aesearch.console import Notes, fail, note, print_json, print_table, printable, short, show_picture
 from aesearch.errors import AesearchError
+from aesearch.manifest import collection_folder
 from aesearch.options import (
     CollectionOption,
     DataDirOption,
@@ -33,12 +33,25 @@ from aesearch.options import (
     parse_bytes,
     with_training_options,
 )
+from aesearch.progress import AS_JSON, BAR, form
 from aesearch.stopping import MESSAGE
 
 if TYPE_CHECKING:
     from aesearch.collection import Collection
 
-HOME = Path("indexes")
+
+class Command(TyperCommand):
+    """With ``--json-progress``, which every command takes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        told = "Tell progress as lines of JSON on standard error."
+        self.params.append(
+            TyperOption(
+                param_decls=["--json-progress"], is_flag=True, default=False, expose_value=False, help=told,
+                callback=lambda context, option, given: form.set(AS_JSON if given else BAR),
+            )
+        )  # fmt: skip
 
 
 class Group(TyperGroup):
@@ -88,7 +101,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it says of broken files is in skipped.csv
 
 
-@app.command()
+@app.command(cls=Command)
 @with_training_options()
 def train(
     source: SourceArgument = None,
@@ -127,7 +140,7 @@ def train(
     )
 
 
-@app.command()
+@app.command(cls=Command)
 @with_training_options("latent_dim")
 def sweep(
     source: Annotated[str, typer.Argument(help="As for train.", show_default=False)],
@@ -179,7 +192,7 @@ def sweep(
     print(f"pictures: {folder / CURVES}, {folder / RECONSTRUCTIONS}")
 
 
-@app.command()
+@app.command(cls=Command)
 def extract(
     source: SourceArgument = None,
     collection: CollectionOption = "default",
@@ -211,7 +224,7 @@ def extract(
     )
 
 
-@app.command("build-index")
+@app.command("build-index", cls=Command)
 @with_training_options()
 def build_index(
     source: SourceArgument = None,
@@ -265,7 +278,7 @@ def build_index(
     print(printable(f"index: {describe_figures(info['index'])}, {info['index']['metric']}"))
 
 
-@app.command()
+@app.command(cls=Command)
 def update(
     source: SourceArgument = None,
     collection: CollectionOption = "default",
@@ -288,7 +301,7 @@ def update(
           f"{done.unchanged:,} unchanged, {done.skipped:,} skipped; {done.encoded:,} encoded")  # fmt: skip
 
 
-@app.command()
+@app.command(cls=Command)
 def query(
     images: Annotated[
         list[Path] | None, typer.Argument(help="Image files of any size and mode.", show_default=False)
@@ -337,7 +350,7 @@ def query(
         )
 
 
-@app.command()
+@app.command(cls=Command)
 def anomalies(
     source: SourceArgument = None,
     collection: CollectionOption = "default",
@@ -411,7 +424,7 @@ def anomalies(
     print_table(["rank", *named, "row", "label", "id"], table)
 
 
-@app.command()
+@app.command(cls=Command)
 def duplicates(
     collection: CollectionOption = "default",
     threshold: Annotated[
@@ -456,7 +469,7 @@ def duplicates(
     print_table(["group", "copies", "row", "id"], table)
 
 
-@app.command()
+@app.command(cls=Command)
 def reconstruct(
     images: Annotated[
         list[Path] | None, typer.Argument(help="Image files of any size and mode.", show_default=False)
@@ -489,7 +502,7 @@ def reconstruct(
     print_table(["error", "image"], [[f"{error:.5f}", name] for name, error in zip(names, errors, strict=True)])
 
 
-@app.command()
+@app.command(cls=Command)
 def generate(
     collection: CollectionOption = "default",
     points: Annotated[
@@ -517,7 +530,6 @@ def generate(
 
     Example: aesearch generate --between a.png b.png --steps 8 --save path.png
     """
-    from aesearch import generation
     from aesearch.report import draw_decoded
 
     if sum(choice is not None for choice in (points, sample, between, plane)) != 1:
@@ -525,22 +537,22 @@ def generate(
     opened = _open(collection, device)
     columns = 10
     if points is not None:
-        latents, title = generation.read_points(points, opened.autoencoder.spec.latent_dim), "decoded points"
+        title = "decoded points"
     elif sample is not None:
-        latents, title = generation.sample(opened.latents(), sample, seed), "decoded random latents"
+        title = "decoded random latents"
     elif between is not None:
-        start, end = opened.encode_latents(list(between))
-        latents, title, columns = generation.between(start, end, steps), "from one to the other", steps
+        title, columns = "from one to the other", steps
     else:
         assert plane is not None
-        latents, title, columns = generation.plane(opened.latents(), plane), "the latent plane", plane
+        title, columns = "the latent plane", plane
+    latents = opened.choose_latents(points, sample=sample, between=between, steps=steps, plane=plane, seed=seed)
     _present(draw_decoded(opened.decode(latents), columns, f"{title}, {opened.folder.name}"), save, show)
     if as_json:
         return print_json({"collection": str(opened.folder), "picture": str(save), "latents": latents.tolist()})
     print(f"{len(latents)} images decoded")
 
 
-@app.command()
+@app.command(cls=Command)
 def cluster(
     images: Annotated[
         list[Path] | None,
@@ -617,7 +629,7 @@ def _assign(images: list[Path], opened: Collection, as_json: bool) -> None:
     print_table(["cluster", "share", "image"], rows)
 
 
-@app.command("map")
+@app.command("map", cls=Command)
 def draw_map(
     collection: CollectionOption = "default",
     method: Annotated[str, typer.Option(help="umap, tsne, pca, or latent: the features as they are.")] = "umap",
@@ -643,7 +655,7 @@ def draw_map(
         print(f"{kind}: {file}")
 
 
-@app.command()
+@app.command(cls=Command)
 def probe(
     collection: CollectionOption = "default",
     top: Annotated[int, typer.Option(min=0, help="How many doubtful labels to list.")] = 20,
@@ -697,7 +709,7 @@ def probe(
         )
 
 
-@app.command()
+@app.command(cls=Command)
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
     collection: CollectionOption = "default",
@@ -725,7 +737,7 @@ def classify(
     print_table(["label", "probability", "", "image"], table)
 
 
-@app.command()
+@app.command(cls=Command)
 def info(collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
     """Say what a collection holds, how it was made and how good it measured.
 
@@ -747,7 +759,7 @@ def info(collection: CollectionOption = "default", as_json: JsonOption = False) 
             print(f"  {printable(key):20} {short(value)}")
 
 
-@app.command()
+@app.command(cls=Command)
 def report(
     collection: CollectionOption = "default",
     save: Annotated[Path, typer.Option(help="The page.", show_default="report.html in the collection")] = Path(),
@@ -759,18 +771,11 @@ def report(
 
     Example: aesearch report -c photos --save photos.html
     """
-    from aesearch.atomic import replacing
-    from aesearch.card import make_report
-
     opened = _open(collection, must_exist=True)
-    page = make_report(opened)
-    path = save if save.name else opened.folder / "report.html"
-    with replacing(path, len(page)) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    print(f"report: {path}")
+    print(f"report: {opened.report(save if save.name else None)}")
 
 
-@app.command()
+@app.command(cls=Command)
 def serve(
     collection: CollectionOption = "default",
     port: Annotated[
@@ -799,7 +804,7 @@ def serve(
     serving.serve(live, listening, token)
 
 
-@app.command()
+@app.command(cls=Command)
 def export(
     output: Annotated[Path, typer.Argument(help="File to write; for tensorboard a folder.", show_default=False)],
     collection: CollectionOption = "default",
@@ -830,12 +835,9 @@ def _open(name: str, device: str = "auto", *, must_exist: bool = False, overwrit
 
 
 def _folder(name: str) -> Path:
-    """A name under indexes/, or a folder where the text has a slash or is one that exists."""
-    is_path = os.sep in name or "/" in name or name in (".", "..") or (Path(name) / "collection.json").is_file()
-    folder = at_home(name) if is_path else HOME / name
     if not name.strip():
         raise typer.BadParameter("a collection needs a name", param_hint="--collection")
-    return folder
+    return collection_folder(name)
 
 
 def _present(picture: Any, save: Path | None, show: bool) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aesearch.atomic import replacing
+from aesearch.atomic import at_home, replacing
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, did_you_mean
 
 FORMAT_VERSION = 2
@@ -23,6 +24,18 @@ REMEDIES = {"encoder": "train", "features": "extract", "index": "build-index", "
 OPENING = {"name", "labels", "data_dir"}  # what opens a source again
 SETTLED_NS = 2 * 10**9  # a file changed later than this before now may change again without its time showing it
 PACKAGES = ("aesearch", "torch", "numpy", "faiss-cpu", "scikit-learn", "umap-learn")
+
+
+HOME = Path("indexes")
+
+
+def collection_folder(name: str | Path) -> Path:
+    """Where a collection lies: a name under ``indexes/``, or a folder where it has a slash or is one that exists."""
+    if not isinstance(name, str | Path) or not str(name).strip():
+        raise AesearchError(f"a collection is named by a text or a path, not {name!r}")
+    text = str(name)
+    is_path = os.sep in text or "/" in text or text in (".", "..") or (Path(text) / NAME).is_file()
+    return at_home(text) if is_path or isinstance(name, Path) else HOME / text
 
 
 @dataclass

@@ -13,8 +13,8 @@ from aesearch.sources import Source
 
 SIDE = 64  # pixels of the longer side at which images are compared, at most
 # Of copies of JPEG quality 60 to 90 at least 95 in 100 lie below (CIFAR-10, steel, MNIST), of halved ones half of the
-# CIFAR-10 and nearly all others; of MNIST's images, each with the one of nearest pixels, fewer than 1 in 100, of CIFAR-10
-# fewer than 1 in 1,000, of gauges with other needles none.
+# CIFAR-10 and nearly all others; of MNIST's images, each with the one of nearest pixels, fewer than 1 in 100, of
+# CIFAR-10 fewer than 1 in 1,000, of gauges with other needles none.
 SAME = 0.4
 FULL_SIDE = 24  # smaller images have fewer pixels to tell by, and moving explains more of what differs
 SMOOTH = 0.7  # pixels, before comparing

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 EVERY = 0.5  # seconds from one line of JSON to the next
-AS_JSON = "json"
-form = ContextVar("form", default="bar")  # how progress is told: bar, or json
+BAR, AS_JSON = "bar", "json"
+form = ContextVar("form", default=BAR)  # how progress is told: bar, or json
 listening = ContextVar("listening", default=False)  # whether steps that are not told to be quiet are shown
 
 

@@ -14,6 +14,7 @@ from aesearch.autoencoders import Autoencoder
 from aesearch.batches import in_order
 from aesearch.decoding import Preprocessing
 from aesearch.errors import SourceError
+from aesearch.progress import step
 from aesearch.sources import Batch, Source
 from aesearch.store import Store, StoreWriter, contents_of, is_finished
 
@@ -82,8 +83,6 @@ def update_features(
     SourceError
         Not one image is left.
     """
-    from tqdm.auto import tqdm
-
     known = _Before(before)
     identity = {
         "encoder": encoder_fingerprint,
@@ -100,8 +99,7 @@ def update_features(
     texts = {"id": source.ids, "label": source.labels, "split": source.splits}
     with StoreWriter(path, spec.feature_dim, identity, attributes, style_dim=spec.style_dim, texts=texts) as writer:
         begun = writer.next_position
-        disable = None if progress else True
-        with tqdm(total=len(source), initial=begun, desc="update", unit="img", unit_scale=True, disable=disable) as bar:
+        with step("update", len(source), done=begun, progress=progress) as bar:
             for group in in_order(begun, len(source), autoencoder.reading_size):
                 columns, skipped = _rows_of(source, autoencoder, known, group, unchanged[group])
                 listed = source.listing_skips if group[0] == 0 else []

@@ -474,8 +474,8 @@ def test_very_small_collections_work(tmp_path, count, caplog):
         (lambda c: c.query(np.zeros((3, 3))), "uint8"),
         (lambda c: c.anomalies(top=0), "--top"),
         (lambda c: c.map(colour_by="mood"), "mood"),
-        (lambda c: Collection.open("nowhere"), "no collection at nowhere"),
-        (lambda c: Collection("nowhere").features(), "no collection at nowhere"),
+        (lambda c: Collection.open("nowhere"), "no collection at indexes/nowhere"),
+        (lambda c: Collection("nowhere").features(), "no collection at indexes/nowhere"),
     ],
 )
 def test_wrong_calls_are_one_line(digits, call, message):
