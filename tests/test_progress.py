@@ -2,7 +2,7 @@
 
 import json
 import os
-import pty
+import struct
 import subprocess
 import sys
 import time
@@ -34,12 +34,11 @@ def test_programs_get_one_line_of_json_an_event(run, tmp_path, digit_images, dig
 
 def test_on_a_terminal_a_bar_says_what_is_left_of_all(tmp_path, digit_images, digit_labels):
     write_labelled(tmp_path / "photos", digit_images[:120], digit_labels)
+    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))  # not on Windows
     ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
     command = [sys.executable, "-m", "aesearch", "build-index", "photos", "-c", "mine", "--epochs", "6"]
-    environment = os.environ | {"COLUMNS": "200"}
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path, env=environment
-    ) as process:
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path) as process:
         os.close(theirs)
         written = b""
         try:
