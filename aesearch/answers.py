@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,41 @@ class Anomalies:
         return listed
 
 
+class _Answer(NamedTuple):
+    label: str
+    probability: float
+
+
+class Classified(_Answer):
+    """The probe's answer for one image: the pair (label, probability), and beside it how sure that is.
+
+    Attributes
+    ----------
+    second, second_probability : str, float
+        The next likely label.
+    unsure : bool
+        The probability is below 0.6: such answers are wrong about as often as they are right.
+    """
+
+    second: str
+    second_probability: float
+    unsure: bool
+
+    @classmethod
+    def of(cls, classes: list[str], chances: NDArray[np.float32], least: float) -> Classified:
+        """From the probabilities (c,) of two classes or more."""
+        first, second = np.argsort(-chances, kind="stable")[:2].tolist()
+        answer = cls(classes[first], float(chances[first]))
+        answer.second, answer.second_probability = classes[second], float(chances[second])
+        answer.unsure = answer.probability < least
+        return answer
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``aesearch classify --json`` gives it."""
+        names = ("label", "probability", "second", "second_probability", "unsure")
+        return {name: getattr(self, name) for name in names}
+
+
 @dataclass(frozen=True, eq=False)
 class Duplicates:
     """Images that are there more than once, or nearly; the largest group first.
@@ -111,7 +146,12 @@ class Duplicates:
     exact : list of bool
         Whether all images of a group are the same, byte for byte.
     found : float or None
-        Share of the pairs within the threshold that exact search finds for a sample, and this has in one group.
+        Share of the pairs within the threshold that exact search finds for a sample, and this found to be near.
+    pixel_distances : list of float or None
+        Of each group the largest pixel distance from one image to the next, as a share of their contrast; 0 for exact
+        copies, None where it is not known.
+    rejected : int
+        Pairs within the threshold whose pixels show that they are not the same.
     """
 
     threshold: float
@@ -119,6 +159,8 @@ class Duplicates:
     ids: list[list[str]]
     exact: list[bool]
     found: float | None
+    pixel_distances: list[float | None]
+    rejected: int
 
     def to_json(self) -> dict[str, Any]:
         """As ``aesearch duplicates --json`` gives it."""
@@ -126,7 +168,13 @@ class Duplicates:
             [{"row": int(row), "id": id} for row, id in zip(rows, ids, strict=True)]
             for rows, ids in zip(self.rows, self.ids, strict=True)
         ]
-        return {"threshold": self.threshold, "groups": groups, "exact": self.exact, "found": self.found}
+        more = {name: getattr(self, name) for name in ("exact", "found", "pixel_distances", "rejected")}
+        return {"threshold": self.threshold, "groups": groups, **more}
+
+    def kind(self, group: int) -> str:
+        """What a group is, in words: exact, or near and how far its pixels differ."""
+        far = self.pixel_distances[group]
+        return "exact" if self.exact[group] else "near" if far is None else f"near, pixels {far:.2f}"
 
 
 def _ranked(

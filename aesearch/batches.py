@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from aesearch.decoding import Preprocessing
 from aesearch.errors import SourceError
+from aesearch.progress import step
 from aesearch.sources import Batch, Source
 
 
@@ -69,13 +70,9 @@ def load(
     source: Source, positions: NDArray[np.int64], preprocessing: Preprocessing, *, progress: bool = False
 ) -> NDArray[np.uint8]:
     """Read those positions into one array; ``SourceError`` if none of them is readable."""
-    from tqdm.auto import tqdm
-
     images = np.empty((len(positions), *preprocessing.shape), dtype=np.uint8)
     filled, reason = 0, ""
-    with tqdm(
-        total=len(positions), desc="read", unit="img", unit_scale=True, disable=None if progress else True
-    ) as bar:
+    with step("read", len(positions), progress=progress) as bar:
         groups = [positions[g] for g in in_order(0, len(positions), 1024)]
         for batch in read_batches(source, preprocessing, groups):
             images[filled : filled + len(batch.images)] = batch.images

@@ -29,6 +29,7 @@ from aesearch.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest,
 from aesearch.naming import command_for
 from aesearch.opening import open_again
 from aesearch.orientation import measure_orientations, without_meaning
+from aesearch.progress import step
 from aesearch.sources import Source
 from aesearch.store import Store
 from aesearch.training import Epoch, TrainingOptions, loss_name, split_held_out, train_autoencoder
@@ -263,7 +264,8 @@ def _settle_invariance(
     if options.style_dim is None and not options.spec(preprocessing).style_dim:
         logger.info("invariance none: of so few latent numbers none can be spared for how an image lies")
         return dataclasses.replace(options, invariance="none"), {}
-    chosen, ratios = choose_invariance(sample, held_out)
+    with step("choose"):
+        chosen, ratios = choose_invariance(sample, held_out)
     if ratios:
         found = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
         logger.info("invariance %s: changed images lie at %s times the usual distance from others", chosen, found)

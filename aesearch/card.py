@@ -189,11 +189,11 @@ def _duplicates(collection: Collection) -> str:
     told = f"{len(found.rows):,} groups of {images:,} images, {exact:,} of the groups exact copies"
     told += f"; {_text(collection.metric)} distance up to {found.threshold:.3g}"
     parts = []
-    for rows, ids, same in list(zip(found.rows, found.ids, found.exact, strict=True))[:MOST_GROUPS]:
+    for number, (rows, ids) in enumerate(list(zip(found.rows, found.ids, strict=True))[:MOST_GROUPS]):
         pictures = [to_picture(picture) for picture in collection.pictures(rows[:MEMBERS].tolist())]
         more = f", {len(rows):,} images" if len(rows) > MEMBERS else ""
         shown = _grid((picture, (name,)) for picture, name in zip(pictures, short_names(ids), strict=False))
-        parts.append(f"<div><h3>{'exact' if same else 'near'}{more}</h3>{shown}</div>")
+        parts.append(f"<div><h3>{found.kind(number)}{more}</h3>{shown}</div>")
     return f"<p>{told}.</p>" + _side_by_side(parts)
 
 
@@ -203,6 +203,8 @@ def _doubts(collection: Collection) -> str:
     if not collection.is_fresh("probe") or "doubts" not in collection.manifest.artifacts["probe"]["figures"]:
         return _lacks("labels in doubt", collection.command("probe"))
     figures = collection.manifest.artifacts["probe"]["figures"]
+    if figures.get("doubts_withheld"):
+        return f"<p>No label is doubted: {_text(figures['doubts_withheld'])}.</p>"
     listed = figures["doubts"][:DOUBTS]
     rows = [row for row, _, _ in listed]
     labels, names = collection.store.texts("label", rows), short_names(collection.store.texts("id", rows))

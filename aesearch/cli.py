@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 import aesearch
 from aesearch import documents
@@ -35,6 +35,7 @@ from aesearch.options import (
     threads_option,
     with_training_options,
 )
+from aesearch.progress import AS_JSON, BAR, form
 from aesearch.stopping import MESSAGE
 
 if TYPE_CHECKING:
@@ -44,6 +45,20 @@ if TYPE_CHECKING:
 FIRST_SOURCE = "digits"  # what a bare build-index takes
 MOST_NAMED = 10  # images that cannot be read
 LIGHT = ("info", "export")  # commands that compute nothing
+
+
+class Command(TyperCommand):
+    """With ``--json-progress``, which every command takes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        told = "Tell progress as lines of JSON on standard error."
+        self.params.append(
+            TyperOption(
+                param_decls=["--json-progress"], is_flag=True, default=False, expose_value=False, help=told,
+                callback=lambda context, option, given: form.set(AS_JSON if given else BAR),
+            )
+        )  # fmt: skip
 
 
 class Group(TyperGroup):
@@ -99,7 +114,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
     logging.getLogger("PIL").setLevel(logging.CRITICAL)  # what it says of broken files is in skipped.csv
 
 
-@app.command()
+@app.command(cls=Command)
 @with_training_options()
 def train(
     source: SourceArgument = None,
@@ -138,7 +153,7 @@ def train(
     )
 
 
-@app.command()
+@app.command(cls=Command)
 @with_training_options("latent_dim")
 def sweep(
     source: Annotated[str, typer.Argument(help="As for train.", show_default=False)],
@@ -190,7 +205,7 @@ def sweep(
     print(f"pictures: {folder / CURVES}, {folder / RECONSTRUCTIONS}")
 
 
-@app.command()
+@app.command(cls=Command)
 def extract(
     source: SourceArgument = None,
     collection: CollectionOption = "default",
@@ -222,7 +237,7 @@ def extract(
     )
 
 
-@app.command("build-index")
+@app.command("build-index", cls=Command)
 @with_training_options()
 def build_index(
     context: typer.Context,
@@ -282,7 +297,7 @@ def build_index(
     print(printable(f"index: {describe_figures(info['index'])}, {info['index']['metric']}"))
 
 
-@app.command()
+@app.command(cls=Command)
 def update(
     source: SourceArgument = None,
     collection: CollectionOption = "default",
@@ -309,7 +324,7 @@ def update(
           f"{done.unchanged:,} unchanged, {done.skipped:,} skipped; {done.encoded:,} encoded")  # fmt: skip
 
 
-@app.command()
+@app.command(cls=Command)
 def query(
     images: Annotated[
         list[Path] | None, typer.Argument(help="Image files of any size and mode.", show_default=False)
@@ -364,7 +379,7 @@ def query(
         print_table(["rank", opened.metric, "row", "label", "id", *(["query"] if found.orientations else [])], lines)
 
 
-@app.command()
+@app.command(cls=Command)
 def anomalies(
     source: SourceArgument = None,
     collection: CollectionOption = "default",
@@ -450,7 +465,7 @@ def anomalies(
     print_table(["rank", *named, "row", "label", "id"], table)
 
 
-@app.command()
+@app.command(cls=Command)
 def duplicates(
     collection: CollectionOption = "default",
     threshold: Annotated[
@@ -461,6 +476,9 @@ def duplicates(
             show_default="a tenth of the usual distance between nearest images",
         ),
     ] = None,
+    features_only: Annotated[
+        bool, typer.Option("--features-only", help="Do not compare the pixels of what is near by its features.")
+    ] = False,
     save: SaveOption = None,
     show: ShowOption = False,
     as_json: JsonOption = False,
@@ -470,7 +488,7 @@ def duplicates(
     Example: aesearch duplicates -c photos --save same.png
     """
     opened = _open(collection, "auto")
-    found = opened.duplicates(threshold=threshold)
+    found = opened.duplicates(threshold=threshold, confirm=not features_only)
     if save or show:
         from aesearch.report import draw_duplicates
 
@@ -482,15 +500,17 @@ def duplicates(
           f"{found.threshold:.3g}; {copies:,} of the groups are exact copies")  # fmt: skip
     if found.found is not None:
         print(f"of the pairs that exact search finds for a sample, {found.found:.1%} are among them")
+    if found.rejected:
+        print(f"{found.rejected:,} pairs are as near by their features, but their pixels show other things")
     table = [
-        [str(number), "exact" if exact else "near", str(row), id]
-        for number, (rows, ids, exact) in enumerate(zip(found.rows, found.ids, found.exact, strict=True), 1)
+        [str(number + 1), found.kind(number), str(row), id]
+        for number, (rows, ids) in enumerate(zip(found.rows, found.ids, strict=True))
         for row, id in zip(rows, ids, strict=True)
     ]
     print_table(["group", "copies", "row", "id"], table)
 
 
-@app.command()
+@app.command(cls=Command)
 def reconstruct(
     images: Annotated[
         list[Path] | None, typer.Argument(help="Image files of any size and mode.", show_default=False)
@@ -525,7 +545,7 @@ def reconstruct(
     print_table(["error", "image"], [[f"{error:.5f}", name] for name, error in zip(names, errors, strict=True)])
 
 
-@app.command()
+@app.command(cls=Command)
 def generate(
     collection: CollectionOption = "default",
     points: Annotated[
@@ -553,7 +573,6 @@ def generate(
 
     Example: aesearch generate --between a.png b.png --steps 8 --save path.png
     """
-    from aesearch import generation
     from aesearch.report import draw_decoded
 
     if sum(choice is not None for choice in (points, sample, between, plane)) != 1:
@@ -561,22 +580,22 @@ def generate(
     opened = _open(collection, device)
     columns = 10
     if points is not None:
-        latents, title = generation.read_points(points, opened.autoencoder.spec.latent_dim), "decoded points"
+        title = "decoded points"
     elif sample is not None:
-        latents, title = generation.sample(opened.latents(), sample, seed), "decoded random latents"
+        title = "decoded random latents"
     elif between is not None:
-        start, end = opened.encode_latents(list(between))
-        latents, title, columns = generation.between(start, end, steps), "from one to the other", steps
+        title, columns = "from one to the other", steps
     else:
         assert plane is not None
-        latents, title, columns = generation.plane(opened.latents(), plane), "the latent plane", plane
+        title, columns = "the latent plane", plane
+    latents = opened.choose_latents(points, sample=sample, between=between, steps=steps, plane=plane, seed=seed)
     _present(draw_decoded(opened.decode(latents), columns, f"{title}, {opened.folder.name}"), save, show)
     if as_json:
         return print_json({"collection": str(opened.folder), "picture": str(save), "latents": latents.tolist()})
     print(f"{len(latents)} images decoded")
 
 
-@app.command()
+@app.command(cls=Command)
 def cluster(
     images: Annotated[
         list[Path] | None,
@@ -655,7 +674,7 @@ def _assign(images: list[Path], opened: Collection, as_json: bool) -> None:
     print_table(["cluster", "share", "image"], rows)
 
 
-@app.command("map")
+@app.command("map", cls=Command)
 def draw_map(
     collection: CollectionOption = "default",
     method: Annotated[str, typer.Option(help="umap, tsne, pca, or latent: the features as they are.")] = "umap",
@@ -683,7 +702,7 @@ def draw_map(
         print(f"{kind}: {file}")
 
 
-@app.command()
+@app.command(cls=Command)
 def probe(
     collection: CollectionOption = "default",
     top: Annotated[int, typer.Option(min=0, help="How many doubtful labels to list.")] = 20,
@@ -713,6 +732,7 @@ def probe(
                 "knn_accuracy": result.knn_accuracy,
                 "per_class": result.per_class,
                 "suspicious": suspicious,
+                "doubts_withheld": result.withheld or None,
             }
         )
     print(
@@ -726,6 +746,8 @@ def probe(
             for name, f in result.per_class.items()
         ],
     )
+    if result.withheld:
+        print(f"\nno label is doubted: {result.withheld}")
     if suspicious:
         print(f"\nlabels to check, {len(result.suspicious)} in doubt:")
         print_table(
@@ -734,7 +756,7 @@ def probe(
         )
 
 
-@app.command()
+@app.command(cls=Command)
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
     collection: CollectionOption = "default",
@@ -748,15 +770,23 @@ def classify(
     opened = _open(collection, device)
     opened.learned_probe()  # without it no image need be read
     readable, failed = _read(opened, images)
-    answers = [(image.name, *answer) for image, answer in zip(readable, opened.classify(readable), strict=True)]
+    answers = [(image.name, answer) for image, answer in zip(readable, opened.classify(readable), strict=True)]
     if as_json:
-        listed = [{"image": image, "label": label, "probability": chance} for image, label, chance in answers]
+        listed = [{"image": image, **answer.to_json()} for image, answer in answers]
         return print_json({"collection": str(opened.folder), "images": listed, "failed": failed})
-    table = [[label, f"{chance:.3f}", image] for image, label, chance in answers]
-    print_table(["label", "probability", "image"], table)
+    table = [
+        [
+            a.label,
+            f"{a.probability:.3f}",
+            f"unsure, or {a.second} {a.second_probability:.3f}" if a.unsure else "",
+            image,
+        ]
+        for image, a in answers
+    ]
+    print_table(["label", "probability", "", "image"], table)
 
 
-@app.command()
+@app.command(cls=Command)
 def info(collection: CollectionOption = "default", as_json: JsonOption = False) -> None:
     """Say what a collection holds, how it was made and how good it measured.
 
@@ -778,7 +808,7 @@ def info(collection: CollectionOption = "default", as_json: JsonOption = False) 
             print(f"  {printable(key):20} {short(value)}")
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_collections(
     folder: Annotated[Path, typer.Argument(help="Where to look.")] = HOME,
     as_json: JsonOption = False,
@@ -801,7 +831,7 @@ def list_collections(
     print_table(["name", "images", "dim", "changed", "source"], table)
 
 
-@app.command()
+@app.command(cls=Command)
 def report(
     collection: CollectionOption = "default",
     save: Annotated[Path, typer.Option(help="The page.", show_default="report.html in the collection")] = Path(),
@@ -813,21 +843,11 @@ def report(
 
     Example: aesearch report -c photos --save photos.html
     """
-    from aesearch.atomic import replacing
-    from aesearch.card import make_report
-
     opened = _open(collection, must_exist=True)
-    page = make_report(opened)
-    path = save if save.name else opened.folder / "report.html"
-    if not save.name and not os.access(opened.folder, os.W_OK):
-        path = Path("report.html")
-        note(f"{opened.folder} cannot be written to: the report goes to this folder")
-    with replacing(path, len(page)) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    print(f"report: {path}")
+    print(f"report: {opened.report(save if save.name else None)}")
 
 
-@app.command()
+@app.command(cls=Command)
 def serve(
     collection: CollectionOption = "default",
     port: Annotated[
@@ -856,7 +876,7 @@ def serve(
     serving.serve(live, listening, token)
 
 
-@app.command()
+@app.command(cls=Command)
 def export(
     output: Annotated[Path, typer.Argument(help="File to write; for tensorboard a folder.", show_default=False)],
     collection: CollectionOption = "default",
@@ -896,10 +916,9 @@ def _was_given(context: typer.Context, option: str) -> bool:
 
 
 def _folder(name: str) -> Path:
-    folder = folder_of(name)
     if not name.strip():
         raise typer.BadParameter("a collection needs a name", param_hint="--collection")
-    return folder
+    return folder_of(name)
 
 
 def _read(

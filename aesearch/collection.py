@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import logging
+import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,22 +18,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch import anomalies as anomaly_scores
-from aesearch.answers import Anomalies, Duplicates, Hits
-from aesearch.atomic import check_own, check_room, drop
+from aesearch.answers import Anomalies, Classified, Duplicates, Hits
+from aesearch.atomic import check_own, check_room, drop, replacing
 from aesearch.decoding import on_its_side
 from aesearch.distances import exact_neighbours, in_blocks, nearest_way
 from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_choice, need_torch
 from aesearch.facts import UsualFacts
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, least_bytes, most_rows
-from aesearch.manifest import CHECKPOINT, ENCODER, NEXT, Manifest, installed_versions, is_unicode, plain
+from aesearch.manifest import (
+    CHECKPOINT,
+    ENCODER,
+    NEXT,
+    Manifest,
+    installed_versions,
+    is_unicode,
+    plain,
+)
 from aesearch.manifest import NAME as MANIFEST
 from aesearch.mapping import Maps
+from aesearch.naming import folder_of
 from aesearch.orientation import ORIENTATIONS, UPRIGHT
-from aesearch.parts import INDEX, NO_CLUSTER, NO_CLUSTER_NAME, changes
-from aesearch.pictures import ImageLike, Read, blank, look_at, name_of, read_image, read_pictures
+from aesearch.parts import INDEX, NO_CLUSTER, NO_CLUSTER_NAME, SourceLike, changes
+from aesearch.pictures import ImageLike, Read, blank, look_at, name_of, read_image, read_pictures, several
+from aesearch.progress import plan
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
     from aesearch.clusters import Clustering
+    from aesearch.duplicates import Pixels as SamePixels
     from aesearch.extraction import Extraction
     from aesearch.probe import LinearProbe, ProbeResult
     from aesearch.scoring import Scorer
@@ -48,6 +60,7 @@ KEPT = ("vanished", VANISHED)  # encodings of images that are gone
 GROWING, ANEW = ".growing.json", ".anew.json"  # manifests of what is not finished: an update, another collection
 LEARNED = ("nap", "combined")  # scores that need more of the images than the store holds
 MOST = 0.5  # of the images looked at, for a folder to be the one that was elsewhere
+ENCODING, INDEXING = 0.6, 0.02  # of the work of training on an image once, about: to encode it, to index it
 MOST_DOUBTS = 50  # labels in doubt that the manifest keeps
 MOST_PLACES = 3  # clusters that the images of one that is no more have gone to, in a message
 LONGEST_NAME = 100  # characters of a cluster's
@@ -67,17 +80,17 @@ class Collection(Maps):
     @classmethod
     def open(cls, folder: str | Path, *, device: str = "auto", progress: bool = True) -> Collection:
         """Open a collection that exists; `AesearchError` if there is none in that folder."""
-        Manifest.load(Path(folder))
+        Manifest.load(folder_of(folder))
         return cls(folder, device=device, progress=progress)
 
     @classmethod
     def build(
         cls,
-        source: str,
+        source: SourceLike,
         folder: str | Path = "indexes/default",
         *,
         index: IndexOptions | None = None,
-        labels: str | None = None,
+        labels: str | Sequence[str] | None = None,
         data_dir: str | None = None,
         device: str = "auto",
         progress: bool = True,
@@ -88,23 +101,54 @@ class Collection(Maps):
 
         Parameters
         ----------
-        source : str
-            As `aesearch.sources.open_source` takes it: ``"photos/"``, ``"digits"``, ``"x.npy"``, …
-        folder : path
-            Where the collection lies.
-        labels : {"none", "folder"}, optional
-            Whether sub-folders are labels; by default as before for the collection's own source, else not.
+        source : str, path, array, or list of paths
+            As `aesearch.opening.open_source` takes it: ``"photos/"``, ``"digits"``, ``"x.npy"``, …; or an array of
+            images (N, height, width[, 1, 3 or 4]), integers or floats in [0, 1]; or image files. An array is not kept:
+            what needs the images once more asks for it again. With another array or list than before the collection
+            is updated.
+        folder : str or Path
+            Where the collection lies: a name under ``indexes/``, or a folder.
+        labels : {"none", "folder"}, or a sequence of str, optional
+            Whether sub-folders are labels; by default as before for the collection's own source, else not. For an
+            array or a list of files also the label of each.
         overwrite : bool
             Replace a collection of other images, settings or versions when the new one is finished.
         **training
             Any field of `aesearch.training.TrainingOptions`.
         """
+        _check_training(training)
         collection = cls(folder, device=device, progress=progress, overwrite=overwrite)
         opened = collection.open_images(source, labels=labels, data_dir=data_dir)
+        collection._keep_given(opened, overwrite)
         collection.complete(opened, training, index, overwrite=overwrite)
         return collection
 
+    def __len__(self) -> int:
+        """How many images it holds."""
+        return int(self.manifest.artifacts.get("features", {}).get("figures", {}).get("rows", 0))
+
+    def __bool__(self) -> bool:
+        return True  # one without images is a collection too
+
+    def __repr__(self) -> str:
+        """Its name, what is in it, where it lies."""
+        facts = self.info()
+        made = f", {facts['dim']} numbers each by {facts['arch']}" if facts["dim"] else ""
+        held = f"{len(self):,} images of {facts['source']}{made}" if facts["source"] else "empty"
+        return f"<Collection {self.name!r}: {held}; {self.folder}>"
+
     # ---------------------------------------------------------------- making
+
+    def _keep_given(self, source: Source, overwrite: bool) -> None:
+        """Have images that no name stands for at hand again: an array in memory, a list of files in the folder."""
+        from aesearch.opening import ARRAY, FILES, keep_list
+
+        if source.name == ARRAY:
+            self.given = source
+        held = (self.manifest.source or {}).get("name")
+        if source.name == FILES and (held in (None, FILES) or overwrite):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            keep_list(source, self.folder)
 
     @changes
     def complete(
@@ -122,8 +166,19 @@ class Collection(Maps):
         if overwrite and self.manifest.artifacts and not self._is_encoder_of(source, training):
             return self._make_anew(source, training, index)
         self._refuse_other(source, training)
+        with plan(self._steps(source, TrainingOptions(**training))):
+            self._do_missing(source, TrainingOptions(**training), index)
+
+    def _steps(self, source: Source, options: TrainingOptions) -> dict[str, float]:
+        """What `complete` has still to do, and about how much, in passes of one training image."""
+        n = len(source)
+        training = {"read": 0.0, "choose": 0.0, "train": float(n * options.recipe(n).epochs)}
+        train = {} if "encoder" in self.manifest.artifacts else training
+        return train | {"extract": ENCODING * n, "index": INDEXING * n}
+
+    def _do_missing(self, source: Source, options: TrainingOptions, index: IndexOptions | None) -> None:
         if "encoder" not in self.manifest.artifacts:
-            self.train(source, TrainingOptions(**training), encoded_next=len(source))
+            self.train(source, options, encoded_next=len(source))
         self._adopt_store()
         if self._features_stale(source):
             if self._can_update(source.name):
@@ -240,7 +295,7 @@ class Collection(Maps):
         return extraction
 
     @changes
-    def update(self, source: Source | None = None, *, yes: bool = False) -> Update:
+    def update(self, source: Source | SourceLike | None = None, *, yes: bool = False) -> Update:
         """Bring the collection up to date with its folder, at the cost of what has changed there.
 
         New and changed images are encoded, rows of those gone are dropped, renamed ones known by their content. The
@@ -268,7 +323,7 @@ class Collection(Maps):
 
         self.forget()
         self._adopt_store()
-        given, source = source, source or self.source
+        given, source = source, self.source if source is None else self.open_images(source)
         moved = self._moved_to(source)
         if moved is None:
             self._refuse_other(source, {})
@@ -358,7 +413,7 @@ class Collection(Maps):
         staged = Collection(folder, device=self.device, progress=self.progress)
         staged.folder.mkdir(exist_ok=True)
         check_own(staged.folder)
-        staged.name = self.name
+        staged.name, staged.given = self.name, self.given
         return staged
 
     def _finish(self, staged: Collection) -> None:
@@ -477,21 +532,21 @@ class Collection(Maps):
         k: int = 10,
         row: int | None = None,
         id: str | None = None,
-        where: Sequence[str] = (),
+        where: str | Sequence[str] = (),
         any_orientation: bool | None = None,
     ) -> Hits:
         """Nearest neighbours of one image.
 
         Parameters
         ----------
-        image : path, bytes of a file, or (height, width) or (height, width, 3) uint8
-            Of any size and mode.
+        image : path, bytes of a file, Pillow image, or array (height, width[, 1, 3 or 4])
+            Of any size and mode; an array's values are uint8, or floats in [0, 1].
         k : int
             How many; at most as many as there are.
         row, id : int, str
             Instead of an image: one of the collection, which is then left out of its own neighbours.
-        where : sequence of str
-            Only among rows of which all of these hold; see `rows_where`.
+        where : str or sequence of str
+            Only among rows of which this, or all of these hold; see `rows_where`.
         any_orientation : bool, optional
             Whether the image is looked for mirrored and turned too, in all eight orientations, and each neighbour's
             distance is the least. By default an image from elsewhere is looked for in those orientations that mean
@@ -501,7 +556,7 @@ class Collection(Maps):
             raise AesearchError("give one of: an image, a row, an id")
         if image is not None:
             return self.query_images([image], k=k, where=where, any_orientation=any_orientation)[0]
-        rows = self.rows_of([id]) if id is not None else [row or 0]
+        rows = self.rows_of([id]) if row is None else [row]  # type: ignore[list-item]
         return self.query_rows(rows, k=k, where=where, any_orientation=any_orientation)[0]
 
     def query_images(
@@ -509,12 +564,13 @@ class Collection(Maps):
         images: Sequence[ImageLike],
         *,
         k: int = 10,
-        where: Sequence[str] = (),
+        where: str | Sequence[str] = (),
         any_orientation: bool | None = None,
     ) -> list[Hits]:
         """Nearest neighbours of several images, encoded as one batch; see `query`."""
         _check_k(k)
         asked = self.orientations if any_orientation is None else list(ORIENTATIONS) if any_orientation else [UPRIGHT]
+        images = several(images)
         return self._search(self.encode_oriented(images, asked), [name_of(image) for image in images], k, where, asked)
 
     def query_rows(
@@ -522,7 +578,7 @@ class Collection(Maps):
         rows: Sequence[int],
         *,
         k: int = 10,
-        where: Sequence[str] = (),
+        where: str | Sequence[str] = (),
         any_orientation: bool | None = None,
     ) -> list[Hits]:
         """Nearest other images of several rows; see `query`."""
@@ -554,7 +610,7 @@ class Collection(Maps):
         features: NDArray[np.float32],
         names: list[str],
         k: int,
-        where: Sequence[str],
+        where: str | Sequence[str],
         orientations: Sequence[str],
     ) -> list[Hits]:
         """Nearest of queries (n, orientations, dim), each in the orientation in which it is nearest."""
@@ -578,7 +634,7 @@ class Collection(Maps):
 
     def anomalies(
         self,
-        source: str | Source | None = None,
+        source: SourceLike | Source | None = None,
         *,
         score: str = "combined",
         top: int = 50,
@@ -590,7 +646,7 @@ class Collection(Maps):
 
         Parameters
         ----------
-        source : str or Source, optional
+        source : as `build` takes it, optional
             New images, scored with the collection's encoder; by default the collection itself.
         score : {"combined", "reconstruction", "nap", "neighbours"}
             Larger is odder.
@@ -622,7 +678,7 @@ class Collection(Maps):
             known = scores = self.scores_of_rows(score) if scores is None else scores
             why = self._learned(score)["why"] if score == "combined" else np.full(len(scores), -1)
         else:
-            source = self.open_images(source) if isinstance(source, str) else source
+            source = self.open_images(source)
             scored, places = self._scorer(score).of_source(source, progress=self.progress)
             texts, known, scores, why = source.texts, None, scored.scores, scored.why
         alarms = None if false_alarms is None else self._learn_threshold(score, false_alarms, normal_label, known)
@@ -744,27 +800,61 @@ class Collection(Maps):
         pairs = zip(*self.reconstruct_anomalies(found, source), strict=True)
         return [anomaly_scores.error_map(original, rebuilt) for original, rebuilt in pairs]
 
-    def duplicates(self, *, threshold: float | None = None) -> Duplicates:
-        """Images that are there more than once, or nearly; see `aesearch.duplicates.find_duplicates`."""
+    def duplicates(self, *, threshold: float | None = None, confirm: bool = True) -> Duplicates:
+        """Images that are there more than once, or nearly; see `aesearch.duplicates.find_duplicates`.
+
+        With ``confirm`` what is near by its features is compared pixel by pixel, which reads those images again.
+        """
         from aesearch.duplicates import find_duplicates
 
         found = find_duplicates(
             self.store.rows_of_features(),
             self.index,
             self.store.contents(),
+            pixels=self._pixels() if confirm else None,
             threshold=threshold,
             progress=self.progress,
         )
         sizes = [len(group) for group in found.groups]
         ids = self.store.texts("id", np.concatenate([*found.groups, np.empty(0, np.int64)]))
         parts = [ids[end - size : end] for size, end in zip(sizes, np.cumsum(sizes), strict=True)]
-        return Duplicates(found.threshold, found.groups, parts, found.exact, found.found)
+        known = (found.exact, found.found, found.pixels, found.rejected)
+        return Duplicates(found.threshold, found.groups, parts, *known)
 
-    def classify(self, images: Sequence[ImageLike]) -> list[tuple[str, float]]:
-        """(label, probability) of each image by the linear probe; `AesearchError` until `probe` has run."""
+    def _pixels(self) -> SamePixels:
+        """What tells by the images themselves whether rows show the same; says so where images are gone."""
+        from aesearch.duplicates import Pixels
+        from aesearch.pixels import compared_size, distances_of_pairs, most_different
+
+        height, width = self.manifest.artifacts["encoder"]["native_size"]
+        size = compared_size((height, width), self.spec.preprocessing)
+
+        def distances(pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+            far = np.full(len(pairs), np.nan, np.float32)
+            reason = "some images cannot be read any more"
+            rows, at = np.unique(pairs, return_inverse=True)
+            if len(rows):
+                try:
+                    places = np.array(self._places(rows.tolist()), np.int64)
+                    far = distances_of_pairs(self.source, places, at.reshape(-1, 2), size, progress=self.progress)
+                except SourceError as error:
+                    reason = str(error)
+            if unknown := int(np.isnan(far).sum()):
+                logger.warning("%s: %s pairs are called near by their features alone", reason, f"{unknown:,}")
+            return far
+
+        return Pixels(distances, most_different(size.shape))
+
+    def classify(self, images: Sequence[ImageLike]) -> list[Classified]:
+        """(label, probability) of each image by the linear probe, and whether that is unsure.
+
+        `AesearchError` until `probe` has run.
+        """
+        from aesearch.probe import UNSURE
+
         model = self.learned_probe()
         chances = model.predict_probabilities(self.encode(images))
-        return [(model.classes[int(c.argmax())], float(c.max())) for c in chances]
+        return [Classified.of(model.classes, c, UNSURE) for c in chances]
 
     def learned_probe(self) -> LinearProbe:
         """What `classify` asks; `AesearchError` until `probe` has run."""
@@ -921,6 +1011,7 @@ class Collection(Maps):
         figures["commonest_share"] = max(f["test_rows"] for f in result.per_class.values()) / result.test_rows
         if doubts:
             figures |= {"doubted": len(result.suspicious), "doubts": [list(d) for d in result.suspicious[:MOST_DOUBTS]]}
+            figures |= {"doubts_withheld": result.withheld}
         self._record("probe", PROBE, {"seed": seed}, figures)
         return result
 
@@ -939,7 +1030,7 @@ class Collection(Maps):
 
     def look_at(self, images: Sequence[ImageLike]) -> list[NDArray[np.uint8]]:
         """Images from anywhere, as `pictures` gives those of rows."""
-        return [look_at(image, DISPLAY_SIDE, self.spec.preprocessing) for image in images]
+        return [look_at(image, DISPLAY_SIDE, self.spec.preprocessing) for image in several(images)]
 
     def _thumbnails(self, source: Source, positions: Sequence[int]) -> list[NDArray[np.uint8]]:
         known = [position for position in positions if position >= 0]
@@ -1021,6 +1112,77 @@ class Collection(Maps):
         """Images (n, channels, height, width) float32 in [0, 1] of latents, or of features alone."""
         return self.autoencoder.decode(latents)
 
+    def choose_latents(
+        self,
+        points: str | NDArray[np.float32] | None = None,
+        *,
+        sample: int | None = None,
+        between: Sequence[ImageLike] | None = None,
+        steps: int = 8,
+        plane: int | None = None,
+        seed: int = 0,
+    ) -> NDArray[np.float32]:
+        """Points of the latent space, (n, latent_dim) float32; see `generate`."""
+        from aesearch import generation
+
+        if sum(choice is not None for choice in (points, sample, between, plane)) != 1:
+            raise AesearchError("give one of: points, sample, between, plane")
+        if points is not None:
+            return generation.read_points(points, self.spec.latent_dim)
+        if sample is not None:
+            _check_k(sample, "sample")
+            return generation.sample(self.latents(), sample, seed)
+        if plane is not None:
+            _check_k(plane, "plane")
+            return generation.plane(self.latents(), plane)
+        ends = several(between)
+        if len(ends) != 2:
+            raise AesearchError(f"between takes two images, not {len(ends)}")
+        start, end = self.encode_latents(ends)
+        return generation.between(start, end, steps)
+
+    def generate(
+        self,
+        points: str | NDArray[np.float32] | None = None,
+        *,
+        sample: int | None = None,
+        between: Sequence[ImageLike] | None = None,
+        steps: int = 8,
+        plane: int | None = None,
+        seed: int = 0,
+    ) -> NDArray[np.float32]:
+        """Decoded points of the latent space, (n, channels, height, width) float32 in [0, 1]; one of these is given.
+
+        Parameters
+        ----------
+        points : (n, latent_dim) array, a ``.npy`` or ``.csv`` file, or a text like ``"0.5,1;-1,2"``
+        sample : int
+            So many random ones, of the data's mean and spread.
+        between : two images
+            So many ``steps`` on the straight path from one to the other, both ends included.
+        plane : int
+            The plane of two latent numbers, so many images a side.
+        """
+        chosen = self.choose_latents(points, sample=sample, between=between, steps=steps, plane=plane, seed=seed)
+        return self.decode(chosen)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write one page about the collection, by default ``report.html`` in its folder; where it lies.
+
+        It shows what there is: run `cluster`, `probe` and `anomalies` before for all of it.
+        """
+        from aesearch.card import make_report
+
+        page = make_report(self)
+        usual = self.folder / "report.html"
+        if path is None and not os.access(self.folder, os.W_OK):
+            usual = Path("report.html")
+            logger.warning("%s cannot be written to: the report goes to the current folder", self.folder)
+        path = usual if path is None else Path(path)
+        with replacing(path, len(page)) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+        return path
+
     def info(self) -> dict[str, Any]:
         """What the collection holds, how it was made and how good it measured; imports nothing heavy."""
         artifacts = self.manifest.artifacts
@@ -1038,6 +1200,21 @@ class Collection(Maps):
         }
 
 
-def _check_k(k: int) -> None:
+def _check_k(k: int, what: str = "k") -> None:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer):
+        raise AesearchError(f"{what} is a whole number, not {k!r}")
     if k < 1:
-        raise AesearchError(f"k must be 1 or more, not {k}")
+        raise AesearchError(f"{what} must be 1 or more, not {k}")
+
+
+def _check_training(training: dict[str, Any]) -> None:
+    """`AesearchError` for an option that there is not, or of another kind."""
+    from aesearch.training import TrainingOptions
+
+    known = [field.name for field in dataclasses.fields(TrainingOptions)]
+    for name in training:
+        check_choice("option", name, known)
+    try:
+        TrainingOptions(**training)
+    except (TypeError, AttributeError) as error:
+        raise AesearchError(f"an option of training is of a wrong kind: {error}") from None

@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from aesearch.progress import step
+
 Metric = Literal["cosine", "l2"]
 METRICS: tuple[str, ...] = get_args(Metric)
 
@@ -133,10 +135,8 @@ def nearest_way(
 
 def in_blocks(features: Sliced[Block], doing: str = "", size: int | None = None) -> Iterator[tuple[int, Block]]:
     """First row and rows of one block after the other; under a progress bar of that name, if one is given."""
-    from tqdm.auto import tqdm
-
     n, size = features.shape[0], size or BLOCK_ROWS
-    with tqdm(total=n, desc=doing, unit="row", unit_scale=True, disable=None if doing else True) as bar:
+    with step(doing, n, unit="row", progress=bool(doing)) as bar:
         for start in range(0, n, size):
             block = features[start : min(start + size, n)]
             yield start, block

@@ -14,6 +14,7 @@ from aesearch.autoencoders import Autoencoder
 from aesearch.batches import in_order, read_batches
 from aesearch.decoding import NOTHING, Tally
 from aesearch.errors import SourceError
+from aesearch.progress import step
 from aesearch.sources import Batch, Source
 from aesearch.store import StoreWriter
 
@@ -64,8 +65,6 @@ def extract_features(
     SourceError
         Not one image could be read.
     """
-    from tqdm.auto import tqdm
-
     identity = {
         "encoder": encoder_fingerprint,
         "source": source.fingerprint,
@@ -77,14 +76,7 @@ def extract_features(
     texts = {"id": source.ids, "label": source.labels, "split": source.splits}
     with StoreWriter(path, spec.feature_dim, identity, attributes, style_dim=spec.style_dim, texts=texts) as writer:
         resumed_at, started, tally = writer.next_position, time.perf_counter(), NOTHING
-        with tqdm(
-            total=len(source),
-            initial=resumed_at,
-            desc="extract",
-            unit="img",
-            unit_scale=True,
-            disable=None if progress else True,
-        ) as bar:
+        with step("extract", len(source), done=resumed_at, progress=progress) as bar:
             groups = in_order(resumed_at, len(source), autoencoder.reading_size)
             for group, encoded in zip(groups, encode_source(source, autoencoder, groups), strict=True):
                 stop = int(group[-1]) + 1
@@ -93,7 +85,7 @@ def extract_features(
                 if group[0] == 0:
                     skipped = source.listing_skips + skipped
                 writer.append(_columns(source, encoded, held_out, spec.feature_dim), skipped, stop)
-                bar.update(stop - bar.n)
+                bar.update(stop - bar.done)
         seconds = time.perf_counter() - started
         rows, reasons = writer.finished_rows(), writer.skipped()
         if rows == 0:

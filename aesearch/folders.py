@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aesearch.names import as_text, id_of, listed, split_of
+from aesearch.progress import counted
 
 # Copies, previews and bins of storage boxes and systems, in any case; folders whose names begin with a dot are too.
 LEFT_OUT = {
@@ -44,7 +45,7 @@ def list_files(root: Path) -> Listing:
     Linked folders are followed, unless what they lead to is listed anyway or would lead round in a circle.
     """
     walk = _Walk(root)
-    paths = sorted(walk.files(), key=lambda path: os.fsencode(path.as_posix()))
+    paths = sorted(counted(walk.files(), "list", "file"), key=lambda path: os.fsencode(path.as_posix()))
     return Listing(paths, walk.notes(), walk.unreadable)
 
 

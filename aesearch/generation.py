@@ -11,17 +11,20 @@ from numpy.typing import NDArray
 from aesearch.errors import AesearchError
 
 
-def read_points(text: str, dim: int) -> NDArray[np.float32]:
-    """Read points (n, dim) float32 from a ``.npy`` or ``.csv`` file, or from text like ``0.5,1;-1,2``.
+def read_points(given: str | NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    """Read points (n, dim) float32 from a ``.npy`` or ``.csv`` file, from text like ``0.5,1;-1,2``, or an array.
 
     Raises
     ------
     AesearchError
         They cannot be read, are not finite, or have another number of numbers.
     """
-    path = Path(text)
+    text = given if isinstance(given, str) else "an array"
     try:
-        if path.suffix.lower() == ".npy":
+        path = Path(text)
+        if not isinstance(given, str):
+            points = np.asarray(given, dtype=np.float32)
+        elif path.suffix.lower() == ".npy":
             points = np.load(path, allow_pickle=False)
         elif path.suffix.lower() == ".csv":
             points = np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float32)

@@ -14,6 +14,7 @@ from aesearch.distances import in_blocks
 from aesearch.errors import AesearchError, CollectionNotFoundError, check_choice
 from aesearch.index import IndexOptions, build_index
 from aesearch.parts import Parts, changes
+from aesearch.progress import step
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
     from aesearch.mappage import MapPage
@@ -189,11 +190,9 @@ class Maps(Parts):
         return atlas
 
     def _read_thumbnails(self, positions: NDArray[np.int64], side: int) -> Iterator[list[NDArray[np.uint8] | None]]:
-        from tqdm.auto import tqdm
-
         like, source = self.spec.preprocessing, self.source
         few = len(positions) < PART_ROWS or not self.progress
-        with tqdm(total=len(positions), desc="thumbnails", unit="img", disable=True if few else None) as bar:
+        with step("thumbnails", len(positions), progress=not few) as bar:
             for start in range(0, len(positions), THUMBNAILS_AT_ONCE):
                 part = positions[start : start + THUMBNAILS_AT_ONCE]
                 found = iter(source.thumbnails(part[part >= 0].tolist(), side, like))

@@ -7,17 +7,20 @@ import shlex
 from pathlib import Path
 
 from aesearch.atomic import at_home
-from aesearch.errors import did_you_mean
+from aesearch.errors import AesearchError, did_you_mean
 
 HOME, DEFAULT, VARIABLE = Path("indexes"), "default", "AESEARCH_COLLECTION"
 MANIFEST, NEXT = "collection.json", ".next"  # in a collection's folder: what it is known by, and where another grows
 MOST_NAMED = 5  # collections, in a message
 
 
-def folder_of(name: str) -> Path:
-    """A name under ``indexes/``, or a folder where the text has a slash or is one with a collection in it."""
-    is_path = os.sep in name or "/" in name or name in (".", "..") or (Path(name) / MANIFEST).is_file()
-    return at_home(name) if is_path else HOME / name
+def folder_of(name: str | Path) -> Path:
+    """A name under ``indexes/``, or a folder where it is a path, has a slash, or is one with a collection in it."""
+    if not isinstance(name, str | Path) or not str(name).strip():
+        raise AesearchError(f"a collection is named by a text or a path, not {name!r}")
+    text = str(name)
+    is_path = os.sep in text or "/" in text or text in (".", "..") or (Path(text) / MANIFEST).is_file()
+    return at_home(text) if is_path or isinstance(name, Path) else HOME / text
 
 
 def name_of(folder: Path) -> str:

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import logging
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.atomic import at_home
+from aesearch.atomic import at_home, replacing
 from aesearch.errors import SourceError, did_you_mean, need_torch
 from aesearch.folders import find_splits, list_files
 from aesearch.index import memory_at_hand
+from aesearch.manifest import NEXT
 from aesearch.names import as_text, id_of, labels_of, split_of, splits_of
 from aesearch.naming import command_for
+from aesearch.reading import content_hash
 from aesearch.sources import ArraySource, FileSource, Source
 from aesearch.tables import TABLE_SUFFIXES, read_table
 
 logger = logging.getLogger(__name__)
 
 LABELS = ("none", "folder")
+ARRAY, FILES = "array", "files.json"  # sources that were given in Python; the second is a file of the collection
 ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
 MOST_COMPARED = 1000  # names that a mistyped one is compared with
 MOST_SHRUNK = 2000  # times that a compressed array may be smaller than what it holds: deflate's limit is about 1,030
@@ -86,6 +90,73 @@ def _open(name: str, labels: str, data_dir: str, download: bool) -> Source:
     return source
 
 
+def open_given(images: Any, labels: str | Sequence[str] | None) -> Source:
+    """Images given in Python: an array (N, height, width[, channels]), or a list of files.
+
+    An array's content is what changes its fingerprint; it cannot be opened again. `SourceError` for anything else.
+    """
+    folders = labels == "folder"
+    if labels is not None and not isinstance(labels, str):
+        listed = [str(label) for label in labels]
+    elif labels in (None, *LABELS):
+        listed = []
+    else:
+        raise SourceError(f"labels {labels!r} is not one of {', '.join(LABELS)}, nor one text for each image")
+    if isinstance(images, np.ndarray):
+        source: Source = _array_in_memory(images, listed)
+    elif isinstance(images, list | tuple) and all(isinstance(path, str | os.PathLike) for path in images):
+        paths = [at_home(os.path.abspath(os.fsdecode(path))) for path in images]  # noqa: PTH100 links are kept
+        source = _listed_files(paths, [path.parent.name for path in paths] if folders else listed)
+    else:
+        raise SourceError(
+            "images come from a name, a folder, a table, an array (N, height, width[, channels]) or a list of files, "
+            f"not from {type(images).__name__}"
+        )
+    source.opening = {"name": source.name}
+    return source
+
+
+def _array_in_memory(images: NDArray[Any], labels: list[str]) -> Source:
+    if images.ndim not in (3, 4) or 0 in images.shape[1:]:
+        raise SourceError(f"an array of images is (N, height, width[, channels]), not {images.shape}")
+    n = len(images)
+    ids = [f"array/{i}" for i in range(n)]
+    _check_labels(labels, n)
+    stamp = f"{images.shape} {images.dtype} {content_hash(np.ascontiguousarray(images))}"
+    return ArraySource(ARRAY, lambda rows: images[rows], images.shape[1:], ids, labels or [""] * n, [""] * n, stamp)
+
+
+def _listed_files(paths: list[Path], labels: list[str]) -> Source:
+    _check_labels(labels, len(paths))
+    if len(set(paths)) < len(paths):
+        raise SourceError("a file is in the list more than once")
+    return FileSource(FILES, paths, [path.as_posix() for path in paths], labels or [""] * len(paths), [""] * len(paths))
+
+
+def _check_labels(labels: list[str], n: int) -> None:
+    if labels and len(labels) != n:
+        raise SourceError(f"there are {len(labels)} labels for {n} images")
+
+
+def keep_list(source: Source, collection: Path) -> None:
+    """Write the files of a list into the collection's folder, so that it can be opened again."""
+    assert isinstance(source, FileSource)
+    listed = {"paths": source.ids, "labels": source.labels}
+    with replacing(collection / FILES) as temporary:
+        temporary.write_text(json.dumps(listed), encoding="utf-8")
+
+
+def _open_list(collection: Path) -> Source:
+    folder = collection.parent if collection.name == NEXT else collection
+    try:
+        listed = json.loads((folder / FILES).read_text(encoding="utf-8"))
+        source = _listed_files([Path(path) for path in listed["paths"]], [str(label) for label in listed["labels"]])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"{folder / FILES}, the list of the images, cannot be read: build it again") from error
+    source.opening = {"name": FILES}
+    return source
+
+
 def say(source: Source) -> None:
     """Tell what people must know of what was found: what was left out, and what was taken as what."""
     for line in source.notes:
@@ -103,6 +174,13 @@ def is_gone(name: str) -> bool:
 
 def open_again(opening: dict[str, str], collection: Path, *, download: bool = True) -> Source:
     """A collection's source, as it was opened before, without a word; raises as `open_source`."""
+    if opening["name"] == FILES:
+        return _open_list(collection)
+    if opening["name"] == ARRAY:
+        raise SourceError(
+            f"the images of {collection} were an array in memory: give it again, Collection.build(array, folder), or "
+            "save it as .npy and build from that"
+        )
     if is_gone(opening["name"]):
         raise SourceError(
             f"{opening['name']} is no longer there: if it has moved, {command_for('update NEW_PLACE', collection)}"

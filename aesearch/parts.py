@@ -20,6 +20,7 @@ from aesearch.distances import exact_neighbours
 from aesearch.errors import (
     AesearchError,
     CollectionNotFoundError,
+    SourceError,
     StaleArtifactError,
     can_train,
     did_you_mean,
@@ -30,10 +31,11 @@ from aesearch.locking import FolderLock
 from aesearch.manifest import ENCODER, FEATURES, NEXT, PORTABLE, Manifest
 from aesearch.manifest import NAME as MANIFEST
 from aesearch.names import composed
-from aesearch.naming import command_for
+from aesearch.naming import command_for, folder_of
 from aesearch.orientation import ORIENTATIONS, UPRIGHT
-from aesearch.pictures import ImageLike, Read, name_of, read, read_image, read_oriented
+from aesearch.pictures import ImageLike, Read, name_of, read, read_image, read_oriented, several
 from aesearch.portable import PortableEncoder
+from aesearch.progress import heard
 from aesearch.store import Store, read_arrays, write_arrays
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
@@ -50,6 +52,7 @@ NO_CLUSTER, NO_CLUSTER_NAME = -1, "none"
 EXACT_AMONG = 100_000  # rows that a filter leaves: they are searched without the index
 
 
+SourceLike = str | os.PathLike[str] | NDArray[Any] | Sequence[str | os.PathLike[str]]
 P = ParamSpec("P")
 R = TypeVar("R")
 Some = TypeVar("Some", bound="Parts")
@@ -70,7 +73,8 @@ def changes(method: Callable[Concatenate[Some, P], R]) -> Callable[Concatenate[S
                 self._take_over()
                 if self.manifest.refresh():
                     self.forget()
-            return method(self, *args, **kwargs)
+            with heard(self.progress):
+                return method(self, *args, **kwargs)
 
     return alone
 
@@ -81,7 +85,8 @@ class Parts:
     def __init__(
         self, folder: str | Path, *, device: str = "auto", progress: bool = True, overwrite: bool = False
     ) -> None:
-        self.folder = at_home(str(folder))
+        self.folder = folder_of(folder)
+        self.given: Source | None = None  # images that were given and cannot be opened again
         self.device, self.progress = device, progress
         if device not in ("auto", "cpu"):  # before anything is read, and these two are always there
             from aesearch.autoencoders import pick_device
@@ -115,20 +120,41 @@ class Parts:
             raise CollectionNotFoundError(
                 f"{self.folder} was made of no images yet: run {self.command('build-index SOURCE')}"
             )
+        if self.given is not None and self.given.name == self.manifest.source["name"]:
+            return self.given
         return open_again(self.manifest.source, self.folder, download=False)
 
     def command(self, name: str) -> str:
-        """``aesearch NAME -c …``: the line that does it to this collection."""
+        """``aesearch NAME -c â¦``: the line that does it to this collection."""
         return command_for(name, self.folder)
 
-    def open_images(self, name: str, *, labels: str | None = None, data_dir: str | None = None) -> Source:
-        """Open a source; the collection's own one as it was opened before, unless told otherwise."""
-        from aesearch.opening import open_source
+    def open_images(
+        self, source: SourceLike | Source, *, labels: str | Sequence[str] | None = None, data_dir: str | None = None
+    ) -> Source:
+        """Open a source; the collection's own one as it was opened before, unless told otherwise.
 
+        Parameters
+        ----------
+        source : str, path, (N, height, width[, channels]) array, or list of paths
+            As `aesearch.opening.open_source` takes it, or images in memory, or image files.
+        labels : {"none", "folder"}, or a sequence of N str, optional
+            Those of an array or a list of files may be given one by one.
+        """
+        from aesearch.opening import open_given, open_source
+        from aesearch.sources import Source
+
+        if isinstance(source, Source):
+            return source
+        if not isinstance(source, str | os.PathLike):
+            return open_given(source, labels)
+        if labels is not None and not isinstance(labels, str):
+            raise SourceError("labels one by one are for an array or a list of files; else it is folder, or none")
+        name = os.fsdecode(source)
         known = self.manifest.source or {}
-        if labels is None and known.get("name") in (name, str(at_home(name).resolve())):
-            return self.source
-        return open_source(name, labels=labels or "none", data_dir=data_dir)
+        with heard(self.progress):
+            if labels is None and known.get("name") in (name, str(at_home(name).resolve())):
+                return self.source
+            return open_source(name, labels=labels or "none", data_dir=data_dir)
 
     @cached_property
     def autoencoder(self) -> Autoencoder:
@@ -272,13 +298,15 @@ class Parts:
 
     def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """Features (n, dim) float32 of images from anywhere; see `query` for what an image may be."""
+        images = several(images)
         encoder = self._single_encoder if len(images) <= FEW or not can_train() else self.autoencoder
         return encoder.encode(self._decode(images))
 
     def encode_oriented(self, images: Sequence[ImageLike], orientations: Sequence[str]) -> NDArray[np.float32]:
         """Features (n, orientations, dim) float32 of images from anywhere, each in several orientations."""
         pixels = [read_oriented(image, self.spec.preprocessing, orientations) for image in images]
-        encoder = self._single_encoder if len(images) * len(orientations) <= FEW else self.autoencoder
+        single = len(images) * len(orientations) <= FEW or not can_train()
+        encoder = self._single_encoder if single else self.autoencoder
         flat = encoder.encode(np.concatenate([np.stack(one) for one in pixels]))
         return flat.reshape(len(images), len(orientations), -1)
 
@@ -312,7 +340,7 @@ class Parts:
         return good, failed
 
     def _decode(self, images: Sequence[ImageLike]) -> NDArray[np.uint8]:
-        return np.stack([read_image(image, self.spec.preprocessing) for image in images])
+        return np.stack([read_image(image, self.spec.preprocessing) for image in several(images)])
 
     def _nearest(
         self, features: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None
@@ -353,6 +381,8 @@ class Parts:
     def check_rows(self, rows: Sequence[int]) -> None:
         """`AesearchError` for a row that is not there."""
         for row in rows:
+            if isinstance(row, bool) or not isinstance(row, int | np.integer):
+                raise AesearchError(f"a row is a whole number, not {row!r}")
             if not 0 <= row < self.store.rows:
                 raise AesearchError(f"there is no row {row}: rows go from 0 to {self.store.rows - 1}")
 
@@ -374,8 +404,8 @@ class Parts:
         """Where in the source each id stands."""
         return {id: place for place, id in enumerate(self.source.ids)}
 
-    def rows_where(self, conditions: Sequence[str]) -> NDArray[np.int64]:
-        """Rows of which all conditions hold, rising.
+    def rows_where(self, conditions: str | Sequence[str]) -> NDArray[np.int64]:
+        """Rows of which all conditions hold, or the only one, rising.
 
         A condition is ``label=VALUE``, ``split=VALUE``, ``id=PATTERN`` or ``cluster=NUMBER-OR-NAME``, or with ``!=``
         the opposite. What is written like that somewhere is meant; where nothing is, ``*`` stands for anything, ``?``
@@ -387,6 +417,9 @@ class Parts:
             A condition is none, or no row is left.
         """
         found = np.ones(self.store.rows, dtype=bool)
+        conditions = [conditions] if isinstance(conditions, str) else conditions
+        if not isinstance(conditions, Sequence) or not all(isinstance(one, str) for one in conditions):
+            raise AesearchError(f"where is like 'label=3', or a list of such texts, not {conditions!r}")
         for condition in conditions:
             field, equal, pattern = condition.partition("=")
             unequal, field = field.endswith("!"), field.removesuffix("!").strip()
@@ -448,6 +481,8 @@ class Parts:
 
     def rows_of(self, ids: Sequence[str]) -> list[int]:
         """Rows of ids; `AesearchError` for one that is not there names the nearest there is."""
+        if not all(isinstance(id, str) for id in ids):
+            raise AesearchError("an id is a text; a whole number is a row")
         known = self._rows_by_id(set(ids).__contains__)
         if alike := {composed(id): id for id in ids if id not in known}:
             others = self._rows_by_id(lambda id: composed(id) in alike)

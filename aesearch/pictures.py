@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.decoding import Preprocessing, UnreadableImageError, decode_counting, fit, on_its_side, shrink, thumbnail
+from aesearch.decoding import (
+    Preprocessing,
+    UnreadableImageError,
+    decode_counting,
+    fit,
+    on_its_side,
+    scale_to_uint8,
+    shrink,
+    thumbnail,
+)
 from aesearch.errors import AesearchError, StaleArtifactError
 from aesearch.orientation import is_turned, orient
 from aesearch.reading import read_file
@@ -35,7 +45,7 @@ class Read:
     name: str = "image"
 
 
-ImageLike = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Read
+ImageLike = Union[str, os.PathLike[str], bytes, NDArray[Any], "Image.Image", Read]
 
 
 def read(image: ImageLike, preprocessing: Preprocessing) -> Read:
@@ -63,7 +73,8 @@ def read_oriented(
 def read_image(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """One image (channels, height, width) uint8.
 
-    It may be a file's path, a file's bytes, or a uint8 array (height, width[, 1, 3 or 4]).
+    It may be a file's path, a file's bytes, a Pillow image, or an array (height, width[, 1, 3 or 4]) of bool, of
+    integers, which beyond 8 bits are scaled as the collection's are, or of floats in [0, 1].
 
     Raises
     ------
@@ -74,8 +85,8 @@ def read_image(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uin
         if preprocessing not in (image.preprocessing, on_its_side(image.preprocessing)):
             raise StaleArtifactError("the encoder has changed since the image was read")
         return image.pixels if preprocessing == image.preprocessing else image.lying
-    if isinstance(image, np.ndarray):
-        return fit(_from_array(image), preprocessing)
+    if not isinstance(image, str | os.PathLike | bytes):
+        return fit(_opened(image, preprocessing), preprocessing)
 
     def work(data: bytes) -> NDArray[np.uint8]:
         pixels, tally = decode_counting(data, preprocessing)
@@ -90,16 +101,66 @@ def look_at(image: ImageLike, side: int, like: Preprocessing) -> NDArray[np.uint
     """One image to look at, as `Source.thumbnails` gives them; what it may be, and what is raised, as `read_image`."""
     if isinstance(image, Read):
         return image.pixels
-    if isinstance(image, np.ndarray):
-        return shrink(_from_array(image), side, like)
+    if not isinstance(image, str | os.PathLike | bytes):
+        return shrink(_opened(image, like), side, like)
     return _from_file(image, lambda data: thumbnail(data, side, like))
 
 
-def _from_array(image: NDArray[np.uint8]) -> Image.Image:
+def several(images: Any) -> list[ImageLike]:
+    """Images as a list, also where one alone was given; ``AesearchError`` for what is none."""
+    if isinstance(images, str | os.PathLike | bytes | Read) or _is_pillow(images):
+        return [images]
+    if isinstance(images, np.ndarray) and images.ndim == 2:
+        return [images]
+    if not isinstance(images, np.ndarray | Sequence) or not len(images):
+        raise AesearchError(f"give one image or more: paths, bytes, Pillow images or arrays, not {images!r:.80}")
+    return list(images)
+
+
+def _is_pillow(image: object) -> bool:
+    pillow = sys.modules.get("PIL.Image")  # what was never imported, has made nothing
+    return pillow is not None and isinstance(image, pillow.Image)
+
+
+def _opened(image: Any, preprocessing: Preprocessing) -> Image.Image:
+    """A Pillow image, upright, of one or of an array."""
+    if isinstance(image, np.ndarray):
+        return _from_array(image, preprocessing)
+    if not _is_pillow(image):
+        raise AesearchError(
+            f"an image is a path, a file's bytes, a Pillow image or an array, not {type(image).__name__}"
+        )
+    from PIL import ImageOps
+
+    try:
+        upright: Image.Image = ImageOps.exif_transpose(image)
+        upright.load()
+        return upright
+    except Exception as error:  # the file behind it is read only now; its plugins raise nearly anything
+        raise AesearchError(f"{name_of(image)}: broken image: {error}") from None
+
+
+def _from_array(image: NDArray[Any], preprocessing: Preprocessing) -> Image.Image:
+    """A Pillow image of an array; integers beyond 8 bits are scaled as the collection's are."""
     from PIL import Image
 
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-        raise AesearchError(f"an array image is uint8 (height, width[, 1, 3 or 4]), not {image.dtype} {image.shape}")
+    if image.dtype.kind == "b":
+        image = image.astype(np.uint8) * np.uint8(255)
+    if (
+        image.dtype.kind not in "uif"
+        or image.ndim not in (2, 3)
+        or 0 in image.shape
+        or (image.ndim == 3 and image.shape[2] not in (1, 3, 4))
+    ):
+        raise AesearchError(
+            f"an array image is (height, width[, 1, 3 or 4]), integers or floats, not {image.dtype} {image.shape}"
+        )
+    if image.dtype.kind == "f":
+        if not (image.min() >= 0 and image.max() <= 1):
+            raise AesearchError("an array image of floats has values outside [0, 1], or NaN")
+        image = np.rint(image * 255).astype(np.uint8)
+    elif image.dtype != np.uint8:
+        image = scale_to_uint8(image, preprocessing)[0]
     return Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
 
 
@@ -116,7 +177,9 @@ def name_of(image: ImageLike) -> str:
         return "array"
     if isinstance(image, Read):
         return image.name
-    return "image" if isinstance(image, bytes) else str(image)
+    if isinstance(image, str | os.PathLike):
+        return os.fspath(image)
+    return str(getattr(image, "filename", "") or "image")
 
 
 def blank(shape: tuple[int, int, int]) -> NDArray[np.uint8]:

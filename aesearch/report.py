@@ -78,8 +78,8 @@ def draw_anomalies(collection: Collection, found: Anomalies, source: Source | No
 def draw_duplicates(collection: Collection, found: Duplicates) -> Image.Image:
     """The largest 30 groups of duplicates, up to ten of each."""
     lines: list[list[Tile | None]] = []
-    for number, (rows, ids) in enumerate(zip(found.rows[:MOST_GROUPS], found.ids, strict=False), 1):
-        head = f"group {number}: {len(rows):,}" + (", exact" if found.exact[number - 1] else "")
+    for number, (rows, ids) in enumerate(zip(found.rows[:MOST_GROUPS], found.ids, strict=False)):
+        head = f"group {number + 1}: {len(rows):,}, {found.kind(number)}"
         pictures = collection.pictures(rows[:MEMBERS].tolist())
         heads = [head] + [""] * (len(pictures) - 1)
         names = short_names(ids)

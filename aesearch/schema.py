@@ -85,6 +85,8 @@ class DuplicatesAnswer(BaseModel):
     groups: list[list[Copy]]
     exact: list[bool]
     found: float | None
+    pixel_distances: list[float | None]
+    rejected: int
 
 
 class ClustersAnswer(BaseModel):

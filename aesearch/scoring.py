@@ -14,6 +14,7 @@ from aesearch.autoencoders import Autoencoder
 from aesearch.batches import in_order, read_batches
 from aesearch.errors import AesearchError, StaleArtifactError
 from aesearch.facts import UsualFacts, measure_facts
+from aesearch.progress import step
 from aesearch.sources import Batch, Source
 
 logger = logging.getLogger(__name__)
@@ -214,11 +215,8 @@ def read_in_order(
     source: Source, positions: NDArray[np.int64], autoencoder: Autoencoder, doing: str, progress: bool
 ) -> Iterator[Batch]:
     """Images of those positions as the autoencoder takes them, some at a time, under a progress bar."""
-    from tqdm.auto import tqdm
-
     groups = [positions[g] for g in in_order(0, len(positions), min(AT_ONCE, autoencoder.reading_size))]
-    disable = None if progress else True
-    with tqdm(total=len(positions), desc=doing, unit="img", unit_scale=True, disable=disable) as bar:
+    with step(doing, len(positions), progress=progress) as bar:
         for batch in read_batches(source, autoencoder.spec.preprocessing, groups):
             yield batch
             bar.update(len(batch.positions) + len(batch.skipped))

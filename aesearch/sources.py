@@ -33,6 +33,7 @@ from aesearch.decoding import (
 )
 from aesearch.errors import SourceError
 from aesearch.formats import values_of
+from aesearch.progress import counted
 from aesearch.reading import Outcome, Readers, content_hash, cores, read_file, read_images
 
 FILES_AT_ONCE = 64  # that a thread or a process decodes before it asks for more
@@ -142,7 +143,8 @@ class Source(abc.ABC):
     def sample_facts(self) -> list[ImageFacts]:
         """Facts of up to ``SAMPLE`` readable images, evenly spread; ``SourceError`` if none is readable."""
         facts, reason = [], ""
-        for position in np.unique(np.linspace(0, len(self) - 1, SAMPLE).astype(int)):
+        chosen = np.unique(np.linspace(0, len(self) - 1, SAMPLE).astype(int))
+        for position in counted(chosen, "sample", "img", len(chosen)):
             try:
                 facts.append(self.facts(int(position)))
             except UnreadableImageError as error:
@@ -236,7 +238,7 @@ class FileSource(Source):
     def stamps(self) -> NDArray[np.int64]:
         """As `Source.stamps`."""
         stamps = np.full((len(self), 2), -1, np.int64)
-        for position, path in enumerate(self._paths):
+        for position, path in enumerate(counted(self._paths, "look at files", "file", len(self._paths))):
             with contextlib.suppress(OSError):
                 status = path.stat()
                 stamps[position] = status.st_size, status.st_mtime_ns

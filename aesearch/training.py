@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +40,13 @@ from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError, StaleArtifactError, check_choice
 from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, held_out_batches, transform
 from aesearch.naming import command_for
+from aesearch.progress import Step
+from aesearch.progress import step as told
 from aesearch.reading import cores
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from tqdm import tqdm
 
 logger = logging.getLogger(__name__)
 
@@ -227,8 +228,6 @@ def train_autoencoder(
     AesearchError
         The loss is no longer a number, or the checkpoint is of another training.
     """
-    from tqdm.auto import tqdm
-
     _keep_freed_memory()
     recipe = options.recipe(len(images))
     if spec.style_dim and recipe.invariance == "none":
@@ -249,14 +248,8 @@ def train_autoencoder(
     steps = math.ceil(len(images) / recipe.batch_size)
     judged_after = max(JUDGED_AFTER, WARM_UP_SHARE * steps * recipe.epochs)
     started = time.perf_counter()
-    with tqdm(
-        total=recipe.epochs * len(images),
-        initial=len(state.history) * len(images),
-        unit="img",
-        unit_scale=True,
-        desc="train",
-        disable=None if progress else True,
-    ) as bar:
+    begun = len(state.history) * len(images)
+    with told("train", recipe.epochs * len(images), done=begun, progress=progress) as bar:
         while (epoch := len(state.history) + 1) <= recipe.epochs:
             seed = options.seed * 1_000_003 + epoch  # by epoch alone: a resumed run sees what an undisturbed one would
             batches = _batches(images, resident, spec, recipe, seed, chosen)
@@ -275,7 +268,7 @@ def train_autoencoder(
             _say_if_slow(state.history, speed, machine.load() / cores())
             state.add(Epoch(epoch, train_loss, held_out_loss, rate, speed))
             state.seconds, started = state.seconds + time.perf_counter() - started, time.perf_counter()
-            bar.set_postfix(epoch=f"{epoch}/{recipe.epochs}", loss=f"{train_loss:.5f}", held_out=f"{held_out_loss:.5f}")
+            bar.say(epoch=f"{epoch}/{recipe.epochs}", loss=f"{train_loss:.5f}", held_out=f"{held_out_loss:.5f}")
             if checkpoint is not None:
                 state.save(checkpoint, identity)
             if on_epoch is not None:
@@ -326,7 +319,7 @@ def _run_epoch(
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
     done: int,
     steps: int,
-    bar: tqdm[NoReturn],
+    bar: Step,
 ) -> tuple[float, float, float]:
     """Train on every batch once; return mean loss, last learning rate, images a second.
 

@@ -19,6 +19,7 @@ from aesearch.batches import in_order
 from aesearch.decoding import NOTHING, Preprocessing, Tally, UnreadableImageError
 from aesearch.errors import AesearchError, SourceError
 from aesearch.names import listed
+from aesearch.progress import step
 from aesearch.reading import content_hash, read_file
 from aesearch.sources import Batch, FileSource, Source
 from aesearch.store import CHUNK_ROWS, Store, StoreWriter, contents_of, is_finished
@@ -96,8 +97,6 @@ def update_features(
     SourceError
         Not one image is left.
     """
-    from tqdm.auto import tqdm
-
     known = _Before(before, vanished)
     identity = {
         "encoder": encoder_fingerprint,
@@ -114,8 +113,7 @@ def update_features(
     texts = {"id": source.ids, "label": source.labels, "split": source.splits}
     with StoreWriter(path, spec.feature_dim, identity, attributes, style_dim=spec.style_dim, texts=texts) as writer:
         begun, tally = writer.next_position, NOTHING
-        disable = None if progress else True
-        with tqdm(total=len(source), initial=begun, desc="update", unit="img", unit_scale=True, disable=disable) as bar:
+        with step("update", len(source), done=begun, progress=progress) as bar:
             for group in in_order(begun, len(source), autoencoder.reading_size):
                 columns, skipped, left_out = _rows_of(source, autoencoder, known, group, unchanged[group])
                 tally += left_out

@@ -378,6 +378,13 @@ def test_a_probe_classifies_new_images(digits, digit_images, digit_labels):
     assert result.linear_accuracy > 0.8 and result.knn_accuracy > 0.85
     answers = digits.classify([digit_images[i] for i in range(0, 1797, 30)])
     assert np.mean([a[0] == digit_labels[i] for a, i in zip(answers, range(0, 1797, 30), strict=True)]) > 0.85
+    halves = np.concatenate([digit_images[0][:, :4], digit_images[1][:, 4:]], axis=1)  # of a nought and a one
+    label, probability = digits.classify([halves])[0]  # a pair as ever
+    unsure = digits.classify([np.full((8, 8), 90, np.uint8), *[digit_images[i] for i in range(20)]])
+    assert label in set(digit_labels) and 0 < probability <= 1
+    for answer in unsure:
+        assert answer.unsure == (answer.probability < 0.6) and answer.second != answer.label
+        assert answer.second_probability <= answer.probability
 
 
 def test_the_manifest_says_what_was_made_from_what(digits):
@@ -468,8 +475,8 @@ def test_very_small_collections_work(tmp_path, count, caplog):
         (lambda c: c.query(np.zeros((3, 3))), "uint8"),
         (lambda c: c.anomalies(top=0), "--top"),
         (lambda c: c.map(colour_by="mood"), "mood"),
-        (lambda c: Collection.open("nowhere"), "no collection at nowhere"),
-        (lambda c: Collection("nowhere").features(), "no collection at nowhere"),
+        (lambda c: Collection.open("nowhere"), "no collection at indexes/nowhere"),
+        (lambda c: Collection("nowhere").features(), "no collection at indexes/nowhere"),
     ],
 )
 def test_wrong_calls_are_one_line(digits, call, message):

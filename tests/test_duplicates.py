@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from aesearch import AesearchError, Collection
-from aesearch.duplicates import find_duplicates
+from aesearch.duplicates import Pixels, find_duplicates
 from aesearch.index import IndexOptions, build_index
 
 
@@ -86,3 +86,65 @@ def test_the_command_lists_groups(digit_images, tmp_path, run):
     said = run("duplicates", "-c", tmp_path / "c", "--save", tmp_path / "same.png").stdout
     assert "exact copies" in said and "copy of 7.png" in said
     assert Image.open(tmp_path / "same.png").width > 100
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory, digit_images):
+    """Digits of 32 pixels, three of them there again in another quality or size; all else shows other digits."""
+    folder = tmp_path_factory.mktemp("copied")
+    (folder / "photos").mkdir()
+    for number, image in enumerate(digit_images[:150]):
+        Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC).save(folder / f"photos/{number:03d}.png")
+    Image.open(folder / "photos/007.png").save(folder / "photos/7 again.jpg", quality=60)
+    Image.open(folder / "photos/042.png").resize((24, 24)).save(folder / "photos/42 smaller.jpg", quality=90)
+    Image.open(folder / "photos/099.png").resize((64, 64)).save(folder / "photos/99 larger.webp")
+    return Collection.build(str(folder / "photos"), folder / "c", progress=False, epochs=6, latent_dim=16)
+
+
+def test_what_is_near_by_features_is_confirmed_on_pixels(copied):
+    wide = 0.3  # a distance within which most digits have others
+    unsure = copied.duplicates(threshold=wide, confirm=False)
+    assert max(map(len, unsure.ids)) > 30 and unsure.rejected == 0
+    found = copied.duplicates(threshold=wide)
+    groups = {frozenset(ids): far for ids, far in zip(found.ids, found.pixel_distances, strict=True)}
+    assert set(groups) == {
+        frozenset(("007.png", "7 again.jpg")),
+        frozenset(("042.png", "42 smaller.jpg")),
+        frozenset(("099.png", "99 larger.webp")),
+    }
+    assert all(0 < far < 0.1 for far in groups.values()) and found.rejected > 100
+    assert {frozenset(ids) for ids in copied.duplicates().ids} == set(groups)
+
+
+def test_what_cannot_be_read_any_more_is_told_by_features_and_said(copied, tmp_path, caplog):
+    import shutil
+
+    shutil.copytree(copied.folder.parent, tmp_path / "here")
+    collection = Collection.open(tmp_path / "here/c", progress=False)
+    gone = copied.folder.parent / "photos/007.png"
+    gone.rename(tmp_path / "away.png")
+    try:
+        found = Collection.open(copied.folder, progress=False).duplicates()
+    finally:
+        (tmp_path / "away.png").rename(gone)
+    groups = dict(zip(map(frozenset, found.ids), found.pixel_distances, strict=True))
+    assert groups[frozenset(("007.png", "7 again.jpg"))] is None
+    assert "1 pairs are called near by their features alone" in caplog.text
+    assert collection.duplicates().to_json()["pixel_distances"]
+
+
+def test_a_chain_of_pairs_is_looked_at_again_where_its_nearest_links_break(features):
+    """Three rows near each other; the pixels of the two nearest links refuse one of them, the third link holds."""
+    near = features.copy()
+    near[[10, 20, 30]] = near[10] + np.array([0, 1e-4, 2.1e-4], np.float32)[:, None]
+    refused = {(10, 20)}
+
+    def distances(pairs):
+        return np.array([0.9 if tuple(pair) in refused else 0.2 for pair in pairs.tolist()], np.float32)
+
+    index = build_index(near, IndexOptions(metric="l2"))
+    found = find_duplicates(near, index, pixels=Pixels(distances, 0.5), threshold=0.01)
+    assert [g.tolist() for g in found.groups] == [[10, 20, 30]] and found.pixels == [pytest.approx(0.2)]
+    refused |= {(10, 30)}
+    found = find_duplicates(near, index, pixels=Pixels(distances, 0.5), threshold=0.01)
+    assert [g.tolist() for g in found.groups] == [[20, 30]] and found.rejected == 2 and found.found == 1.0

@@ -16,12 +16,15 @@ ORDER = (
     "serving", "api", "schema", "live", "documents", "sweep", "card", "report",
     "collection", "mapping", "answers", "building", "examination", "training", "updating",
     "extraction", "scoring", "invariance", "parts", "batches", "opening", "tables", "folders",
-    "pictures", "sources", "reading",
+    "pictures", "pixels", "sources", "reading",
     "mappage", "clusters", "duplicates", "projection", "probe", "index",
     "anomalies", "generation", "export", "store", "figures", "thumbnails", "autoencoders",
-    "portable", "architectures", "decoding", "formats", "manifest", "facts", "orientation", "distances", "locking",
-    "naming", "atomic", "names", "errors", "machine", "__init__",
+    "portable", "architectures", "decoding", "formats", "manifest", "facts", "orientation", "distances", "progress",
+    "locking", "naming", "atomic", "names", "errors", "machine", "__init__",
 )  # fmt: skip
+
+
+LATE = {("collection", "card")}  # what the Python entry offers and stands above it is imported when it is called
 
 
 def imported(path):
@@ -40,6 +43,7 @@ def test_imports_flow_one_way(path):
     if path.stem == "__init__":  # imports on first use only
         return
     upward = {name for name in imported(path) if ORDER.index(name) <= ORDER.index(path.stem)}
+    upward -= {name for stem, name in LATE if stem == path.stem}
     assert upward == set()
 
 

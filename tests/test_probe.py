@@ -5,7 +5,7 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from aesearch.errors import AesearchError
-from aesearch.probe import LinearProbe, knn_accuracy, probe
+from aesearch.probe import UNSURE, LinearProbe, knn_accuracy, probe
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +86,28 @@ def test_too_few_labels_are_one_line(labels, message):
 def test_one_image_of_each_label_is_too_few():
     with pytest.raises(AesearchError, match="too few"):
         probe(np.eye(3, dtype=np.float32), ["a", "b", "c"])
+
+
+def test_a_poor_probe_doubts_nothing_and_says_why(points, digit_labels):
+    generator = np.random.default_rng(0)
+    shuffled = probe(points, generator.permutation(digit_labels).tolist())
+    assert shuffled.suspicious == [] and "is right on" in shuffled.withheld
+    blurred = points + generator.normal(0, 1.2, points.shape).astype(np.float32)  # right on a third
+    assert probe(blurred, digit_labels).withheld
+    assert probe(points, digit_labels).withheld == ""
+    assert probe(points, generator.permutation(digit_labels).tolist(), doubts=False).withheld == ""
+
+
+def test_always_saying_the_commonest_label_doubts_nothing(points):
+    rare = ["odd" if row % 25 == 0 else "usual" for row in range(len(points))]  # nothing of it can be seen
+    assert "always the commonest label on 96%" in probe(points, rare).withheld
+
+
+def test_a_probe_is_no_surer_than_it_is_right(points, digit_labels):
+    noisy = points + np.random.default_rng(0).normal(0, 0.5, points.shape).astype(np.float32)
+    result = probe(noisy[:900], digit_labels[:900])
+    chances = result.model.predict_probabilities(noisy[900:])
+    right = np.array(result.model.classes)[chances.argmax(axis=1)] == np.array(digit_labels[900:])
+    sure = chances.max(axis=1)
+    assert abs(sure.mean() - right.mean()) < 0.06  # without the temperature it is .16 surer
+    assert right[sure >= UNSURE].mean() > 0.7 > right[sure < UNSURE].mean() + 0.15

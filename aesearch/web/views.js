@@ -280,12 +280,14 @@ async function showDuplicates(root, given) {
     const images = found.groups.reduce((sum, group) => sum + group.length, 0);
     told.textContent = `${found.groups.length.toLocaleString("en")} groups of ${images.toLocaleString("en")} images within ${found.metric} ` +
       `${found.threshold.toPrecision(3)}; ${found.exact.filter(Boolean).length.toLocaleString("en")} are exact copies`;
-    const table = [["group", "copies", "row", "id"], ...found.groups.flatMap((group, n) => group.map((one) => [n + 1, found.exact[n] ? "exact" : "near", one.row, one.id]))];
+    if (found.rejected) told.textContent += `; ${found.rejected.toLocaleString("en")} pairs as near by their features were left out, as their pixels show other things`;
+    const kind = (n) => found.exact[n] ? "exact" : found.pixel_distances[n] === null ? "near" : `near, pixels ${found.pixel_distances[n].toFixed(2)}`;
+    const table = [["group", "copies", "row", "id"], ...found.groups.flatMap((group, n) => group.map((one) => [n + 1, kind(n), one.row, one.id]))];
     const groups = make("div", { class: "groups" }), more = make("p", {});
     const extend = () => {
       const from = groups.children.length;
       groups.append(...found.groups.slice(from, shown).map((group, n) => [group, n, shortNames(group.slice(0, 10))]).map(([group, n, names]) => make("section", {},
-        make("h2", {}, found.exact[from + n] ? "exact" : "near", group.length > 10 ? `, ${group.length} images` : ""),
+        make("h2", {}, kind(from + n), group.length > 10 ? `, ${group.length} images` : ""),
         make("div", { class: "row", tabindex: 0, role: "group", "aria-label": `group ${from + n + 1}` }, ...group.slice(0, 10).map((one) => tile(one, names[one.id]))))));
       more.replaceChildren(...(found.groups.length > shown ? [make("button", { type: "button", onclick: () => { shown += PAGE; extend(); } }, "more")] : []));
     };
