@@ -340,7 +340,10 @@ class Parts:
         return good, failed
 
     def _decode(self, images: Sequence[ImageLike]) -> NDArray[np.uint8]:
-        return np.stack([read_image(image, self.spec.preprocessing) for image in several(images)])
+        read = [read_image(image, self.spec.preprocessing) for image in several(images)]
+        if not read:
+            raise AesearchError("give one image or more")
+        return np.stack(read)
 
     def _nearest(
         self, features: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None

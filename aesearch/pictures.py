@@ -112,8 +112,8 @@ def several(images: Any) -> list[ImageLike]:
         return [images]
     if isinstance(images, np.ndarray) and images.ndim == 2:
         return [images]
-    if not isinstance(images, np.ndarray | Sequence) or not len(images):
-        raise AesearchError(f"give one image or more: paths, bytes, Pillow images or arrays, not {images!r:.80}")
+    if not isinstance(images, np.ndarray | Sequence):
+        raise AesearchError(f"give images: paths, bytes, Pillow images or arrays, not {images!r:.80}")
     return list(images)
 
 

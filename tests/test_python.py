@@ -125,7 +125,7 @@ def test_the_decoder_and_the_report(digits, tmp_path):
         (lambda c: c.query(row=3, where=5), "where is like"),
         (lambda c: c.query(row=3, where=[5]), "where is like"),
         (lambda c: c.query_images([]), "give one image or more"),
-        (lambda c: c.classify(None), "give one image or more"),
+        (lambda c: c.classify(None), "give images: paths"),
         (lambda c: c.anomalies(5), "not from int"),
         (lambda c: c.update(5), "not from int"),
         (lambda c: c.generate(), "give one of"),
