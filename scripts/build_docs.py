@@ -57,6 +57,7 @@ SETTINGS = {
     "theme": {"name": "readthedocs", "highlightjs": False},
     "plugins": [],  # the search of MkDocs needs a server
     "use_directory_urls": False,  # so do folders as addresses
+    "extra_css": ["style.css"],
     "markdown_extensions": ["tables", "fenced_code", "toc", "sane_lists"],
     "validation": {"anchors": "warn", "unrecognized_links": "warn", "absolute_links": "warn"},
 }
@@ -85,7 +86,7 @@ def options_page() -> str:
         for text in paragraphs:
             example = text.removeprefix("Example: ")
             lines += ["", text if example == text else f"    {example}"]
-        lines += ["", "| | |", "|---|---|"]
+        lines += ["", "| option | what it does |", "|---|---|"]
         lines += ["| `{}` | {} |".format(*(escape(part) for part in record)) for record in records]
     return "\n".join(lines) + "\n"
 
