@@ -24,7 +24,7 @@ README = PAGES["README.md"]
 TEXT = "\n".join(PAGES.values())
 COMMANDS = typer.main.get_command(app).commands
 WRITTEN = "\n".join(text for name, text in PAGES.items() if name != "docs/options.md")
-LINES = sorted({line.strip() for line in WRITTEN.splitlines() if re.match(r" {4}(\$ )?aesearch ", line)})
+LINES = sorted({line.strip() for line in WRITTEN.splitlines() if re.match(r" {4}(\$ )?aesearch [a-z]", line)})
 INLINE = sorted(set(re.findall(r"`(aesearch [a-z][^`]*)`", WRITTEN)))
 SCRIPT_LINES = sorted(set(re.findall(r"((?:python3|\.venv/bin/python) scripts/\S+\.py[^`\n#]*)", WRITTEN)))
 CODE = re.compile(r"```.*?```|`[^`\n]*`|^ {4}[^\n]*$", re.S | re.M)
