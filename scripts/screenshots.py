@@ -1,4 +1,4 @@
-"""The README's pictures of the page of `aesearch serve`, taken of scikit-learn's digits: `scripts/screenshots/*.png`.
+"""The pictures of README and docs, `docs/pictures/*.png`, of digits: of the page, and what commands draw.
 
     .venv/bin/python scripts/screenshots.py
 
@@ -19,9 +19,10 @@ from PIL import Image
 
 from aesearch import Collection
 
-FOLDER = Path(__file__).parent / "screenshots"
+FOLDER = Path(__file__).parent.parent / "docs" / "pictures"
 SIZE = {"width": 1100, "height": 660, "deviceScaleFactor": 1, "mobile": False}
 COLOURS = 96
+DRAWN = {"neighbours": ["query", "--row", "37", "-k", "5"], "groups": ["cluster", "--clusters", "10"]}
 QUIET = "document.querySelector('#view[aria-busy=false]') && !document.querySelector('.busy')"
 
 
@@ -38,6 +39,11 @@ def main() -> None:
     ):
         if not collection.is_fresh(name):
             make()
+    for name, drawing in DRAWN.items():
+        path = FOLDER / f"{name}.png"
+        command = [sys.executable, "-m", "aesearch", *drawing, "-c", str(collection.folder), "--save", str(path)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        shrink(Image.open(path), path)
     command = [sys.executable, "-m", "aesearch", "serve", "-c", str(collection.folder), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -82,10 +88,12 @@ def imagine(browser: Any) -> None:
 def keep(browser: Any, name: str) -> None:
     """What is shown, as a small file."""
     wait(browser, f"[...document.images].every((i) => i.complete || i.getBoundingClientRect().top > {SIZE['height']})")
-    picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
-    FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{name}.png"
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    shrink(Image.open(io.BytesIO(browser.get_screenshot_as_png())), FOLDER / f"{name}.png")
+
+
+def shrink(picture: Image.Image, path: Path) -> None:
+    """Save it, small."""
+    picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 
