@@ -36,6 +36,7 @@ COMMANDS = [
     ["generate", "--sample", "5"],
     ["sweep", "photos", "-c", "sizes", "--latent-dims", "2,5", "--epochs", "1"],
     ["info"],
+    ["list"],
     ["report"],
     ["export", "features.csv", "--format", "csv"],
 ]
