@@ -174,8 +174,10 @@ def _oddest(collection: Collection) -> str:
     scale = collection.heat_scale
     pictures = [to_picture(picture) for picture in collection.pictures_of(found)]
     shown = (
-        (_stack(picture, heat_over(picture, errors, scale)), (f"{score:.4f}", name))
-        for picture, errors, score, name in zip(pictures, maps, found.scores, short_names(found.ids), strict=True)
+        (_stack(picture, heat_over(picture, errors, scale)), (f"{score:.4f} {why}".strip(), name))
+        for picture, errors, score, why, name in zip(
+            pictures, maps, found.scores, found.reasons, short_names(found.ids), strict=True
+        )
     )
     better = f"reconstruction error alone; {collection.command('anomalies')} finds them better"
     by = "combined score" if learned else _text(better)

@@ -199,7 +199,7 @@ async function showAnomalies(root, given) {
       make("div", { class: "grid wide" }, ...found.anomalies.map((one) => make("a", { class: "tile", href: address("image", { row: one.row }), title: one.id },
         make("div", { class: "pair" }, picture(pictureOf(one.row), one.id), picture(pictureOf(one.row, "/heat"), "where it errs", { title: "where it errs; one scale for all: 1 in 200 pixels of the collection is of the brightest" })),
         line(`${one.rank}.  ${one.score.toFixed(4)}${one.p_value === undefined ? "" : `  p ${chance(one.p_value, alarms.least_p_value)}`}`),
-        ...[one.label, shown[one.id]].filter(Boolean).map((text) => line(text, "faint"))))),
+        ...[one.why, one.label, shown[one.id]].filter(Boolean).map((text) => line(text, "faint"))))),
       make("p", {}, more || ""),
     ];
   });
