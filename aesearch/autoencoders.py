@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from aesearch.architectures import AutoencoderSpec, build_autoencoder
 from aesearch.atomic import replacing
-from aesearch.errors import AesearchError, CollectionNotFoundError
+from aesearch.errors import AesearchError, CollectionNotFoundError, need_torch
 from aesearch.naming import command_for
 from aesearch.portable import PortableEncoder, translate
 
@@ -76,6 +76,7 @@ def load_autoencoder(path: Path) -> tuple[nn.ModuleDict, AutoencoderSpec]:
 
 def pick_device(name: str = "auto") -> torch.device:
     """``auto``: CUDA, else Apple's MPS, else the CPU. ``AesearchError`` if the named one is not there."""
+    need_torch()
     import torch
 
     if name == "auto":

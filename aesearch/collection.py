@@ -852,7 +852,7 @@ class Collection(Maps):
         """
         from aesearch.probe import UNSURE
 
-        model = self.learned_probe()
+        images, model = several(images), self.learned_probe()
         chances = model.predict_probabilities(self.encode(images))
         return [Classified.of(model.classes, c, UNSURE) for c in chances]
 

@@ -304,6 +304,8 @@ class Parts:
 
     def encode_oriented(self, images: Sequence[ImageLike], orientations: Sequence[str]) -> NDArray[np.float32]:
         """Features (n, orientations, dim) float32 of images from anywhere, each in several orientations."""
+        if not images:
+            raise AesearchError("give one image or more: paths, bytes, Pillow images or arrays")
         pixels = [read_oriented(image, self.spec.preprocessing, orientations) for image in images]
         single = len(images) * len(orientations) <= FEW or not can_train()
         encoder = self._single_encoder if single else self.autoencoder

@@ -67,7 +67,9 @@ def draw_anomalies(collection: Collection, found: Anomalies, source: Source | No
         caption = (f"{n + 1}.  {found.scores[n]:.4f}", names[n])
         again = _stretch(to_picture(rebuilt[n]), shown.shape)
         over = heat_over(shown, maps[n], scale)
-        groups.append([Tile(shown, caption), Tile(over, ("where it errs", found.reasons[n])), Tile(again, ("as rebuilt",))])
+        groups.append(
+            [Tile(shown, caption), Tile(over, ("where it errs", found.reasons[n])), Tile(again, ("as rebuilt",))]
+        )
     together = max(1, columns_for(3 * len(groups)) // 3)
     rows = [[tile for group in groups[i : i + together] for tile in group] for i in range(0, len(groups), together)]
     title = f"the oddest images, {collection.folder.name}"

@@ -1,6 +1,7 @@
 """Bad frames by their low-level facts, among real images: what is said of each, and where they are listed."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,14 +63,14 @@ def test_bad_frames_are_listed_first_and_why_among_photographs(photos, run, tmp_
     np.save("bad.npy", bad)
     for way, images in (("among", np.concatenate([good, bad])), ("new", good)):
         np.save(f"{way}.npy", images)
-        Collection.build(f"{way}.npy", way, progress=False, epochs=4)
+        Collection.build(f"{way}.npy", Path(way), progress=False, epochs=4)
         found = json.loads(run("anomalies", "-c", f"./{way}", "--top", 25, "--json").stdout)["anomalies"]
         if way == "among":
             assert len([one for one in found if one["row"] >= GOOD]) >= 6
             assert {"coarse blocks", "part of it is one value"} <= {one["why"] for one in found}
             assert "coarse blocks" in run("anomalies", "-c", "./among", "--save", "odd.png").stdout
         else:
-            usual = Collection.open("new").scores_of_rows("combined")
+            usual = Collection.open(Path("new")).scores_of_rows("combined")
             odd = json.loads(run("anomalies", "bad.npy", "-c", "./new", "--json").stdout)["anomalies"]
             assert sum((usual > one["score"]).sum() <= 18 for one in odd) >= 6
 

@@ -115,7 +115,7 @@ def test_the_decoder_and_the_report(digits, tmp_path):
         (lambda c: c.query(5), "not int"),
         (lambda c: c.query([1, 2]), "not list"),
         (lambda c: c.query(np.full((8, 8), 2.0)), r"outside \[0, 1\]"),
-        (lambda c: c.query(np.full((8, 8), np.nan)), "no numbers"),
+        (lambda c: c.query(np.full((8, 8), np.nan)), "or NaN"),
         (lambda c: c.query(np.zeros((2, 8, 8, 1), np.uint8)), "an array image is"),
         (lambda c: c.query(np.zeros((0, 8), np.uint8)), "an array image is"),
         (lambda c: c.query(row="x"), "a row is a whole number"),

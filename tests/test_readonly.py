@@ -73,7 +73,7 @@ def test_of_a_collection_that_cannot_be_written_to_all_is_worked_out_and_nothing
     assert mapped[0] == reported[0] == 0
     page = Path(json.loads(mapped[1])["page"])
     assert page.is_relative_to(tmp_path / "temporary") and "<html" in page.read_text()
-    assert "the report goes to this folder" in reported[2] and (tmp_path / "out/report.html").is_file()
+    assert "the report goes to the current folder" in reported[2] and (tmp_path / "out/report.html").is_file()
     for code, out, err in refused:
         assert code == 1 and not out and err.splitlines()[-1].startswith("error: Read-only file system"), err
     assert hashes(folder) == before and [p.name for p in (tmp_path / "temporary").iterdir()] == [page.parent.name]
