@@ -25,6 +25,7 @@ RESAMPLES, RESAMPLED_SHARE = 3, 0.8
 CLEAR_STABILITY = 0.6  # between shapeless clouds and groups: scripts/check_stability.py
 VOTERS = 15
 FINER, LEAST_ROWS = 3, 50  # components for each cluster, at first, and rows for each component
+SPLINTER = 0.2  # of the mean size of a cluster: less is none
 SMALL_FIRST = 1.5  # power of the sizes that links are weighed by: 1 is average linkage
 LINKS, LINKED = 15, 100_000  # nearest neighbours, of as many rows at most, along which components are joined
 
@@ -264,7 +265,7 @@ def _group(
         finer = min(FINER * count, len(points) // LEAST_ROWS)
         if features is None or finer <= count:
             return _mixture(points, count, restarts, seed)
-        return _join(_mixture(points, finer, 1, seed), _links(features, metric, seed), count)
+        return _join(_mixture(points, finer, 1, seed), _links(features, metric, seed), count, prepare(features, metric))
 
 
 def _mixture(points: NDArray[np.float32], components: int, restarts: int, seed: int) -> NDArray[np.int64]:
@@ -284,12 +285,16 @@ def _links(features: NDArray[np.float32], metric: str, seed: int) -> NDArray[np.
     return np.stack([np.repeat(rows, near.shape[1]), near.ravel()], axis=1)
 
 
-def _join(groups: NDArray[np.int64], links: NDArray[np.int64], clusters: int) -> NDArray[np.int64]:
+def _join(
+    groups: NDArray[np.int64], links: NDArray[np.int64], clusters: int, features: NDArray[np.float32]
+) -> NDArray[np.int64]:
     """Join groups, two at a time, until so many are left.
 
-    Always the two that raise modularity most; where none does, for it would join groups without a link as long as
-    they are small, the two with the most links for their sizes. Between two groups the links from the smaller one
-    count: those from a sparse group end in any denser one, those of a dense group in itself.
+    Always the two that raise modularity most. Where none does, for it would join groups without a link as long as
+    they are small: first a group of less than a fifth of the mean size with the one whose centre is nearest, as
+    splinters without links would stay in place of groups; then the two with the most links for their sizes. Between
+    two groups the links from the smaller one count: those from a sparse group end in any denser one, those of a dense
+    group in itself.
     """
     names, found = np.unique(groups, return_inverse=True)
     leaving = np.zeros((len(names), len(names)))
@@ -304,14 +309,37 @@ def _join(groups: NDArray[np.int64], links: NDArray[np.int64], clusters: int) ->
         value = between - by_chance
         value[gone] = value[:, gone] = -np.inf
         np.fill_diagonal(value, -np.inf)
-        if value.max() <= 0:
-            value = np.where(np.isfinite(value), between / np.maximum(by_chance, 1e-12) ** SMALL_FIRST, -np.inf)
-        one, other = np.unravel_index(value.argmax(), value.shape)
+        if value.max() <= 0 and (pair := _splinter(joined[found], clusters, features)):
+            one, other = pair
+        else:
+            one, other = _most_linked(value, between, by_chance)
         leaving[one] += leaving[other]
         leaving[:, one] += leaving[:, other]
         leaving[other] = leaving[:, other] = 0
         joined[joined == other] = one
     return np.asarray(joined[found])
+
+
+def _most_linked(
+    value: NDArray[np.float64], between: NDArray[np.float64], by_chance: NDArray[np.float64]
+) -> tuple[int, int]:
+    """The pair that raises modularity most, or else has the most links for its sizes."""
+    if value.max() <= 0:
+        value = np.where(np.isfinite(value), between / np.maximum(by_chance, 1e-12) ** SMALL_FIRST, -np.inf)
+    one, other = np.unravel_index(value.argmax(), value.shape)
+    return int(one), int(other)
+
+
+def _splinter(groups: NDArray[np.int64], clusters: int, features: NDArray[np.float32]) -> tuple[int, int] | None:
+    """The group whose centre is nearest to the smallest one, and that, if it is small enough to be none."""
+    names, sizes = np.unique(groups, return_counts=True)
+    smallest = int(sizes.argmin())
+    if sizes[smallest] >= SPLINTER * len(groups) / clusters:
+        return None
+    centres = np.stack([features[groups == name].mean(axis=0) for name in names])
+    far = np.square(centres - centres[smallest]).sum(axis=1)
+    far[smallest] = np.inf
+    return int(names[far.argmin()]), int(names[smallest])
 
 
 def _hdbscan(points: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from pathlib import Path
 
 asked: list[int] = []  # how many threads, if that was said
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+LOOKS, BETWEEN = 4, 0.003  # at what is running now, and seconds from one to the next
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")  # any of them: the user has decided
 
 
 def settle() -> None:
     """Set what FAISS, ONNX Runtime, scikit-learn and torch read from the environment once, when they are imported.
 
-    Threads of OpenMP by default wait for one another in a busy loop: beside other work on the machine they then take
-    the very cores that those they wait for need.
+    Threads of OpenMP by default wait for one another in a busy loop. That is quickest where the machine has nothing
+    else to do; beside other work they take the very cores that those they wait for need, so there they sleep instead.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # from 1.29 on ONNX Runtime reports to its maker
-    if not any(name in os.environ for name in WAITING):
+    if not any(name in os.environ for name in WAITING) and has_other_work():
         os.environ["OMP_WAIT_POLICY"] = "passive"
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=use_one_thread)
+
+
+def has_other_work() -> bool:
+    """Whether some other process keeps a core busy; True where that cannot be told."""
+    try:
+        for _ in range(LOOKS):
+            if int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]) <= 1:  # this process alone
+                return False
+            time.sleep(BETWEEN)
+    except (OSError, ValueError, IndexError):
+        return True
+    return True
 
 
 def use_threads(count: int) -> None:

@@ -73,9 +73,21 @@ def test_groups_are_joined_by_their_links_by_hand():
     within = [(r, r) for r in range(20)] * 2
     between = [(0, 8), (1, 9), (2, 10), (16, 18), (17, 19), (7, 16)]
     links = np.array(within + between + [(b, a) for a, b in between])
-    joined = _join(groups, links, 3)
+    places = groups[:, None].astype(np.float32)
+    joined = _join(groups, links, 3, places)
     assert len(np.unique(joined)) == 3 and len(np.unique(joined[16:])) == 1
-    assert np.array_equal(_join(groups, links, 4), groups)
+    assert np.array_equal(_join(groups, links, 4, places), groups)
+
+
+def test_a_splinter_without_links_does_not_take_the_place_of_a_group():
+    """Of 63 rows three make a splinter near the first group; two groups that a few links join stay two."""
+    groups = np.repeat([0, 1, 2, 3], [20, 20, 20, 3])
+    places = np.array([0.0, 10.0, 20.0, 1.0], np.float32)[groups][:, None]
+    within = [(r, r) for r in range(63)] * 3
+    links = np.array([*within, (20, 40), (40, 20)])
+    joined = _join(groups, links, 3, places)
+    assert len({joined[0], joined[20], joined[40]}) == 3 and joined[60] == joined[0]
+    assert joined[20] == _join(groups, links, 2, places)[40]  # asked for fewer, linked groups are joined
 
 
 def test_new_images_go_where_most_of_their_neighbours_are():

@@ -397,7 +397,14 @@ def test_threads_are_as_many_as_asked_for_and_wait_without_taking_the_cores_of_o
     )
     command = [sys.executable, "-c", code, "train", "digits", "--epochs", "1", "--latent-dim", "4", "--threads", "1"]
     env = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_", "KMP_"))}
-    done = subprocess.run([*command, "-c", str(tmp_path / "c")], env=env, capture_output=True, text=True, check=True)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        given = {"env": env, "capture_output": True, "text": True, "check": True}
+        done = subprocess.run([*command, "-c", str(tmp_path / "c")], **given)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
     assert done.stdout.splitlines()[-1] == "1 1 1 passive"
     done = subprocess.run(
         [sys.executable, "-c", "import aesearch, os; print(os.environ.get('OMP_WAIT_POLICY'))"],
