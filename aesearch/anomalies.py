@@ -22,7 +22,7 @@ MOST_LEVERAGE = 0.99  # of one image on the directions learned from it
 TINY, LEAST_RISE = 1e-12, 0.02
 # What ``combined`` puts together, and why an image is odd by each; of facts one of `aesearch.facts.FACTS` says it.
 PARTS = ("neighbours", "many neighbours", "activations", "facts")
-REASONS = ("far from its neighbours", "far from many others", "unlike all to the network")
+REASONS = ("far from its neighbours", "far from many others", "new to the encoder")
 KNOTS = (0.0, 0.2, 0.5, 0.8, 0.95)  # shares of normal images; beyond the last their tail is taken to be exponential
 MOST_NEEDED = 1e12  # images, that a message names
 

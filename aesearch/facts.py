@@ -12,7 +12,7 @@ from aesearch.distances import mahalanobis, principal_directions
 # What each tells where it is low, and where it is high; of several that are as extreme the first one speaks.
 FACTS = {
     "contrast": ("nearly blank", "very high contrast"),
-    "lost": ("no even rows or columns", "part of it is one value"),
+    "lost": ("no even rows", "part of it is one value"),
     "grain": ("very smooth", "noise"),
     "blocks": ("edges everywhere", "coarse blocks"),
     "one_value": ("no value prevails", "much of it is one value"),
