@@ -37,9 +37,9 @@ from aesearch.manifest import (
 from aesearch.manifest import NAME as MANIFEST
 from aesearch.mapping import Maps
 from aesearch.naming import folder_of
-from aesearch.orientation import ORIENTATIONS, UPRIGHT
+from aesearch.orientation import ORIENTATIONS, UPRIGHT, is_turned, orient
 from aesearch.parts import INDEX, NO_CLUSTER, NO_CLUSTER_NAME, SourceLike, changes
-from aesearch.pictures import ImageLike, Read, blank, look_at, name_of, read_image, read_pictures, several
+from aesearch.pictures import ImageLike, blank, look_at, name_of, read_image, read_pictures, several
 from aesearch.progress import plan
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
@@ -586,24 +586,24 @@ class Collection(Maps):
         self.check_rows(rows)
         wanted = np.array(rows)
         asked = list(ORIENTATIONS) if any_orientation else [UPRIGHT]
-        features = self.encode_oriented(self._as_read(rows), asked) if any_orientation else self._one_way(wanted)
+        upright = self.store.features(wanted)[:, None]
+        features = self._encode_rows_oriented(rows, asked) if any_orientation else upright
         found = self._search(features, self.store.texts("id", wanted), k + 1, where, asked)
         return [hits.without(row, k) for hits, row in zip(found, rows, strict=True)]
 
-    def _one_way(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Features of rows as they are, (n, 1, dim)."""
-        return self.store.features(rows)[:, None]
-
-    def _as_read(self, rows: Sequence[int]) -> list[Read]:
-        """Images of rows as the encoder sees them, upright and on their side."""
-        upright = self.spec.preprocessing
-        ways = [read_pictures(self.source, self._places(rows), way) for way in (upright, on_its_side(upright))]
-        read = []
-        for row, pixels, lying in zip(rows, *ways, strict=True):
-            if pixels is None or lying is None:
-                raise StaleArtifactError(f"the image of row {row} can no longer be read: ask without --any-orientation")
-            read.append(Read(pixels, lying, upright))
-        return read
+    def _encode_rows_oriented(self, rows: Sequence[int], orientations: Sequence[str]) -> NDArray[np.float32]:
+        """Features (n, orientations, dim) float32 of rows, read again as `encode_oriented` wants them."""
+        upright, read = self.spec.preprocessing, {}
+        for way in {on_its_side(upright) if is_turned(o) else upright for o in orientations}:
+            pictures = read_pictures(self.source, self._places(rows), way)
+            if gone := [row for row, picture in zip(rows, pictures, strict=True) if picture is None]:
+                raise StaleArtifactError(
+                    f"the image of row {gone[0]} can no longer be read: leave out --any-orientation"
+                )
+            read[way] = np.stack([picture for picture in pictures if picture is not None])
+        turned = [orient(read[on_its_side(upright) if is_turned(o) else upright], o) for o in orientations]
+        pixels = np.stack(turned, axis=1).reshape(-1, *upright.shape)
+        return self.encode_pixels(pixels).reshape(len(rows), len(orientations), -1)
 
     def _search(
         self,
@@ -676,7 +676,7 @@ class Collection(Maps):
         if source is None:
             texts, places = self.store.texts, np.arange(self.store.rows)
             known = scores = self.scores_of_rows(score) if scores is None else scores
-            why = self._learned(score)["why"] if score == "combined" else np.full(len(scores), -1)
+            why = self._read_rows(score, "why")["why"] if score == "combined" else np.full(len(scores), -1)
         else:
             source = self.open_images(source)
             scored, places = self._scorer(score).of_source(source, progress=self.progress)

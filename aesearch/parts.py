@@ -299,18 +299,19 @@ class Parts:
     def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """Features (n, dim) float32 of images from anywhere; see `query` for what an image may be."""
         images = several(images)
-        encoder = self._single_encoder if len(images) <= FEW or not can_train() else self.autoencoder
-        return encoder.encode(self._decode(images))
+        return self.encode_pixels(self._decode(images))
 
     def encode_oriented(self, images: Sequence[ImageLike], orientations: Sequence[str]) -> NDArray[np.float32]:
         """Features (n, orientations, dim) float32 of images from anywhere, each in several orientations."""
         if not images:
             raise AesearchError("give one image or more: paths, bytes, Pillow images or arrays")
-        pixels = [read_oriented(image, self.spec.preprocessing, orientations) for image in images]
-        single = len(images) * len(orientations) <= FEW or not can_train()
-        encoder = self._single_encoder if single else self.autoencoder
-        flat = encoder.encode(np.concatenate([np.stack(one) for one in pixels]))
-        return flat.reshape(len(images), len(orientations), -1)
+        pixels = [np.stack(read_oriented(image, self.spec.preprocessing, orientations)) for image in images]
+        return self.encode_pixels(np.concatenate(pixels)).reshape(len(images), len(orientations), -1)
+
+    def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features (n, dim) float32 of images as the encoder takes them, (n, channels, height, width) uint8."""
+        encoder = self._single_encoder if len(pixels) <= FEW or not can_train() else self.autoencoder
+        return encoder.encode(pixels)
 
     @property
     def orientations(self) -> list[str]:
@@ -379,9 +380,9 @@ class Parts:
         write_arrays(self.manifest.target(f"{name}.h5"), columns, {"store_fingerprint": self.store.fingerprint})
         self._record(name, f"{name}.h5", parameters, figures)
 
-    def _read_rows(self, name: str) -> dict[str, NDArray[Any]]:
-        """What `_write_rows` wrote."""
-        return read_arrays(self.manifest.path(name, f"{name}.h5"))
+    def _read_rows(self, name: str, *columns: str) -> dict[str, NDArray[Any]]:
+        """What `_write_rows` wrote, or those columns of it."""
+        return read_arrays(self.manifest.path(name, f"{name}.h5"), *columns)
 
     def check_rows(self, rows: Sequence[int]) -> None:
         """`AesearchError` for a row that is not there."""

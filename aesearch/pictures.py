@@ -37,11 +37,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """An image that `read` has read already: (channels, height, width) uint8, and lying on its side."""
+    """An image that `read` has read already: (channels, height, width) uint8; and what it was read from."""
 
     pixels: NDArray[np.uint8]
-    lying: NDArray[np.uint8]
     preprocessing: Preprocessing
+    image: ImageLike
     name: str = "image"
 
 
@@ -50,10 +50,7 @@ ImageLike = Union[str, os.PathLike[str], bytes, NDArray[Any], "Image.Image", Rea
 
 def read(image: ImageLike, preprocessing: Preprocessing) -> Read:
     """Read an image before it is asked about, which is what takes long; raises as `read_image`."""
-    upright = read_image(image, preprocessing)
-    square = preprocessing.height == preprocessing.width
-    lying = upright if square else read_image(image, on_its_side(preprocessing))
-    return Read(upright, lying, preprocessing, name_of(image))
+    return Read(read_image(image, preprocessing), preprocessing, image, name_of(image))
 
 
 def read_oriented(
@@ -84,7 +81,7 @@ def read_image(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uin
     if isinstance(image, Read):
         if preprocessing not in (image.preprocessing, on_its_side(image.preprocessing)):
             raise StaleArtifactError("the encoder has changed since the image was read")
-        return image.pixels if preprocessing == image.preprocessing else image.lying
+        return image.pixels if preprocessing == image.preprocessing else read_image(image.image, preprocessing)
     if not isinstance(image, str | os.PathLike | bytes):
         return fit(_opened(image, preprocessing), preprocessing)
 

@@ -540,13 +540,13 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], attributes: Mapping[str,
         temporary.write_bytes(made.getbuffer())
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """What `write_arrays` wrote; ``AesearchError`` if it is damaged."""
+def read_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
+    """What `write_arrays` wrote, or those arrays of it; ``AesearchError`` if it is damaged."""
     import h5py
 
     try:
         with h5py.File(path) as file:
             check_plain(file)
-            return {name: file[name][:] for name in file}
+            return {name: file[name][:] for name in names or file}
     except UNSOUND as error:
         raise AesearchError(f"{path} is damaged: make it anew") from error
