@@ -429,10 +429,10 @@ def centre(live: Asked, number: Row, version: Version = None) -> Response:
 
     def question(collection: Collection) -> NDArray[np.float32]:
         live.check(version)
-        means, members = live.keep("centres", Collection.centres)
-        if number >= len(means) or not len(members[number]):
+        _, members = live.keep("centres", Collection.centres)
+        if number >= len(members) or not len(members[number]):
             raise CollectionNotFoundError(f"there is no image in a cluster {number}")
-        return collection.decode(means[number][None])[0]
+        return collection.centre_picture(members[number])
 
     return _picture(webp(to_picture(live.ask(question))), version)
 

@@ -22,8 +22,14 @@ WIDER_BACK = 3  # conv's decoder, which search never runs, has so many times its
 MOST_NUMBERS, MOST_STAGES = 65_536, 16  # of a latent or a stage; of stages
 HIDDEN = 512  # units of conv's decoder between latent and maps
 LEAST_TO_PART = 16  # latent numbers; of fewer none can be spared for a style
+FEATURES_OF_PICTURES, STYLE_OF_PICTURES = 128, 64  # numbers to search by; that keep how an image looks
+PATCH_SIDE, PATCH_STRIDE, TINY = 6, 2, 12  # pixels; of images that are tiny the patches are smaller, and at every pixel
+ATOMS, SPARSE = 400, 1.0  # patches to compare with; deviations above the mean that a likeness must have
+SMOOTH = 64  # numbers a place, where patches are averaged over several fields
+FIELDS, MOST_FIELDS = 3, 8  # a side, where images have a top and a bottom
+FIRST_MAPS = 16  # places a side, about, that the first convolution of conv-patches leaves
 SPATIAL_LEAST = 16  # pixels a side that conv-spatial's strides and pools leave something of
-OUTPUTS = ("sigmoid", "tanh", "identity")
+OUTPUTS = ("sigmoid", "tanh", "identity", "clamp")
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,8 @@ class Recipe:
         What the network learns to undo.
     batch_size, epochs : int
         Of an architecture, 0 means by the number of images.
+    orientations : tuple of str
+        Orientations as good as upright, in which images are shown too.
     """
 
     loss: str = "mse"
@@ -49,6 +57,7 @@ class Recipe:
     invariance: str = "none"
     batch_size: int = 128
     epochs: int = 10
+    orientations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,11 @@ class AutoencoderSpec:
     output : str
         What the decoder ends with, one of ``OUTPUTS``.
     style_dim : int
-        How many of the latent's numbers, the last ones, keep how an image lies; the others are its features.
+        How many of the latent's numbers, the last ones, keep how an image looks; the others are its features.
+    patch_dim : int
+        How many of the features, the first ones, come from patches; of ``conv-patches``.
+    fields : int
+        Patches are averaged over so many fields a side.
     """
 
     arch: str
@@ -98,12 +111,15 @@ class AutoencoderSpec:
     preprocessing: Preprocessing
     output: str = "sigmoid"
     style_dim: int = 0
+    patch_dim: int = 0
+    fields: int = 1
 
     def __post_init__(self) -> None:
         if self.output not in OUTPUTS:
             raise AesearchError(f"no output {self.output!r}; there is: {', '.join(OUTPUTS)}")
         fixed = architecture(self.arch).widths
-        if self.latent_dim < 1 or (min(self.widths, default=1) < 1) or (fixed != () and not self.widths):
+        no_stage_needed = fixed == () or self.arch == "conv-patches"
+        if self.latent_dim < 1 or min(self.widths, default=1) < 1 or not (self.widths or no_stage_needed):
             raise AesearchError(f"latent size {self.latent_dim} and widths {self.widths} must be 1 or more")
         pixels = self.preprocessing
         if max(self.latent_dim, *self.widths, 0) > MOST_NUMBERS or len(self.widths) > MOST_STAGES:
@@ -112,6 +128,10 @@ class AutoencoderSpec:
             raise AesearchError(f"an encoder's input cannot be {pixels}")
         if not 0 <= self.style_dim < self.latent_dim:
             raise AesearchError(f"--style-dim {self.style_dim} leaves no features of {self.latent_dim} latent numbers")
+        if not 0 <= self.patch_dim <= self.feature_dim or not 1 <= self.fields <= MOST_FIELDS:
+            raise AesearchError(f"of {self.feature_dim} features {self.patch_dim} cannot come from patches")
+        if self.arch == "conv-patches" and not self.style_dim:
+            raise AesearchError("conv-patches rebuilds images from its style: --style-dim 1 or more")
         if self.arch in ("conv-spatial", "linear") and fixed is not None and len(self.widths) != len(fixed):
             raise AesearchError(f"{self.arch} takes {len(fixed)} widths, not {len(self.widths)}")
         if self.arch == "conv-spatial" and self.latent_dim != (
@@ -130,18 +150,32 @@ class AutoencoderSpec:
         widths: tuple[int, ...] | None = None,
         output: str | None = None,
         style_dim: int | None = None,
+        rows: int = 1_000_000,
+        fields: int = 1,
     ) -> AutoencoderSpec:
-        """Fill in what is not given: the architecture's own, or what suits the images."""
+        """Fill in what is not given: the architecture's own, or what suits so many images, ``rows``."""
         kind = architecture(arch)
         if widths is None:
             widths = _widths_for(preprocessing) if kind.widths is None else kind.widths
+        output = output or kind.output
+        if arch == "conv-patches":
+            most = min(preprocessing.pixels, max(2, rows // 4))
+            style = min(STYLE_OF_PICTURES, most) if style_dim is None else style_dim
+            latent = 2 * min(FEATURES_OF_PICTURES // 2, most) + style if latent_dim is None else latent_dim
+            features = latent - style
+            return cls(arch, latent, widths, preprocessing, output, style, _patches_of(features, widths), fields)
         if latent_dim is None:
             latent_dim = (
                 _spatial_latent(widths, preprocessing) if arch == "conv-spatial" else _latent_for(preprocessing)
             )
         if style_dim is None:
             style_dim = latent_dim // 4 if kind.recipe.invariance != "none" and latent_dim >= LEAST_TO_PART else 0
-        return cls(arch, latent_dim, widths, preprocessing, output or kind.output, style_dim)
+        return cls(arch, latent_dim, widths, preprocessing, output, style_dim)
+
+    @property
+    def rebuilt_from(self) -> int:
+        """Numbers that the decoder reads: the style alone where the features are no part of a picture."""
+        return self.style_dim if self.arch == "conv-patches" else self.latent_dim
 
     @property
     def feature_dim(self) -> int:
@@ -162,6 +196,8 @@ class AutoencoderSpec:
             preprocessing=Preprocessing(**document["preprocessing"]),
             output=document.get("output", "sigmoid"),
             style_dim=document.get("style_dim", 0),
+            patch_dim=document.get("patch_dim", 0),
+            fields=document.get("fields", 1),
         )
 
 
@@ -196,32 +232,20 @@ def build_autoencoder(spec: AutoencoderSpec) -> nn.ModuleDict:
     """
     from torch import nn
 
+    from aesearch.layers import Clamp, Scale
+
     encoder, decoder = architecture(spec.arch).build(spec)
     signed = spec.output == "tanh"
     ends: dict[str, list[nn.Module]] = {
         "sigmoid": [nn.Sigmoid()],
-        "tanh": [nn.Tanh(), _scale(0.5, 0.5)],
+        "tanh": [nn.Tanh(), Scale(0.5, 0.5)],
         "identity": [],
+        "clamp": [Clamp()],
     }
-    starts = [_scale(2.0, -1.0)] if signed else []
+    starts = [Scale(2.0, -1.0)] if signed else []
     return nn.ModuleDict(
         {"encoder": nn.Sequential(*starts, *encoder), "decoder": nn.Sequential(*decoder, *ends[spec.output])}
     )
-
-
-def _scale(factor: float, shift: float) -> nn.Module:
-    """Between [0, 1], in which images come and go, and [-1, 1]."""
-    from torch import nn
-
-    class Scale(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.factor, self.shift = factor, shift
-
-        def forward(self, images: Any) -> Any:
-            return images * self.factor + self.shift
-
-    return Scale()
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -229,10 +253,10 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def _halved(spec: AutoencoderSpec) -> list[tuple[int, int]]:
+def _halved(spec: AutoencoderSpec, stages: int | None = None) -> list[tuple[int, int]]:
     """Sizes of the maps: the image's, and after each stride of 2."""
     sizes = [(spec.preprocessing.height, spec.preprocessing.width)]
-    for _ in spec.widths:
+    for _ in range(len(spec.widths) if stages is None else stages):
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
     return sizes
 
@@ -246,7 +270,18 @@ def _doubling(before: int, after: int, small: tuple[int, int], large: tuple[int,
 
 
 def _conv(spec: AutoencoderSpec) -> Halves:
-    """Stride-2 3×3 convolutions with batch norm, one linear layer to the latent; two back, and wider.
+    """Stride-2 3×3 convolutions with batch norm, one linear layer to the latent; back as `_up` does."""
+    from torch import nn
+
+    down: list[nn.Module] = [nn.Conv2d(spec.preprocessing.channels, spec.widths[0], 3, 2, 1), nn.ReLU(inplace=True)]
+    for before, after in itertools.pairwise(spec.widths):
+        down += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+    down += [nn.Flatten(), nn.Linear(spec.widths[-1] * math.prod(_halved(spec)[-1]), spec.latent_dim)]
+    return down, _up(spec)
+
+
+def _up(spec: AutoencoderSpec) -> list[nn.Module]:
+    """Two linear layers to maps of the smallest size, and transposed convolutions, wider than conv's encoder.
 
     The last two halvings are undone at once, as sub-pixels (Shi et al. 2016): on a CPU transposed
     convolutions to few channels and batch norm of the largest maps would take most of the time.
@@ -254,17 +289,12 @@ def _conv(spec: AutoencoderSpec) -> Halves:
     from torch import nn
 
     channels, height, width = spec.preprocessing.shape
-    sizes = _halved(spec)
-
-    down: list[nn.Module] = [nn.Conv2d(channels, spec.widths[0], 3, 2, 1), nn.ReLU(inplace=True)]
-    for before, after in itertools.pairwise(spec.widths):
-        down += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
-    down += [nn.Flatten(), nn.Linear(spec.widths[-1] * math.prod(sizes[-1]), spec.latent_dim)]
-
-    *wider, last = (max(width, min(WIDER_BACK * width, WIDEST)) for width in spec.widths)
-    up: list[nn.Module] = [nn.Linear(spec.latent_dim, HIDDEN), nn.ReLU(inplace=True)]
+    widths = spec.widths if spec.arch == "conv" else _widths_for(spec.preprocessing)
+    sizes = _halved(spec, len(widths))
+    *wider, last = (max(width, min(WIDER_BACK * width, WIDEST)) for width in widths)
+    up: list[nn.Module] = [nn.Linear(spec.rebuilt_from, HIDDEN), nn.ReLU(inplace=True)]
     up += _to_maps(HIDDEN, (last, *sizes[-1]))
-    at_once = min(2, len(spec.widths))
+    at_once = min(2, len(widths))
     back = (last, *wider[: at_once - 2 : -1])
     for stage, (before, after) in enumerate(itertools.pairwise(back)):
         up.append(_doubling(before, after, sizes[-1 - stage], sizes[-2 - stage], bias=False))
@@ -272,7 +302,68 @@ def _conv(spec: AutoencoderSpec) -> Halves:
     share, (rows, columns) = 2**at_once, sizes[at_once]
     up += [nn.Conv2d(back[-1], channels * share**2, 3, padding=1), nn.PixelShuffle(share)]
     up.append(_crop(share * rows, share * columns, height, width))
-    return down, up
+    return up
+
+
+def _conv_patches(spec: AutoencoderSpec) -> Halves:
+    """Likenesses to patches beside a small network, both averaged over the image, and the image's PCA.
+
+    What is of the patches and of the PCA is found in closed form (`aesearch.patches`), the last matrix of the network
+    when it is trained. The decoder adds to what the PCA gives back what convolutions find lacking in it.
+    """
+    from torch import nn
+
+    from aesearch.layers import Beside, Fields, Last, PatchCodes, Unit
+
+    channels, height, width = spec.preprocessing.shape
+    tiny = min(height, width) <= TINY
+    side = min(height, width, PATCH_SIDE - 2 * tiny)
+    stride = 1 if tiny else PATCH_STRIDE
+    fields = Fields(*((length - side) // stride + 1 for length in (height, width)), spec.fields)
+    patches: list[nn.Module] = [PatchCodes(channels, channels * side**2, ATOMS, side, stride, SPARSE)]
+    if spec.fields > 1:
+        patches += [nn.Conv2d(ATOMS, SMOOTH, 1), Unit()]
+    numbers = (SMOOTH if spec.fields > 1 else ATOMS) * fields.shares.shape[1]
+    branches = [nn.Sequential(*patches, fields, nn.Flatten(), nn.Linear(numbers, spec.patch_dim), Unit())]
+    if spec.widths:
+        trunk, sizes = _trunk(spec)
+        last = nn.Linear(spec.widths[-1], spec.feature_dim - spec.patch_dim)
+        branches.append(nn.Sequential(*trunk, Fields(*sizes, 1), nn.Flatten(), last, Unit()))
+    pixels = math.prod(spec.preprocessing.shape)
+    branches.append(nn.Sequential(nn.Flatten(), nn.Linear(pixels, spec.style_dim)))
+    back = [nn.Sequential(nn.Linear(spec.style_dim, pixels), nn.Unflatten(1, spec.preprocessing.shape))]
+    if spec.widths:
+        back.append(nn.Sequential(*_up(spec)))
+    return [Beside(*branches)], [Last(spec.style_dim), Beside(*back, added=True)]
+
+
+def _trunk(spec: AutoencoderSpec) -> tuple[list[nn.Module], tuple[int, int]]:
+    """Convolutions with batch norm: one to maps of about 16×16, then 3×3, halved at each width but the first.
+
+    Returns
+    -------
+    list of nn.Module
+    (int, int)
+        Height and width of the last maps.
+    """
+    from torch import nn
+
+    channels, *sizes = spec.preprocessing.shape
+    stride = max(1, round(math.sqrt(math.prod(sizes)) / FIRST_MAPS))
+    shape = [(channels, spec.widths[0], stride + 2, stride)]
+    for before, after in itertools.pairwise((spec.widths[0], *spec.widths)):
+        shape += [(before, after, 3, 2), (after, after, 3, 1)]
+    del shape[1]  # of the first width the first convolution makes the maps already
+    layers: list[nn.Module] = []
+    for before, after, side, step in shape:
+        layers += [nn.Conv2d(before, after, side, step, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        sizes = [(length + 2 - side) // step + 1 for length in sizes]
+    return layers, (sizes[0], sizes[1])
+
+
+def _patches_of(features: int, widths: tuple[int, ...]) -> int:
+    """How many of so many features come from patches: half, all where there is no network beside them."""
+    return features // 2 if widths else features
 
 
 def _to_maps(latent_dim: int, bottom: tuple[int, int, int]) -> list[nn.Module]:
@@ -383,6 +474,12 @@ def _linear(spec: AutoencoderSpec) -> Halves:
 ARCHITECTURES = {
     "conv": Architecture(
         _conv, Recipe(learning_rate=3e-3, schedule="one-cycle", invariance="strong", batch_size=0, epochs=0)
+    ),
+    "conv-patches": Architecture(
+        _conv_patches,
+        Recipe(optimizer="adamw", learning_rate=3e-3, schedule="one-cycle", invariance="pictures", batch_size=0, epochs=0),
+        widths=(64, 128),
+        output="clamp",
     ),
     "conv-pool": Architecture(_conv_pool, Recipe(loss="bce"), widths=(16, 32)),
     "conv-stride": Architecture(_conv_stride, widths=(32, 64, 128)),

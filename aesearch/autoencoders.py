@@ -280,17 +280,32 @@ def _hidden(layers: nn.Module, inputs: torch.Tensor) -> tuple[list[torch.Tensor]
     """Output of each ReLU but one at the end, averaged and flat, and of the last layer."""
     from torch import nn
 
+    kept, outputs = _followed(layers, inputs)
+    if isinstance(list(layers.children())[-1], nn.ReLU):
+        kept.pop()
+    return [_averaged(maps) for maps in kept], outputs
+
+
+def _followed(layers: nn.Module, inputs: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Output of each ReLU, of all branches, and of the last layer."""
+    from torch import nn
+
+    from aesearch.layers import Beside
+
     kept: list[torch.Tensor] = []
     parts = list(layers.children())
     for before, layer in zip([None, *parts], parts, strict=False):
+        if isinstance(layer, Beside):
+            branches = [_followed(branch, inputs) for branch in layer.branches]
+            kept += [maps for found, _ in branches for maps in found]
+            inputs = layer.join([output for _, output in branches])
+            continue
         inputs = layer(inputs)
         if isinstance(layer, nn.ReLU):
             kept.append(inputs)
         elif isinstance(layer, nn.Unflatten) and isinstance(before, nn.ReLU):
             kept[-1] = inputs  # as the maps they become flat numbers can be averaged
-    if isinstance(parts[-1], nn.ReLU):
-        kept.pop()
-    return [_averaged(maps) for maps in kept], inputs
+    return kept, inputs
 
 
 def _averaged(maps: torch.Tensor) -> torch.Tensor:
@@ -331,8 +346,12 @@ def _prepare(layers: nn.Module) -> nn.Sequential:
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+    from aesearch.layers import Beside
+
     prepared: list[nn.Module] = []
     for layer in layers.children():
+        if isinstance(layer, Beside):
+            layer = Beside(*map(_prepare, layer.branches), added=layer.added)
         if isinstance(layer, nn.BatchNorm2d):
             before: Any = prepared.pop()
             layer = fuse_conv_bn_eval(before, layer, transpose=isinstance(before, nn.ConvTranspose2d))

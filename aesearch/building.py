@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.architectures import AutoencoderSpec, build_autoencoder, count_parameters
+from aesearch.architectures import FIELDS, AutoencoderSpec, build_autoencoder, count_parameters
 from aesearch.atomic import check_room, replacing
 from aesearch.autoencoders import Autoencoder, save_autoencoder
 from aesearch.batches import LoadedImages, load, load_or_stream
@@ -24,7 +24,7 @@ from aesearch.errors import AesearchError
 from aesearch.examination import examine
 from aesearch.export import cell
 from aesearch.extraction import Extraction, extract_features
-from aesearch.invariance import choose_invariance
+from aesearch.invariance import choose_invariance, shares_a_ground
 from aesearch.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint, plain
 from aesearch.naming import command_for
 from aesearch.opening import open_again
@@ -44,6 +44,7 @@ HISTORY, CURVE, SKIPPED = "history.csv", "history.png", "skipped.csv"
 IMAGE_MEMORY = 2 * 2**30  # bytes of uint8 training images kept in memory; more are streamed
 SAMPLE_MEMORY = 256 * 2**20  # bytes of held-out images, and of the sample that PCA learns from
 SAMPLE_IMAGES = 5000
+WITHOUT_TOP = {"flipped", "upside down"}  # orientations of which one means nothing where images have no top
 STATES = 4  # of every number in a checkpoint: now, at its best, Adam's two moments
 MOST_COMPARED, FEWEST_COMPARED = 500, 5  # images looked at to tell whether most are alike: …
 SAME_LEVELS = 8  # … no pixel is farther from the median image
@@ -94,9 +95,12 @@ def train_encoder(
     sample = load(source, positions[drawn], preprocessing) if in_memory is None else in_memory
     if alike := _why_alike(sample, facts, preprocessing):
         logger.warning("%s", alike)
-    settled, ratios = _settle_invariance(options, preprocessing, sample, held_out)
+    settled = _settle_arch(options, sample)
+    settled, ratios = _settle_invariance(settled, preprocessing, sample, held_out)
     orientations = _free_orientations(sample)
-    spec, recipe = settled.spec(preprocessing), settled.recipe(len(images))
+    free = orientations["free_orientations"]
+    spec = settled.spec(preprocessing, len(images), 1 if WITHOUT_TOP & set(free) else FIELDS)
+    recipe = settled.recipe(len(images))
     check_room(folder / ENCODER, _bytes_needed(spec, encoded_next))
     described = (f"{len(images):,}", preprocessing, spec.latent_dim, recipe.invariance)
     logger.info("training on %s images as %s, %d latent numbers, invariance %s", *described)
@@ -117,6 +121,8 @@ def train_encoder(
         device=device,
         progress=progress,
         on_epoch=write_history,
+        sample=sample,
+        orientations=free if recipe.invariance == "pictures" else (),
     )
     write_history(training.history)  # a kill may have come between the checkpoint and it
     _draw_curve(folder / CURVE, training.history, loss_name(spec, recipe))
@@ -255,12 +261,22 @@ def _record_features(manifest: Manifest, source: Source, encoder_fingerprint: st
     )
 
 
+def _settle_arch(options: TrainingOptions, sample: NDArray[np.uint8]) -> TrainingOptions:
+    """Choose the network by the images, unless it is given: by whether they are shapes on a ground or pictures."""
+    if options.arch != "auto":
+        return options
+    shapes = shares_a_ground(sample) and options.effort != "quick"
+    return dataclasses.replace(options, arch="conv" if shapes else "conv-patches")
+
+
 def _settle_invariance(
     options: TrainingOptions, preprocessing: Preprocessing, sample: NDArray[np.uint8], held_out: NDArray[np.uint8]
 ) -> tuple[TrainingOptions, dict[str, float]]:
     """Choose by the images what to undo, unless it is given or the network's source undoes nothing; say so."""
     if options.invariance is not None or options.recipe(len(sample)).invariance == "none":
         return options, {}
+    if options.arch == "conv-patches":
+        return dataclasses.replace(options, invariance="pictures"), {}
     if options.style_dim is None and not options.spec(preprocessing).style_dim:
         logger.info("invariance none: of so few latent numbers none can be spared for how an image lies")
         return dataclasses.replace(options, invariance="none"), {}

@@ -156,12 +156,14 @@ def _clusters(collection: Collection) -> str:
     facts = [("clusters", f"{figures['clusters']}"), ("silhouette", _number(figures["silhouette"]))]
     facts += [("stability over resamples", _number(figures["stability"]))] if figures["stability"] is not None else []
     facts += [(f"against labels, {name}", _number(value)) for name, value in (figures["against_labels"] or {}).items()]
-    means, members = collection.centres()
+    _, members = collection.centres()
     parts = [_table(("", ""), facts), "<p>The first picture of each is what the decoder makes of its centre.</p>"]
-    for number, mean in enumerate(means[:MOST_CLUSTERS]):
-        shown = [to_picture(collection.decode(mean[None])[0])]
-        shown += [to_picture(picture) for picture in collection.pictures(members[number][:MEMBERS].tolist())]
-        parts.append(f"<h3>{_text(collection.cluster_title(number))}, {len(members[number]):,} images</h3>")
+    for number, rows in enumerate(members[:MOST_CLUSTERS]):
+        if not len(rows):
+            continue
+        shown = [to_picture(collection.centre_picture(rows))]
+        shown += [to_picture(picture) for picture in collection.pictures(rows[:MEMBERS].tolist())]
+        parts.append(f"<h3>{_text(collection.cluster_title(number))}, {len(rows):,} images</h3>")
         parts.append(_grid(((picture, ()) for picture in shown), "cluster"))
     return "".join(parts)
 

@@ -995,6 +995,15 @@ class Collection(Maps):
             nearest.append(rows)
         return means, nearest
 
+    def centre_picture(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What the decoder makes of the middle of some rows, (channels, height, width) float32 in [0, 1].
+
+        By their features alone, without how each of them lies, where the network rebuilds images from features.
+        """
+        upright = self.spec.rebuilt_from == self.spec.latent_dim
+        mean = (self.features()[rows] if upright else self.store.latents(rows)).mean(axis=0)
+        return self.decode(np.asarray(mean, np.float32)[None])[0]
+
     @changes
     def probe(self, *, doubts: bool = True, seed: int = 0) -> ProbeResult:
         """Train and measure a linear probe on the labels; `classify` uses it from then on.

@@ -44,7 +44,8 @@ def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.
     import torch
 
     device = next(training.model.parameters()).device
-    size = training.spec.latent_dim
+    size = training.spec.rebuilt_from
+    undoes = size == training.spec.latent_dim  # else features say nothing of how an image looks
     pca = _fit_pca(sample, size)
     squared = {"reconstruction": 0.0, "task": 0.0, "pca": 0.0, "pca_task": 0.0}
     known = sample[: len(held_out)]
@@ -56,11 +57,13 @@ def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.
         ):
             latents.append(encoder(targets))
             squared["reconstruction"] += float((decoder(latents[-1]) - targets).square().sum())
-            upright = encoder(inputs)
-            upright[:, training.spec.feature_dim :] = 0
+            upright = encoder(inputs) if undoes else latents[-1]
+            if undoes:
+                upright[:, training.spec.feature_dim :] = 0
             squared["task"] += float((decoder(upright) - targets).square().sum())
             if pca is not None:
-                flat, wanted = inputs.flatten(1).cpu().numpy(), targets.flatten(1).cpu().numpy()
+                wanted = targets.flatten(1).cpu().numpy()
+                flat = inputs.flatten(1).cpu().numpy() if undoes else wanted
                 squared["pca"] += float(np.square(pca(wanted) - wanted).sum())
                 squared["pca_task"] += float(np.square(pca(flat) - wanted).sum())
         on_known = sum(
@@ -172,6 +175,8 @@ def _why(training: Training, error: dict[str, float | None]) -> str:
     if advice := _rate_advice(training):
         return advice
     history, epochs = training.history, len(training.history)
+    if not history:
+        return "nothing was trained: --effort normal"
     best = min(history, key=lambda epoch: epoch.held_out_loss)
     early = epochs >= FEW_EPOCHS and best.epoch <= EARLY * epochs
     known, new = error["known"], error["reconstruction"]

@@ -292,10 +292,12 @@ def draw_history(epochs: Sequence[int], train: Sequence[float], held_out: Sequen
     axes = figure.add_subplot()
     axes.plot(epochs, train, label="training", color="#4263eb")
     axes.plot(epochs, held_out, label="held out", color=ACCENT)
-    best = int(np.argmin(held_out))
-    axes.plot(epochs[best], held_out[best], "o", color=ACCENT, label=f"kept: epoch {epochs[best]}")
-    axes.set(xlabel="epoch", ylabel=f"loss ({loss})", title="How the autoencoder learned")
-    axes.set_yscale("log")
+    if epochs:
+        best = int(np.argmin(held_out))
+        axes.plot(epochs[best], held_out[best], "o", color=ACCENT, label=f"kept: epoch {epochs[best]}")
+        axes.set_yscale("log")
+    title = "How the autoencoder learned" if epochs else "Found in closed form: nothing was trained"
+    axes.set(xlabel="epoch", ylabel=f"loss ({loss})", title=title)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     return figure

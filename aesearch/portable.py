@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
+LEAST_LENGTH = 1e-6  # as in aesearch.layers, which needs torch
 AT_ONCE = 64  # images: of each there are some ten thousand numbers in every layer
 OPSET = 18  # Resize by sizes of some axes
 IMAGES, LATENTS, ERRORS = "images", "latents", "errors"
@@ -43,6 +44,7 @@ def translate(
 
     graph = _Graph()
     graph.add("Cast", to=TensorProto.FLOAT)
+    uncoded = graph.last
     first, *others = encoder.children()
     if type(first).__name__ == "Conv2d":  # divides by 255 as it goes
         _translate(graph, first, 1 / 255)
@@ -51,10 +53,10 @@ def translate(
         _translate(graph, first)
     for layer in others:
         _translate(graph, layer)
-    graph.nodes[-1].output[0] = LATENTS
+    graph.call_last(LATENTS)
     outputs = [helper.make_tensor_value_info(LATENTS, TensorProto.FLOAT, ["n", latent_dim])]
     if decoder is not None:
-        _score(graph, decoder)
+        _score(graph, decoder, uncoded)
         outputs.append(helper.make_tensor_value_info(ERRORS, TensorProto.FLOAT, ["n"]))
     images = helper.make_tensor_value_info(IMAGES, TensorProto.UINT8, ["n", *preprocessing.shape])
     model = helper.make_model(
@@ -67,36 +69,42 @@ def translate(
     return bytes(model.SerializeToString())
 
 
-def _score(graph: _Graph, decoder: nn.Module) -> None:
-    """Add a decoder, and the error of what it gives."""
+def _score(graph: _Graph, decoder: nn.Module, images: str) -> None:
+    """Add a decoder, and the error of what it gives of those images."""
     for layer in decoder.children():
         _translate(graph, layer)
     graph.add("Mul", np.array(255, np.float32))
-    graph.add("Sub", graph.nodes[0].output[0])
+    graph.add("Sub", images)
     graph.add("Mul", np.array(1 / 255, np.float32))
-    graph.add("Mul", graph.nodes[-1].output[0])
+    graph.add("Mul", graph.last)
     graph.add("ReduceMean", np.array([1, 2, 3], np.int64), keepdims=0)
-    graph.nodes[-1].output[0] = ERRORS
+    graph.call_last(ERRORS)
 
 
 class _Graph:
-    """Nodes one after the other, each fed by the one before, and by weights or others' outputs."""
+    """Nodes, each fed by ``last``, the output of the one before unless set otherwise, and by weights or others."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
+        self.last = IMAGES
 
     def add(self, kind: str, *others: NDArray[Any] | str | None, **attributes: Any) -> None:
         from onnx import helper, numpy_helper
 
-        inputs = [self.nodes[-1].output[0] if self.nodes else IMAGES]
+        inputs = [self.last]
         for other in others:
             if other is None or isinstance(other, str):
                 inputs.append(other or "")
                 continue
             inputs.append(f"weight{len(self.weights)}")
             self.weights.append(numpy_helper.from_array(np.ascontiguousarray(other), inputs[-1]))
-        self.nodes.append(helper.make_node(kind, inputs, [f"layer{len(self.nodes)}"], **attributes))
+        self.last = f"layer{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [self.last], **attributes))
+
+    def call_last(self, name: str) -> None:
+        """Give the last output a name of its own."""
+        self.nodes[-1].output[0] = self.last = name
 
 
 def _translate(graph: _Graph, layer: Any, scale: float = 1) -> None:
@@ -119,8 +127,62 @@ def _translate(graph: _Graph, layer: Any, scale: float = 1) -> None:
         case "Scale":
             graph.add("Mul", np.array(layer.factor, np.float32))
             graph.add("Add", np.array(layer.shift, np.float32))
+        case "Clamp":
+            graph.add("Clip", np.array(0, np.float32), np.array(1, np.float32))
+        case "Sequential":
+            for inner in layer.children():
+                _translate(graph, inner)
+        case "Beside":
+            _branch_out(graph, layer)
+        case "PatchCodes":
+            _liken(graph, layer)
+        case "Unit":
+            _divide_by_length(graph, LEAST_LENGTH)
         case _:
             _rearrange(graph, layer)
+
+
+def _branch_out(graph: _Graph, layer: Any) -> None:
+    """Add branches that all begin with the same, and what they give together."""
+    start, ends = graph.last, []
+    for branch in layer.branches:
+        graph.last = start
+        _translate(graph, branch)
+        ends.append(graph.last)
+    graph.last, *others = ends
+    if layer.added:
+        graph.add("Sum", *others)
+    else:
+        graph.add("Concat", *others, axis=1)
+
+
+def _divide_by_length(graph: _Graph, floor: float) -> None:
+    """Divide by the root of the squares' sum over the first axis, and of the floor's square."""
+    vectors = graph.last
+    graph.add("ReduceSumSquare", np.array([1], np.int64))
+    graph.add("Add", np.array(floor**2, np.float32))
+    graph.add("Sqrt")
+    lengths, graph.last = graph.last, vectors
+    graph.add("Div", lengths)
+
+
+def _liken(graph: _Graph, layer: Any) -> None:
+    """Add the likenesses to patches, as `aesearch.layers.PatchCodes` has them."""
+    graph.add("Conv", _numbers(layer.filters), strides=[layer.stride] * 2)
+    _divide_by_length(graph, float(layer.floor))
+    graph.add("Conv", _numbers(layer.atoms))
+    likeness = graph.last
+    graph.add("ReduceMean", np.array([1], np.int64))
+    mean, graph.last = graph.last, likeness
+    graph.add("Sub", mean)
+    above = graph.last
+    graph.add("Mul", above)
+    graph.add("ReduceMean", np.array([1], np.int64))
+    graph.add("Sqrt")
+    graph.add("Mul", np.array(layer.sparse, np.float32))
+    least, graph.last = graph.last, above
+    graph.add("Sub", least)
+    graph.add("Relu")
 
 
 def _rearrange(graph: _Graph, layer: Any) -> None:
@@ -128,6 +190,11 @@ def _rearrange(graph: _Graph, layer: Any) -> None:
     match type(layer).__name__:
         case "Flatten":
             graph.add("Flatten", axis=1)
+        case "Fields":
+            graph.add("Reshape", np.array([0, 0, -1], np.int64))
+            graph.add("MatMul", _numbers(layer.shares))
+        case "Last":
+            graph.add("Slice", np.array([-layer.numbers]), np.array([2**31 - 1]), np.array([1]))
         case "Unflatten":
             graph.add("Reshape", np.array([-1, *layer.unflattened_size], np.int64))
         case "MaxPool2d":

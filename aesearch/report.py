@@ -90,14 +90,16 @@ def draw_duplicates(collection: Collection, found: Duplicates) -> Image.Image:
 
 def draw_clusters(collection: Collection) -> Image.Image:
     """The largest 30 clusters: what the decoder makes of the centre, framed, and the ten members nearest to it."""
-    means, members = collection.centres()
+    _, members = collection.centres()
     lines: list[list[Tile | None]] = []
-    for number, mean in enumerate(means[:MOST_GROUPS]):
-        shown = members[number][:MEMBERS].tolist()
-        caption = (collection.cluster_title(number), f"{len(members[number]):,} images")
-        centre = Tile(to_picture(collection.decode(mean[None])[0]), caption, framed=True)
+    for number, rows in enumerate(members[:MOST_GROUPS]):
+        if not len(rows):
+            continue
+        shown = rows[:MEMBERS].tolist()
+        caption = (collection.cluster_title(number), f"{len(rows):,} images")
+        centre = Tile(to_picture(collection.centre_picture(rows)), caption, framed=True)
         lines += beside(centre, [Tile(to_picture(picture)) for picture in collection.pictures(shown)], MEMBERS)
-    return draw_sheet(lines, f"{len(means)} clusters of {collection.folder.name}: decoded centre, nearest", apart=True)
+    return draw_sheet(lines, f"{len(members)} clusters of {collection.folder.name}: decoded centre, nearest", apart=True)
 
 
 def _names(labels: Sequence[str], ids: Sequence[str]) -> list[str]:

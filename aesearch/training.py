@@ -11,7 +11,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +38,9 @@ from aesearch.autoencoders import (
 from aesearch.batches import Images, LoadedImages
 from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError, StaleArtifactError, check_choice
-from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, held_out_batches, transform
+from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, changed_versions, held_out_batches
 from aesearch.naming import command_for
+from aesearch.patches import fit_patches, settle_trunk, trunk
 from aesearch.progress import Step
 from aesearch.progress import step as told
 from aesearch.reading import cores
@@ -58,6 +59,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as malloc.h names them
 
 TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
 FEWEST_EPOCHS, MOST_EPOCHS = 32, 100
+PATCHES_EPOCHS, PATCHES_STEPS = 18, (110, 900)  # of conv-patches: by the images, and at least and most
+EFFORTS = {"quick": 0.25, "normal": 1.0, "thorough": 4.0}  # times the usual epochs; of conv-patches quick trains nothing
+PATIENCE = 0.25  # of all epochs may pass without a better one
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
 FEWEST_HELD_OUT = 50  # images that tell the loss of the mean image
 WARM_UP_SHARE = 0.1
@@ -102,9 +106,11 @@ class TrainingOptions:
         With ``conv`` the peak of a one-cycle schedule (Smith & Topin 2019), else constant.
     seed : int
         Same seed, machine and number of threads: same weights, bit for bit, on a CPU.
+    effort : {"quick", "normal", "thorough"}
+        How long it may take. ``quick``: of pictures nothing is trained, what is found in closed form is all.
     """
 
-    arch: str = "conv"
+    arch: str = "auto"
     latent_dim: int | None = None
     style_dim: int | None = None
     widths: tuple[int, ...] | None = None
@@ -118,9 +124,11 @@ class TrainingOptions:
     batch_size: int | None = None
     learning_rate: float | None = None
     seed: int = 0
+    effort: str = "normal"
 
     def __post_init__(self) -> None:
-        architecture(self.arch)
+        architecture(self.settled_arch)
+        check_choice("effort", self.effort, tuple(EFFORTS))
         choices = {"loss": LOSSES, "invariance": tuple(INVARIANCES), "optimizer": OPTIMIZERS, "output": OUTPUTS}
         for name, allowed in choices.items():
             if getattr(self, name) is not None:
@@ -145,24 +153,42 @@ class TrainingOptions:
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in document.items()}
         return cls(**values)
 
-    def spec(self, preprocessing: Preprocessing) -> AutoencoderSpec:
-        """Settle the network, for images so prepared."""
+    @property
+    def settled_arch(self) -> str:
+        """The network by name; ``auto`` is settled by the images before, see `aesearch.building`."""
+        return "conv" if self.arch == "auto" else self.arch
+
+    def spec(self, preprocessing: Preprocessing, rows: int = 1_000_000, fields: int = 1) -> AutoencoderSpec:
+        """Settle the network, for so many images so prepared, whose patches are averaged over so many fields a side."""
         style = 0 if self.style_dim is None and self.invariance == "none" else self.style_dim
-        return AutoencoderSpec.choose(self.arch, preprocessing, self.latent_dim, self.widths, self.output, style)
+        widths = self.widths
+        if self.settled_arch == "conv-patches":
+            style, widths = self.style_dim, () if self.effort == "quick" else widths
+        return AutoencoderSpec.choose(
+            self.settled_arch, preprocessing, self.latent_dim, widths, self.output, style, rows, fields
+        )
 
     def recipe(self, rows: int) -> Recipe:
         """Settle everything, for that many training images."""
-        own = architecture(self.arch).recipe
+        own = architecture(self.settled_arch).recipe
         given = {f.name: getattr(self, f.name, None) for f in dataclasses.fields(Recipe)}
         recipe = dataclasses.replace(own, **{name: value for name, value in given.items() if value is not None})
         batch = recipe.batch_size or min(128, max(16, rows // 16))
-        enough = math.ceil(TARGET_STEPS / math.ceil(rows / batch))
-        epochs = recipe.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, enough))
+        steps = math.ceil(rows / batch)
+        if self.settled_arch == "conv-patches":
+            least, most = PATCHES_STEPS
+            usual = math.ceil(min(most, max(least, PATCHES_EPOCHS * steps)) / steps)
+            usual = 0 if self.effort == "quick" else usual
+        else:
+            usual = own.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(TARGET_STEPS / steps)))
+        epochs = recipe.epochs if self.epochs else math.ceil(usual * EFFORTS[self.effort])
         return dataclasses.replace(recipe, batch_size=batch, epochs=epochs)
 
 
 def loss_name(spec: AutoencoderSpec, recipe: Recipe) -> str:
     """What the losses in a history add up."""
+    if spec.arch == "conv-patches":
+        return f"{recipe.loss} and contrast"
     return f"{recipe.loss}, weighted, and contrast" if spec.style_dim else recipe.loss
 
 
@@ -208,6 +234,8 @@ def train_autoencoder(
     device: str = "auto",
     progress: bool = False,
     on_epoch: Callable[[list[Epoch]], None] | None = None,
+    sample: NDArray[np.uint8] | None = None,
+    orientations: Sequence[str] = (),
 ) -> Training:
     """Train an autoencoder and keep its best epoch.
 
@@ -222,6 +250,10 @@ def train_autoencoder(
         Written after every epoch; ``resume`` goes on from it.
     on_epoch : callable, optional
         Gets the history after every epoch.
+    sample : (n, channels, height, width) uint8, optional
+        Images trained on that what ``conv-patches`` finds in closed form is learned from; else the held-out ones.
+    orientations : sequence of str
+        Which orientations mean nothing, so that features may ignore them; see `aesearch.orientation`.
 
     Raises
     ------
@@ -229,20 +261,24 @@ def train_autoencoder(
         The loss is no longer a number, or the checkpoint is of another training.
     """
     _keep_freed_memory()
-    recipe = options.recipe(len(images))
-    if spec.style_dim and recipe.invariance == "none":
+    recipe = dataclasses.replace(options.recipe(len(images)), orientations=tuple(orientations))
+    of_patches = spec.arch == "conv-patches"
+    sample = held_out if sample is None else sample
+    if of_patches and spec.widths and recipe.invariance == "none":
+        raise AesearchError("conv-patches learns from changes: --invariance pictures, light or strong, or --effort quick")
+    if spec.style_dim and recipe.invariance == "none" and not of_patches:
         raise AesearchError("--style-dim needs something to undo: --invariance light or strong")
     if recipe.loss == "bce" and spec.output == "identity":
         raise AesearchError(f"--loss bce needs an output between 0 and 1, {spec.arch} gives any number: --loss mse")
     chosen = pick_device(device)
-    state = _begin(spec, recipe, options.seed, 0, chosen)
+    state = _begin(spec, recipe, options.seed, 0, chosen, sample)
     identity = _identity(spec, recipe, options.seed)
     if resume:
         state.load(checkpoint, identity)
     few = len(held_out) < FEWEST_HELD_OUT
     judged_on = images.array if few and isinstance(images, LoadedImages) else held_out
     scale, least = _loss_of_the_mean(judged_on, recipe.loss), _loss_at_best(judged_on, recipe.loss)
-    weight = 1 + RECONSTRUCTION_WEIGHT if spec.style_dim else 1
+    weight = 1 + RECONSTRUCTION_WEIGHT if spec.style_dim and not of_patches else 1
     learned_nothing = weight * (least + STARTED * (scale - least))
     resident = _resident(images, chosen)
     steps = math.ceil(len(images) / recipe.batch_size)
@@ -250,17 +286,17 @@ def train_autoencoder(
     started = time.perf_counter()
     begun = len(state.history) * len(images)
     with told("train", recipe.epochs * len(images), done=begun, progress=progress) as bar:
-        while (epoch := len(state.history) + 1) <= recipe.epochs:
+        while (epoch := len(state.history) + 1) <= recipe.epochs and not state.has_settled(recipe.epochs):
             seed = options.seed * 1_000_003 + epoch  # by epoch alone: a resumed run sees what an undisturbed one would
             batches = _batches(images, resident, spec, recipe, seed, chosen)
             train_loss, rate, speed = _run_epoch(state, spec, recipe, scale, batches, (epoch - 1) * steps, steps, bar)
             error, contrast = _evaluate(state.model, spec, held_out, recipe, scale, chosen)
             held_out_loss = error + contrast
             judged = (epoch - 1) * steps < judged_after <= epoch * steps
-            if judged and error > learned_nothing and scale - least > ALL_ALIKE:
+            if judged and not of_patches and error > learned_nothing and scale - least > ALL_ALIKE:
                 if state.attempt < MOST_RESTARTS:
                     logger.warning("the loss stays at that of the mean image: training starts again with other weights")
-                    spent, state = state.seconds, _begin(spec, recipe, options.seed, state.attempt + 1, chosen)
+                    spent, state = state.seconds, _begin(spec, recipe, options.seed, state.attempt + 1, chosen, sample)
                     state.seconds = spent
                     bar.reset()
                     continue
@@ -275,16 +311,18 @@ def train_autoencoder(
                 on_epoch(state.history)
     state.model.load_state_dict(state.best)
     state.model.eval()
-    if spec.style_dim:
+    if "projection" in state.model:
         del state.model["projection"]
+    if of_patches and spec.widths:
+        settle_trunk(state.model, sample)
     figures = {
         "parameters": count_parameters(state.model),
         "restarts": state.attempt,
         "best_epoch": state.best_epoch,
         "held_out_images": len(held_out),
-        "held_out_loss": state.best_loss,
+        "held_out_loss": state.best_loss if state.history else None,
         "seconds": round(state.seconds, 1),
-        "images_per_second": round(float(np.median([e.images_per_second for e in state.history])), 1),
+        "images_per_second": round(float(np.median([e.images_per_second for e in state.history] or [0])), 1),
         "device": chosen.type,
     }
     return Training(state.model, spec, recipe, state.history, figures)
@@ -349,15 +387,21 @@ def _run_epoch(
     return train_loss, rate, seen / (time.perf_counter() - started)
 
 
-def _begin(spec: AutoencoderSpec, recipe: Recipe, seed: int, attempt: int, device: torch.device) -> _State:
+def _begin(
+    spec: AutoencoderSpec, recipe: Recipe, seed: int, attempt: int, device: torch.device, sample: NDArray[np.uint8]
+) -> _State:
     """Fresh weights, and nothing learned yet."""
     import torch
     from torch import nn
 
     torch.manual_seed(seed + 1_000_003 * attempt)
-    model = build_autoencoder(spec)
-    if spec.style_dim:
-        hidden, size = PROJECTION
+    model, (hidden, size) = build_autoencoder(spec), PROJECTION
+    if spec.arch == "conv-patches":
+        fit_patches(model, spec, sample, seed)
+        if spec.widths:
+            first = nn.Linear(spec.widths[-1], hidden, bias=False)
+            model["projection"] = nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, size))
+    elif spec.style_dim:
         model["projection"] = nn.Sequential(nn.Linear(spec.feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, size))
     model = on_device(model, device)
     return _State(model, _optimizer(model, recipe.optimizer, device), attempt)
@@ -418,7 +462,16 @@ def _batches(
     for batch in _read(images, resident, groups, device):
         targets = to_float(batch)
         untouched = 0.0 if spec.style_dim else UNTOUCHED_SHARE
-        yield transform(targets, recipe.invariance, generator, untouched), targets
+        versions = _versions(spec)
+        yield (
+            changed_versions(targets, recipe.invariance, generator, untouched, recipe.orientations, versions),
+            targets,
+        )
+
+
+def _versions(spec: AutoencoderSpec) -> int:
+    """How many changed versions of an image are compared: where the untouched one is among them, one."""
+    return 2 if spec.arch == "conv-patches" else 1
 
 
 def _resident(images: Images, device: torch.device) -> torch.Tensor | None:
@@ -459,6 +512,9 @@ def _losses(
     from torch.nn import functional
 
     criterion = functional.binary_cross_entropy if loss == "bce" else functional.mse_loss
+    if spec.arch == "conv-patches":
+        error = criterion(model["decoder"](model["encoder"][-1].branches[-1](targets)), targets)
+        return error, CONTRAST_WEIGHT * scale * _contrast(*model["projection"](trunk(model)(inputs)).chunk(2))
     if not spec.style_dim:
         error = criterion(model["decoder"](model["encoder"](inputs)), targets)
         return error, torch.zeros_like(error)
@@ -496,7 +552,10 @@ def _evaluate(
     model.eval()
     totals = np.zeros(2)
     with torch.inference_mode():
-        for inputs, targets in held_out_batches(held_out, recipe.invariance, recipe.batch_size, device):
+        batches = held_out_batches(
+            held_out, recipe.invariance, recipe.batch_size, device, recipe.orientations, _versions(spec)
+        )
+        for inputs, targets in batches:
             losses = _losses(model, spec, inputs, targets, recipe.loss, scale)
             totals += [float(loss) * len(targets) for loss in losses]
     error, contrast = totals / len(held_out)
@@ -517,6 +576,10 @@ class _State:
         if epoch.held_out_loss < self.best_loss:
             self.best_loss, self.best_epoch = epoch.held_out_loss, epoch.epoch
             self.best = copy.deepcopy(self.model.state_dict())
+
+    def has_settled(self, epochs: int) -> bool:
+        """Whether no epoch has been better for so long that none will be."""
+        return len(self.history) - self.best_epoch > max(5, PATIENCE * epochs) and bool(self.history)
 
     def save(self, path: Path, identity: dict[str, Any]) -> None:
         from safetensors.torch import save_file

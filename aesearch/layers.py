@@ -1,0 +1,113 @@
+"""The layers that torch lacks, each of a few operations that ONNX has too."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+LEAST_LENGTH = 1e-6
+
+
+class Scale(nn.Module):
+    """``factor`` times the images, plus ``shift``: between [0, 1], in which images come and go, and [-1, 1]."""
+
+    def __init__(self, factor: float, shift: float) -> None:
+        super().__init__()
+        self.factor, self.shift = factor, shift
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images * self.factor + self.shift
+
+
+class Clamp(nn.Module):
+    """Cut to [0, 1] what lies outside; not while training, where nothing could then be learned from it."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images if self.training else images.clamp(0, 1)
+
+
+class Last(nn.Module):
+    """The last so many numbers of each vector."""
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        self.numbers = numbers
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        return vectors[:, -self.numbers :]
+
+
+class Unit(nn.Module):
+    """Divide vectors, or those at each place of (n, c, h, w) maps, by their length."""
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        return vectors / vectors.square().sum(dim=1, keepdim=True).add(LEAST_LENGTH**2).sqrt()
+
+
+class PatchCodes(nn.Module):
+    """How much the patch at each place is like each of some patches, only where it is more than usual: (n, k, h, w).
+
+    Parameters
+    ----------
+    channels, filters, atoms : int
+        Of the images, of the whitened patches, and the number of patches to compare with.
+    side, stride : int
+        Pixels of a patch, and from one to the next.
+    sparse : float
+        So many deviations above the mean of all likenesses at a place does one count.
+
+    Notes
+    -----
+    The likeness is the cosine of whitened patches less their mean (Coates, Lee & Ng 2011; Thiry et al. 2021), where
+    ``floor`` is added to a patch's length, so that noise on plain ground is like nothing.
+    """
+
+    def __init__(self, channels: int, filters: int, atoms: int, side: int, stride: int, sparse: float) -> None:
+        super().__init__()
+        self.stride, self.sparse = stride, sparse
+        self.register_buffer("filters", torch.zeros(filters, channels, side, side))
+        self.register_buffer("atoms", torch.zeros(atoms, filters, 1, 1))
+        self.register_buffer("floor", torch.ones(1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        from torch.nn import functional
+
+        patches = functional.conv2d(images, self.filters, stride=self.stride)
+        lengths = (patches.square().sum(dim=1, keepdim=True) + self.floor.square()).sqrt()
+        likeness = functional.conv2d(patches / lengths, self.atoms)
+        likeness = likeness - likeness.mean(dim=1, keepdim=True)
+        return (likeness - self.sparse * likeness.square().mean(dim=1, keepdim=True).sqrt()).relu()
+
+
+class Fields(nn.Module):
+    """Average (n, c, h, w) maps over ``side`` × ``side`` equal fields, or as many as there are places: (n, c, fields)."""
+
+    def __init__(self, height: int, width: int, side: int) -> None:
+        super().__init__()
+        shares = [_shares(length, min(side, length)) for length in (height, width)]
+        self.register_buffer("shares", torch.kron(*shares).T.contiguous(), persistent=False)  # (h · w, fields)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.flatten(2) @ self.shares
+
+
+def _shares(length: int, fields: int) -> torch.Tensor:
+    """(fields, length): how much of each place goes into the mean of each field, in part where it lies across two."""
+    edges = torch.arange(fields + 1, dtype=torch.float64, device="cpu") * length / fields
+    places = torch.arange(length, dtype=torch.float64, device="cpu")
+    inside = torch.minimum(edges[1:, None], places + 1) - torch.maximum(edges[:-1, None], places)
+    return (inside.clamp(min=0) * fields / length).float()
+
+
+class Beside(nn.Module):
+    """Branches that all get the same, what they give joined along the first axis, or added up."""
+
+    def __init__(self, *branches: nn.Module, added: bool = False) -> None:
+        super().__init__()
+        self.branches, self.added = nn.ModuleList(branches), added
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.join([branch(inputs) for branch in self.branches])
+
+    def join(self, outputs: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(outputs).sum(dim=0) if self.added else torch.cat(outputs, dim=1)

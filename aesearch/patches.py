@@ -1,0 +1,211 @@
+"""What an encoder learns without training: patches to compare with, how to average them, principal components.
+
+Images are likened to patches drawn from the collection, as in Coates, Lee & Ng 2011 ("An analysis of single-layer
+networks in unsupervised feature learning") and Thiry et al. 2021 ("The unreasonable effectiveness of patches in deep
+convolutional kernels methods"). Where images have a top and a bottom the likenesses are averaged by fields, after the
+smoothest directions of them have been taken and scaled to length 1 at each place, as in Chen et al. 2022 ("Minimalistic
+unsupervised representation learning with the sparse manifold transform"). The result is whitened by half: each
+principal component is divided by the root of its deviation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.architectures import AutoencoderSpec
+from aesearch.autoencoders import to_float
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+DRAWN_FROM, DRAWN = 400, 40_000  # images that patches are drawn from, and patches that say how to whiten
+FEWEST_GREYS = 2.0  # of 255, a patch's deviation: a plainer one is nothing to compare with
+CONTRAST_FLOOR = 10 / 255  # added to deviations before whitening is learned
+WHITENING, SMOOTHING = 0.1, 1e-3  # shares of the mean variance added to each
+FLOOR = 0.02  # of the median length of whitened patches
+LOOKED_AT = 8_000_000  # pixels of the images that the averages are learned from, at most
+AT_ONCE = 400_000  # pixels
+
+
+def fit_patches(model: nn.ModuleDict, spec: AutoencoderSpec, sample: NDArray[np.uint8], seed: int) -> None:
+    """Set all of a ``conv-patches`` network that needs no training, in place.
+
+    Parameters
+    ----------
+    model : nn.ModuleDict
+        As `aesearch.architectures.build_autoencoder` makes it.
+    sample : (n, channels, height, width) uint8
+        Images of the collection.
+    seed : int
+        Of the drawing of patches.
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    sample = sample[np.random.default_rng(seed).permutation(len(sample))]
+    codes, *between, _, _, last, _ = _branch(model, 0)
+    _draw_patches(codes, sample, seed)
+    few = sample[: max(DRAWN_FROM, LOOKED_AT // sample[0].size)]
+
+    with torch.no_grad():
+        if between:
+            _smoothest(codes, between[0], few, device)
+        pooled = torch.cat([_branch(model, 0)[:-2](images) for images in batches(few, device)])
+        whiten(last, pooled)
+        _set_components(model, few, device)
+        if spec.widths:  # the decoder begins with what the components give back, and nothing added
+            last_of_all = [layer for layer in model["decoder"][1].branches[1] if hasattr(layer, "weight")][-1]
+            last_of_all.weight.zero_()
+            last_of_all.bias.zero_()
+    for layer in (*between[:1], last, *_linear_parts(model, spec)):
+        layer.requires_grad_(False)
+
+
+def trunk(model: nn.ModuleDict) -> nn.Sequential:
+    """The part of the network that is trained to find an image's changed self among others."""
+    return _branch(model, 1)[:-2]
+
+
+def settle_trunk(model: nn.ModuleDict, sample: NDArray[np.uint8]) -> None:
+    """Set the matrix behind the trained part: its principal components, whitened by half."""
+    import torch
+
+    device = next(model.parameters()).device
+    few = sample[: max(DRAWN_FROM, LOOKED_AT // sample[0].size)]
+    with torch.no_grad():
+        whiten(_branch(model, 1)[-2], torch.cat([trunk(model)(images) for images in batches(few, device)]))
+
+
+def _branch(model: nn.ModuleDict, number: int) -> Any:
+    return model["encoder"][-1].branches[number]
+
+
+def _linear_parts(model: nn.ModuleDict, spec: AutoencoderSpec) -> Iterator[Any]:
+    """Matrices that no step changes: from pixels to components, and back; that behind the trunk is set at the end."""
+    yield _branch(model, -1)[1]
+    yield _inverse(model)
+    if spec.widths:
+        yield _branch(model, 1)[-2]
+
+
+def _inverse(model: nn.ModuleDict) -> Any:
+    return model["decoder"][1].branches[0][0]
+
+
+def batches(images: NDArray[np.uint8], device: torch.device) -> Iterator[torch.Tensor]:
+    """Yield images as the network takes them, so many at a time that the likenesses to patches fit the memory."""
+    import torch
+
+    size = max(1, AT_ONCE // (images[0].size // images.shape[1]))
+    for start in range(0, len(images), size):
+        yield to_float(torch.from_numpy(images[start : start + size]).to(device))
+
+
+def _draw_patches(codes: Any, sample: NDArray[np.uint8], seed: int) -> None:
+    """Draw patches, learn to whiten them, and take some, of length 1, to compare with."""
+    import torch
+    from torch.nn import functional
+
+    atoms, (channels, side, _) = codes.atoms.shape[0], codes.filters.shape[1:]
+    draw = np.random.default_rng(seed)
+    images = torch.from_numpy(sample[:DRAWN_FROM]).float() / 255
+    each = math.ceil(DRAWN / len(images))
+    rows = torch.from_numpy(draw.integers(0, images.shape[2] - side + 1, (len(images), each)))
+    columns = torch.from_numpy(draw.integers(0, images.shape[3] - side + 1, (len(images), each)))
+    patches = images.unfold(2, side, 1).unfold(3, side, 1)[
+        torch.arange(len(images))[:, None], :, rows, columns
+    ].reshape(-1, channels * side**2)
+    patches = patches[torch.from_numpy(draw.permutation(len(patches)))]
+    patches = patches - patches.mean(dim=1, keepdim=True)
+    deviations = patches.std(dim=1, keepdim=True, correction=0)
+    levelled = patches / (deviations + CONTRAST_FLOOR)
+    values, vectors = torch.linalg.eigh((levelled.T @ levelled / len(levelled)).double())
+    matrix = (vectors * (values.clamp(min=0) + WHITENING * values.mean() + 1e-12).rsqrt()) @ vectors.T
+    matrix = (matrix - matrix.mean(dim=1, keepdim=True)).float()  # of a patch as it is, its mean too
+    contrasted = torch.nonzero(deviations[:, 0] > FEWEST_GREYS / 255)[:, 0]
+    chosen = contrasted if len(contrasted) else torch.arange(len(patches))
+    whitened = patches[chosen.repeat(math.ceil(atoms / len(chosen)))[:atoms]] @ matrix.T
+    lengths = (patches[chosen] @ matrix.T).norm(dim=1)
+    codes.filters.copy_(matrix.view(codes.filters.shape))
+    codes.atoms.copy_(functional.normalize(whitened, dim=1)[:, :, None, None])
+    codes.floor.fill_(max(FLOOR * float(lengths.median()), 1e-6))
+
+
+def _smoothest(codes: Any, embedding: Any, images: NDArray[np.uint8], device: torch.device) -> None:
+    """Set the embedding to the directions of the likenesses that change least from place to place, for their spread."""
+    import torch
+
+    atoms = codes.atoms.shape[0]
+    spread, steps = (torch.zeros(atoms, atoms, dtype=torch.float64, device=device) for _ in range(2))
+    total, places, pairs = torch.zeros(atoms, dtype=torch.float64, device=device), 0, 0
+    for part in batches(images, device):
+        likeness = codes(part).permute(0, 2, 3, 1)
+        flat = likeness.reshape(-1, atoms)
+        spread += flat.T @ flat
+        total += flat.sum(dim=0)
+        places += len(flat)
+        for one, other in ((likeness[:, 1:], likeness[:, :-1]), (likeness[:, :, 1:], likeness[:, :, :-1])):
+            difference = (one - other).reshape(-1, atoms)
+            steps += difference.T @ difference
+            pairs += len(difference)
+    mean = total / places
+    spread = spread / places - mean[:, None] * mean
+    values, vectors = torch.linalg.eigh(spread + SMOOTHING * spread.diagonal().mean() * torch.eye(atoms, device=device))
+    whitening = vectors * values.clamp(min=1e-12).rsqrt()
+    _, directions = torch.linalg.eigh(whitening.T @ (steps / max(1, pairs)) @ whitening)
+    matrix = (whitening @ directions[:, : embedding.out_channels]).T
+    embedding.weight.copy_(matrix[:, :, None, None])
+    embedding.bias.copy_(-matrix @ mean)
+
+
+def whiten(layer: Any, vectors: torch.Tensor) -> None:
+    """Set a linear layer to the principal components of (n, d) vectors, each over the root of its deviation.
+
+    Of components that so few vectors do not have the layer gives 0.
+    """
+    mean, components, deviations = _components(vectors, layer.out_features)
+    matrix = components / deviations.sqrt()[:, None]
+    layer.weight.zero_()
+    layer.bias.zero_()
+    layer.weight[: len(matrix)] = matrix
+    layer.bias[: len(matrix)] = -matrix @ mean
+
+
+def _set_components(model: nn.ModuleDict, images: NDArray[np.uint8], device: torch.device) -> None:
+    """Set the style to the images' principal components, and what the decoder begins with to their inverse."""
+    import torch
+
+    style, inverse = _branch(model, -1)[1], _inverse(model)
+    flat = torch.cat([part.flatten(1) for part in batches(images, device)])
+    mean, components, _ = _components(flat, style.out_features)
+    for parameter in (style.weight, style.bias, inverse.weight):
+        parameter.zero_()
+    style.weight[: len(components)] = components
+    style.bias[: len(components)] = -components @ mean
+    inverse.weight[:, : len(components)] = components.T
+    inverse.bias.copy_(mean)
+
+
+def _components(vectors: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean (d,), principal components (k, d) and their deviations (k,) of (n, d) vectors, k at most as asked for."""
+    import torch
+    from sklearn.utils.extmath import randomized_svd
+
+    mean = vectors.double().mean(dim=0)
+    centred = vectors.double() - mean
+    n, width = centred.shape
+    if width <= 2000:
+        values, found = torch.linalg.eigh(centred.T @ centred / n)
+        values, found = values.flip(0)[:most], found.flip(1)[:, :most].T
+    else:
+        _, singular, found = randomized_svd(centred.float().cpu().numpy(), min(most, n), random_state=0, n_iter=4)
+        values, found = torch.from_numpy(singular.astype(np.float64)) ** 2 / n, torch.from_numpy(found)
+    kept = values > 1e-10 * values[:1].clamp(min=1e-12)
+    to: Callable[[torch.Tensor], torch.Tensor] = lambda x: x.to(vectors)
+    return to(mean), to(found[kept]), to(values[kept].sqrt())
