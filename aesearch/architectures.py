@@ -22,12 +22,12 @@ WIDER_BACK = 3  # conv's decoder, which search never runs, has so many times its
 MOST_NUMBERS, MOST_STAGES = 65_536, 16  # of a latent or a stage; of stages
 HIDDEN = 512  # units of conv's decoder between latent and maps
 LEAST_TO_PART = 16  # latent numbers; of fewer none can be spared for a style
-FEATURES_OF_PICTURES, STYLE_OF_PICTURES = 128, 64  # numbers to search by; that keep how an image looks
+FEATURES_OF_PICTURES, STYLE_OF_PICTURES = 128, 64  # numbers to search by, that keep how an image looks; of pooled
 PATCH_SIDE, PATCH_STRIDE, TINY = 6, 2, 12  # pixels; of images that are tiny the patches are smaller, and at every pixel
 ATOMS, SPARSE = 400, 1.0  # patches to compare with; deviations above the mean that a likeness must have
 SMOOTH = 64  # numbers a place, where patches are averaged over several fields
 FIELDS, MOST_FIELDS = 3, 8  # a side, where images have a top and a bottom
-FIRST_MAPS = 16  # places a side, about, that the first convolution of conv-patches leaves
+FIRST_MAPS = 16  # places a side, about, that the first convolution of pooled leaves
 SPATIAL_LEAST = 16  # pixels a side that conv-spatial's strides and pools leave something of
 OUTPUTS = ("sigmoid", "tanh", "identity", "clamp")
 
@@ -100,7 +100,7 @@ class AutoencoderSpec:
     style_dim : int
         How many of the latent's numbers, the last ones, keep how an image looks; the others are its features.
     patch_dim : int
-        How many of the features, the first ones, come from patches; of ``conv-patches``.
+        How many of the features, the first ones, come from patches; of ``pooled``.
     fields : int
         Patches are averaged over so many fields a side.
     """
@@ -118,7 +118,7 @@ class AutoencoderSpec:
         if self.output not in OUTPUTS:
             raise AesearchError(f"no output {self.output!r}; there is: {', '.join(OUTPUTS)}")
         fixed = architecture(self.arch).widths
-        no_stage_needed = fixed == () or self.arch == "conv-patches"
+        no_stage_needed = fixed == () or self.arch == "pooled"
         if self.latent_dim < 1 or min(self.widths, default=1) < 1 or not (self.widths or no_stage_needed):
             raise AesearchError(f"latent size {self.latent_dim} and widths {self.widths} must be 1 or more")
         pixels = self.preprocessing
@@ -128,10 +128,8 @@ class AutoencoderSpec:
             raise AesearchError(f"an encoder's input cannot be {pixels}")
         if not 0 <= self.style_dim < self.latent_dim:
             raise AesearchError(f"--style-dim {self.style_dim} leaves no features of {self.latent_dim} latent numbers")
-        if not 0 <= self.patch_dim <= self.feature_dim or not 1 <= self.fields <= MOST_FIELDS:
-            raise AesearchError(f"of {self.feature_dim} features {self.patch_dim} cannot come from patches")
-        if self.arch == "conv-patches" and not self.style_dim:
-            raise AesearchError("conv-patches rebuilds images from its style: --style-dim 1 or more")
+        if self.arch == "pooled":
+            self._check_pooled()
         if self.arch in ("conv-spatial", "linear") and fixed is not None and len(self.widths) != len(fixed):
             raise AesearchError(f"{self.arch} takes {len(fixed)} widths, not {len(self.widths)}")
         if self.arch == "conv-spatial" and self.latent_dim != (
@@ -140,6 +138,16 @@ class AutoencoderSpec:
             raise AesearchError(
                 f"conv-spatial has no linear layer: images of this size have {size} features, not {self.latent_dim}"
             )
+
+    def _check_pooled(self) -> None:
+        if not self.style_dim:
+            raise AesearchError("pooled rebuilds images from its style: --style-dim 1 or more")
+        if self.output != "clamp":
+            raise AesearchError(f"pooled has the output clamp, not {self.output}")
+        if not 0 <= self.patch_dim <= self.feature_dim or not 1 <= self.fields <= MOST_FIELDS:
+            raise AesearchError(f"of {self.feature_dim} features {self.patch_dim} cannot come from patches")
+        if not (self.patch_dim or self.widths):
+            raise AesearchError("pooled has neither patches nor a network")
 
     @classmethod
     def choose(
@@ -153,17 +161,23 @@ class AutoencoderSpec:
         rows: int = 1_000_000,
         fields: int = 1,
     ) -> AutoencoderSpec:
-        """Fill in what is not given: the architecture's own, or what suits so many images, ``rows``."""
+        """Fill in what is not given: the architecture's own, or what suits so many images, ``rows``.
+
+        ``fields`` a side are for patches of ``pooled``; with 0 it has none.
+        """
         kind = architecture(arch)
         if widths is None:
             widths = _widths_for(preprocessing) if kind.widths is None else kind.widths
         output = output or kind.output
-        if arch == "conv-patches":
+        if arch == "pooled":
             most = min(preprocessing.pixels, max(2, rows // 4))
             style = min(STYLE_OF_PICTURES, most) if style_dim is None else style_dim
-            latent = 2 * min(FEATURES_OF_PICTURES // 2, most) + style if latent_dim is None else latent_dim
-            features = latent - style
-            return cls(arch, latent, widths, preprocessing, output, style, _patches_of(features, widths), fields)
+            half = min(FEATURES_OF_PICTURES // 2, most)
+            learned = min(half, widths[-1]) if widths else 0
+            of_patches = 0 if widths and not fields else half if widths else 2 * half
+            latent = learned + of_patches + style if latent_dim is None else latent_dim
+            patches = (latent - style) * of_patches // (learned + of_patches)
+            return cls(arch, latent, widths, preprocessing, output, style, patches, max(1, fields))
         if latent_dim is None:
             latent_dim = (
                 _spatial_latent(widths, preprocessing) if arch == "conv-spatial" else _latent_for(preprocessing)
@@ -175,7 +189,7 @@ class AutoencoderSpec:
     @property
     def rebuilt_from(self) -> int:
         """Numbers that the decoder reads: the style alone where the features are no part of a picture."""
-        return self.style_dim if self.arch == "conv-patches" else self.latent_dim
+        return self.style_dim if self.arch == "pooled" else self.latent_dim
 
     @property
     def feature_dim(self) -> int:
@@ -305,7 +319,7 @@ def _up(spec: AutoencoderSpec) -> list[nn.Module]:
     return up
 
 
-def _conv_patches(spec: AutoencoderSpec) -> Halves:
+def _pooled(spec: AutoencoderSpec) -> Halves:
     """Likenesses to patches beside a small network, both averaged over the image, and the image's PCA.
 
     What is of the patches and of the PCA is found in closed form (`aesearch.patches`), the last matrix of the network
@@ -313,18 +327,9 @@ def _conv_patches(spec: AutoencoderSpec) -> Halves:
     """
     from torch import nn
 
-    from aesearch.layers import Beside, Fields, Last, PatchCodes, Unit
+    from aesearch.layers import Beside, Fields, Last, Unit
 
-    channels, height, width = spec.preprocessing.shape
-    tiny = min(height, width) <= TINY
-    side = min(height, width, PATCH_SIDE - 2 * tiny)
-    stride = 1 if tiny else PATCH_STRIDE
-    fields = Fields(*((length - side) // stride + 1 for length in (height, width)), spec.fields)
-    patches: list[nn.Module] = [PatchCodes(channels, channels * side**2, ATOMS, side, stride, SPARSE)]
-    if spec.fields > 1:
-        patches += [nn.Conv2d(ATOMS, SMOOTH, 1), Unit()]
-    numbers = (SMOOTH if spec.fields > 1 else ATOMS) * fields.shares.shape[1]
-    branches = [nn.Sequential(*patches, fields, nn.Flatten(), nn.Linear(numbers, spec.patch_dim), Unit())]
+    branches = [_patches(spec)] if spec.patch_dim else []
     if spec.widths:
         trunk, sizes = _trunk(spec)
         last = nn.Linear(spec.widths[-1], spec.feature_dim - spec.patch_dim)
@@ -335,6 +340,25 @@ def _conv_patches(spec: AutoencoderSpec) -> Halves:
     if spec.widths:
         back.append(nn.Sequential(*_up(spec)))
     return [Beside(*branches)], [Last(spec.style_dim), Beside(*back, added=True)]
+
+
+def _patches(spec: AutoencoderSpec) -> nn.Sequential:
+    """Likenesses to patches, averaged over the image or its fields, as so many numbers."""
+    from torch import nn
+
+    from aesearch.layers import Fields, PatchCodes, Unit
+
+    channels, height, width = spec.preprocessing.shape
+    tiny = min(height, width) <= TINY
+    side = min(height, width, PATCH_SIDE - 2 * tiny)
+    stride = 1 if tiny else PATCH_STRIDE
+    rows, columns = ((length - side) // stride + 1 for length in (height, width))
+    fields = Fields(rows, columns, spec.fields)
+    layers: list[nn.Module] = [PatchCodes(channels, channels * side**2, ATOMS, side, stride, SPARSE)]
+    if spec.fields > 1:
+        layers += [nn.Conv2d(ATOMS, SMOOTH, 1), Unit()]
+    numbers = (SMOOTH if spec.fields > 1 else ATOMS) * fields.shares.shape[1]
+    return nn.Sequential(*layers, fields, nn.Flatten(), nn.Linear(numbers, spec.patch_dim), Unit())
 
 
 def _trunk(spec: AutoencoderSpec) -> tuple[list[nn.Module], tuple[int, int]]:
@@ -359,11 +383,6 @@ def _trunk(spec: AutoencoderSpec) -> tuple[list[nn.Module], tuple[int, int]]:
         layers += [nn.Conv2d(before, after, side, step, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
         sizes = [(length + 2 - side) // step + 1 for length in sizes]
     return layers, (sizes[0], sizes[1])
-
-
-def _patches_of(features: int, widths: tuple[int, ...]) -> int:
-    """How many of so many features come from patches: half, all where there is no network beside them."""
-    return features // 2 if widths else features
 
 
 def _to_maps(latent_dim: int, bottom: tuple[int, int, int]) -> list[nn.Module]:
@@ -473,11 +492,14 @@ def _linear(spec: AutoencoderSpec) -> Halves:
 
 ARCHITECTURES = {
     "conv": Architecture(
-        _conv, Recipe(learning_rate=3e-3, schedule="one-cycle", invariance="strong", batch_size=0, epochs=0)
+        _conv,
+        Recipe(learning_rate=3e-3, schedule="one-cycle", invariance="strong", batch_size=0, epochs=0),
     ),
-    "conv-patches": Architecture(
-        _conv_patches,
-        Recipe(optimizer="adamw", learning_rate=3e-3, schedule="one-cycle", invariance="pictures", batch_size=0, epochs=0),
+    "pooled": Architecture(
+        _pooled,
+        Recipe(
+            optimizer="adamw", learning_rate=3e-3, schedule="one-cycle", invariance="pictures", batch_size=0, epochs=0
+        ),
         widths=(64, 128),
         output="clamp",
     ),

@@ -99,7 +99,8 @@ def train_encoder(
     settled, ratios = _settle_invariance(settled, preprocessing, sample, held_out)
     orientations = _free_orientations(sample)
     free = orientations["free_orientations"]
-    spec = settled.spec(preprocessing, len(images), 1 if WITHOUT_TOP & set(free) else FIELDS)
+    fields = 0 if settled.invariance == "drawn" else 1 if WITHOUT_TOP & set(free) else FIELDS
+    spec = settled.spec(preprocessing, len(images), fields)
     recipe = settled.recipe(len(images))
     check_room(folder / ENCODER, _bytes_needed(spec, encoded_next))
     described = (f"{len(images):,}", preprocessing, spec.latent_dim, recipe.invariance)
@@ -266,7 +267,7 @@ def _settle_arch(options: TrainingOptions, sample: NDArray[np.uint8]) -> Trainin
     if options.arch != "auto":
         return options
     shapes = shares_a_ground(sample) and options.effort != "quick"
-    return dataclasses.replace(options, arch="conv" if shapes else "conv-patches")
+    return dataclasses.replace(options, arch="conv" if shapes else "pooled")
 
 
 def _settle_invariance(
@@ -275,8 +276,9 @@ def _settle_invariance(
     """Choose by the images what to undo, unless it is given or the network's source undoes nothing; say so."""
     if options.invariance is not None or options.recipe(len(sample)).invariance == "none":
         return options, {}
-    if options.arch == "conv-patches":
-        return dataclasses.replace(options, invariance="pictures"), {}
+    if options.arch == "pooled":
+        drawn = shares_a_ground(sample) and options.effort != "quick"
+        return dataclasses.replace(options, invariance="drawn" if drawn else "pictures"), {}
     if options.style_dim is None and not options.spec(preprocessing).style_dim:
         logger.info("invariance none: of so few latent numbers none can be spared for how an image lies")
         return dataclasses.replace(options, invariance="none"), {}

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.anomalies import error_map
+from aesearch.baselines import judge
 from aesearch.errors import AesearchError
 from aesearch.figures import LOSSLESS_SIDE, data_url, draw_history, heat_over, short_names, to_picture, webp
 from aesearch.mappage import asset, filled
@@ -126,6 +127,15 @@ def _rebuilt(collection: Collection) -> str:
     )
 
 
+def _free(found: dict[str, dict[str, float]]) -> str:
+    """Accuracies on a sample beside those of what trains nothing, and which is best."""
+    if not found:
+        return ""
+    rows = [(name, f"{of['linear_accuracy']:.3f}", f"{of['knn_accuracy']:.3f}") for name, of in found.items()]
+    table = _table(("labels, on a sample", "linear probe", "10 nearest neighbours"), rows)
+    return f"<h3>Beside what trains nothing</h3>{table}<p>{_text(judge(found))}.</p>"
+
+
 def _quality(collection: Collection) -> str:
     artifacts = collection.manifest.artifacts
     encoder, index = artifacts["encoder"]["figures"], artifacts["index"]["figures"]
@@ -144,6 +154,7 @@ def _quality(collection: Collection) -> str:
             ("labels, linear probe, accuracy", f"{probe['linear_accuracy']:.4f}", "always the commonest label", usual)
         )
         rows.append(("labels, 10 nearest neighbours, accuracy", f"{probe['knn_accuracy']:.4f}", "the same", usual))
+        said = _free(probe.get("free") or {})
     elif any(collection.labels()):
         said = _lacks("how well labels are read off the features", collection.command("probe"))
     return _table(("", "this collection", "beside it", ""), rows) + said

@@ -733,12 +733,16 @@ def probe(
                 "per_class": result.per_class,
                 "suspicious": suspicious,
                 "doubts_withheld": result.withheld or None,
+                "free": result.free,
             }
         )
     print(
         f"linear probe {result.linear_accuracy:.4f}, 10 nearest neighbours {result.knn_accuracy:.4f} "
         f"({result.train_rows:,} training rows, {result.test_rows:,} test rows)"
     )
+    if result.free:
+        _print_free(result.free)
+        print()
     print_table(
         ["label", "precision", "recall", "test rows"],
         [
@@ -805,7 +809,19 @@ def info(collection: CollectionOption = "default", as_json: JsonOption = False) 
     for name, artifact in document["artifacts"].items():
         print("\n" + printable(f"{name}  ({', '.join(artifact['files'])}, {artifact['time']})"))
         for key, value in artifact["figures"].items():
-            print(f"  {printable(key):20} {short(value)}")
+            if key != "free":
+                print(f"  {printable(key):20} {short(value)}")
+        if free := artifact["figures"].get("free"):
+            _print_free(free)
+
+
+def _print_free(free: dict[str, dict[str, float]]) -> None:
+    """Accuracies on a sample beside those of what trains nothing, and which is best."""
+    from aesearch.baselines import judge
+
+    rows = [[name, f"{of['linear_accuracy']:.3f}", f"{of['knn_accuracy']:.3f}"] for name, of in free.items()]
+    print_table(["on a sample, beside what trains nothing", "linear probe", "10 nearest"], rows)
+    print(judge(free))
 
 
 @app.command("list", cls=Command)

@@ -1015,14 +1015,49 @@ class Collection(Maps):
         result = probe_features(
             self.features(), self.labels(), self.splits(), metric=self.metric, doubts=doubts, seed=seed
         )
+        result = dataclasses.replace(result, free=self._free_accuracies(seed))
         result.model.save(self.manifest.target(PROBE), self.store.fingerprint)
         figures = {k: getattr(result, k) for k in ("train_rows", "test_rows", "linear_accuracy", "knn_accuracy")}
         figures["commonest_share"] = max(f["test_rows"] for f in result.per_class.values()) / result.test_rows
         if doubts:
             figures |= {"doubted": len(result.suspicious), "doubts": [list(d) for d in result.suspicious[:MOST_DOUBTS]]}
             figures |= {"doubts_withheld": result.withheld}
+        figures["free"] = result.free
         self._record("probe", PROBE, {"seed": seed}, figures)
         return result
+
+    def _free_accuracies(self, seed: int) -> dict[str, dict[str, float]]:
+        """What is read off the features, and off what trains nothing, on a sample; nothing where images are gone."""
+        from aesearch import baselines
+        from aesearch.architectures import FIELDS
+        from aesearch.probe import divide
+
+        try:
+            need_torch()
+        except AesearchError:
+            return {}
+        known, _, targets, *parts = divide(self.labels(), self.splits(), seed)
+        draw, drawn, images = np.random.default_rng(seed), [], []
+        for part, most in zip(parts, (baselines.MOST_TRAIN, baselines.MOST_TEST), strict=True):
+            rows = np.sort(draw.permutation(part)[:most])
+            try:
+                found = read_pictures(self.source, self._places(known[rows].tolist()), self.spec.preprocessing)
+            except AesearchError:
+                return {}
+            there = [picture for picture in found if picture is not None]
+            drawn.append(rows[[picture is not None for picture in found]])
+            images.append(np.array(there, np.uint8))
+        train, test = drawn
+        if not len(test) or len(np.unique(targets[train])) < 2:
+            return {}
+        features = self.features()
+        return baselines.compare_with_free(
+            (features[known[train]], features[known[test]]),
+            (images[0], images[1]),
+            (targets[train], targets[test]),
+            self.metric,
+            self.spec.fields if self.spec.patch_dim else FIELDS,
+        )
 
     # ---------------------------------------------------------------- showing
 

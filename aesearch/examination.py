@@ -44,9 +44,8 @@ def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.
     import torch
 
     device = next(training.model.parameters()).device
-    size = training.spec.rebuilt_from
-    undoes = size == training.spec.latent_dim  # else features say nothing of how an image looks
-    pca = _fit_pca(sample, size)
+    undoes = training.spec.rebuilt_from == training.spec.latent_dim  # else features are no part of a picture
+    pca = _fit_pca(sample, training.spec.rebuilt_from)
     squared = {"reconstruction": 0.0, "task": 0.0, "pca": 0.0, "pca_task": 0.0}
     known = sample[: len(held_out)]
     latents = []

@@ -16,6 +16,7 @@ class Scale(nn.Module):
         self.factor, self.shift = factor, shift
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (n, c, h, w) to others of that shape."""
         return images * self.factor + self.shift
 
 
@@ -23,6 +24,7 @@ class Clamp(nn.Module):
     """Cut to [0, 1] what lies outside; not while training, where nothing could then be learned from it."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (n, c, h, w) to others of that shape."""
         return images if self.training else images.clamp(0, 1)
 
 
@@ -34,6 +36,7 @@ class Last(nn.Module):
         self.numbers = numbers
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors (n, d) to (n, numbers)."""
         return vectors[:, -self.numbers :]
 
 
@@ -41,6 +44,7 @@ class Unit(nn.Module):
     """Divide vectors, or those at each place of (n, c, h, w) maps, by their length."""
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors (n, d), or maps, to others of that shape."""
         return vectors / vectors.square().sum(dim=1, keepdim=True).add(LEAST_LENGTH**2).sqrt()
 
 
@@ -62,6 +66,10 @@ class PatchCodes(nn.Module):
     ``floor`` is added to a patch's length, so that noise on plain ground is like nothing.
     """
 
+    filters: torch.Tensor
+    atoms: torch.Tensor
+    floor: torch.Tensor
+
     def __init__(self, channels: int, filters: int, atoms: int, side: int, stride: int, sparse: float) -> None:
         super().__init__()
         self.stride, self.sparse = stride, sparse
@@ -70,6 +78,7 @@ class PatchCodes(nn.Module):
         self.register_buffer("floor", torch.ones(1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (n, c, h, w) to likenesses (n, k, rows, columns), none below 0."""
         from torch.nn import functional
 
         patches = functional.conv2d(images, self.filters, stride=self.stride)
@@ -80,7 +89,9 @@ class PatchCodes(nn.Module):
 
 
 class Fields(nn.Module):
-    """Average (n, c, h, w) maps over ``side`` × ``side`` equal fields, or as many as there are places: (n, c, fields)."""
+    """Average maps over ``side`` × ``side`` equal fields, or over fewer where there are not as many places."""
+
+    shares: torch.Tensor
 
     def __init__(self, height: int, width: int, side: int) -> None:
         super().__init__()
@@ -88,6 +99,7 @@ class Fields(nn.Module):
         self.register_buffer("shares", torch.kron(*shares).T.contiguous(), persistent=False)  # (h · w, fields)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps (n, c, h, w) to their means (n, c, fields)."""
         return maps.flatten(2) @ self.shares
 
 
@@ -107,7 +119,9 @@ class Beside(nn.Module):
         self.branches, self.added = nn.ModuleList(branches), added
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What all branches give, joined."""
         return self.join([branch(inputs) for branch in self.branches])
 
     def join(self, outputs: list[torch.Tensor]) -> torch.Tensor:
+        """Join what the branches gave, in their order."""
         return torch.stack(outputs).sum(dim=0) if self.added else torch.cat(outputs, dim=1)

@@ -58,13 +58,23 @@ PictureOption = Annotated[Path, typer.Option("--save", help="The picture to writ
 ArchOption = Annotated[
     str | None,
     typer.Option(
-        help="conv; or a well-known network, trained as its source trains it: conv-pool, conv-stride, conv-spatial, "
-        "mlp, linear.",
-        show_default="conv",
+        help="pooled: patches and a small network, averaged over the image; conv: a network for shapes on a ground; or "
+        "well-known ones, each trained as its source trains it: conv-pool, conv-stride, conv-spatial, mlp, linear.",
+        show_default="conv for shapes on a common ground, else pooled",
     ),
 ]
 LatentOption = Annotated[
-    int | None, typer.Option(min=1, help="Numbers an image is encoded to.", show_default="64, less for tiny images")
+    int | None,
+    typer.Option(
+        min=1, help="Numbers an image is encoded to.", show_default="conv 64, pooled 192, less for tiny or few images"
+    ),
+]
+EffortOption = Annotated[
+    str | None,
+    typer.Option(
+        help="How long training may take: quick, normal, thorough. quick trains nothing: patches alone, in a minute.",
+        show_default="normal",
+    ),
 ]
 StyleOption = Annotated[
     int | None,
@@ -72,7 +82,7 @@ StyleOption = Annotated[
         min=0,
         help="So many of the latent numbers keep how an image lies and are left out of its features: sharper "
         "reconstructions beside features that ignore it.",
-        show_default="a quarter of 16 or more, where conv undoes changes",
+        show_default="conv a quarter of 16 or more, pooled 64",
     ),
 ]
 SizeOption = Annotated[
@@ -93,22 +103,23 @@ ChannelsOption = Annotated[int | None, typer.Option(help="1 grey, 3 colour.", sh
 InvarianceOption = Annotated[
     str | None,
     typer.Option(
-        help="none, light, strong: which random rotation, shift, scale, shear, bending and swelling the encoder learns "
-        "to undo. none: plain reconstruction.",
+        help="Which random changes the encoder learns to undo. light, strong: rotation, shift, scale, shear, bending, "
+        "swelling; pictures: crop, light, colour, blur, noise; drawn: both. none: plain reconstruction.",
         show_default="chosen by the images",
     ),
 ]
 OutputOption = Annotated[
     str | None,
     typer.Option(
-        help="What the decoder ends with: sigmoid, tanh (the network works on [-1, 1]), identity.",
-        show_default="sigmoid",
+        help="What the decoder ends with: clamp, sigmoid, tanh (the network works on [-1, 1]), identity.",
+        show_default="sigmoid, of pooled clamp",
     ),
 ]
 OptimizerOption = Annotated[str | None, typer.Option(help="adam or adamw.", show_default="adam")]
 LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default="mse")]
 EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Passes over the images.", show_default="32 to 100, by number of images")
+    int | None,
+    typer.Option(min=1, help="Passes over the images.", show_default="18 to 100, by network and number of images"),
 ]
 BatchOption = Annotated[
     int | None, typer.Option(min=1, help="Images a training step.", show_default="128, less for few images")
@@ -170,6 +181,7 @@ TRAINING_OPTIONS = {
     "epochs": EpochsOption,
     "batch_size": BatchOption,
     "learning_rate": RateOption,
+    "effort": EffortOption,
     "seed": TrainSeedOption,
 }
 

@@ -11,7 +11,7 @@ principal component is divided by the root of its deviation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +34,7 @@ AT_ONCE = 400_000  # pixels
 
 
 def fit_patches(model: nn.ModuleDict, spec: AutoencoderSpec, sample: NDArray[np.uint8], seed: int) -> None:
-    """Set all of a ``conv-patches`` network that needs no training, in place.
+    """Set all of a ``pooled`` network that needs no training, in place.
 
     Parameters
     ----------
@@ -49,27 +49,44 @@ def fit_patches(model: nn.ModuleDict, spec: AutoencoderSpec, sample: NDArray[np.
 
     device = next(model.parameters()).device
     sample = sample[np.random.default_rng(seed).permutation(len(sample))]
-    codes, *between, _, _, last, _ = _branch(model, 0)
-    _draw_patches(codes, sample, seed)
     few = sample[: max(DRAWN_FROM, LOOKED_AT // sample[0].size)]
-
     with torch.no_grad():
-        if between:
-            _smoothest(codes, between[0], few, device)
-        pooled = torch.cat([_branch(model, 0)[:-2](images) for images in batches(few, device)])
-        whiten(last, pooled)
-        _set_components(model, few, device)
-        if spec.widths:  # the decoder begins with what the components give back, and nothing added
-            last_of_all = [layer for layer in model["decoder"][1].branches[1] if hasattr(layer, "weight")][-1]
-            last_of_all.weight.zero_()
-            last_of_all.bias.zero_()
-    for layer in (*between[:1], last, *_linear_parts(model, spec)):
+        if spec.patch_dim:
+            patches = _branch(model, 0)
+            codes, *between, _, _, last, _ = patches
+            _draw_patches(codes, sample, seed)
+            if between:
+                _smoothest(codes, between[0], few, device)
+            whiten(last, torch.cat([patches[:-2](images) for images in batches(few, device)]))
+            for layer in (*between[:1], last):
+                layer.requires_grad_(False)
+        _set_components(_branch(model, -1)[1], _inverse(model), few, device, spec.style_dim)
+        if spec.widths:
+            silence(model)
+    for layer in _linear_parts(model, spec):
         layer.requires_grad_(False)
+
+
+def silence(model: Any) -> None:
+    """Let the decoder's convolutions, which add to what the components give back, give 0 whatever they get."""
+    import torch
+
+    last = [layer for layer in model["decoder"][1].branches[1] if hasattr(layer, "weight")][-1]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.zero_()
 
 
 def trunk(model: nn.ModuleDict) -> nn.Sequential:
     """The part of the network that is trained to find an image's changed self among others."""
-    return _branch(model, 1)[:-2]
+    trained: nn.Sequential = _branch(model, -2)[:-2]
+    return trained
+
+
+def style_part(model: nn.ModuleDict) -> nn.Module:
+    """The part that keeps how an image looks."""
+    kept: nn.Module = _branch(model, -1)
+    return kept
 
 
 def settle_trunk(model: nn.ModuleDict, sample: NDArray[np.uint8]) -> None:
@@ -79,10 +96,10 @@ def settle_trunk(model: nn.ModuleDict, sample: NDArray[np.uint8]) -> None:
     device = next(model.parameters()).device
     few = sample[: max(DRAWN_FROM, LOOKED_AT // sample[0].size)]
     with torch.no_grad():
-        whiten(_branch(model, 1)[-2], torch.cat([trunk(model)(images) for images in batches(few, device)]))
+        whiten(_branch(model, -2)[-2], torch.cat([trunk(model)(images) for images in batches(few, device)]))
 
 
-def _branch(model: nn.ModuleDict, number: int) -> Any:
+def _branch(model: Any, number: int) -> Any:
     return model["encoder"][-1].branches[number]
 
 
@@ -91,10 +108,10 @@ def _linear_parts(model: nn.ModuleDict, spec: AutoencoderSpec) -> Iterator[Any]:
     yield _branch(model, -1)[1]
     yield _inverse(model)
     if spec.widths:
-        yield _branch(model, 1)[-2]
+        yield _branch(model, -2)[-2]
 
 
-def _inverse(model: nn.ModuleDict) -> Any:
+def _inverse(model: Any) -> Any:
     return model["decoder"][1].branches[0][0]
 
 
@@ -118,9 +135,11 @@ def _draw_patches(codes: Any, sample: NDArray[np.uint8], seed: int) -> None:
     each = math.ceil(DRAWN / len(images))
     rows = torch.from_numpy(draw.integers(0, images.shape[2] - side + 1, (len(images), each)))
     columns = torch.from_numpy(draw.integers(0, images.shape[3] - side + 1, (len(images), each)))
-    patches = images.unfold(2, side, 1).unfold(3, side, 1)[
-        torch.arange(len(images))[:, None], :, rows, columns
-    ].reshape(-1, channels * side**2)
+    patches = (
+        images.unfold(2, side, 1)
+        .unfold(3, side, 1)[torch.arange(len(images))[:, None], :, rows, columns]
+        .reshape(-1, channels * side**2)
+    )
     patches = patches[torch.from_numpy(draw.permutation(len(patches)))]
     patches = patches - patches.mean(dim=1, keepdim=True)
     deviations = patches.std(dim=1, keepdim=True, correction=0)
@@ -177,18 +196,18 @@ def whiten(layer: Any, vectors: torch.Tensor) -> None:
     layer.bias[: len(matrix)] = -matrix @ mean
 
 
-def _set_components(model: nn.ModuleDict, images: NDArray[np.uint8], device: torch.device) -> None:
-    """Set the style to the images' principal components, and what the decoder begins with to their inverse."""
+def _set_components(straight: Any, inverse: Any, images: NDArray[np.uint8], device: torch.device, most: int) -> None:
+    """Set the last so many outputs of a layer to images' principal components, and another layer to their inverse."""
     import torch
 
-    style, inverse = _branch(model, -1)[1], _inverse(model)
     flat = torch.cat([part.flatten(1) for part in batches(images, device)])
-    mean, components, _ = _components(flat, style.out_features)
-    for parameter in (style.weight, style.bias, inverse.weight):
+    mean, components, _ = _components(flat, most)
+    first = straight.out_features - most
+    for parameter in (straight.weight, straight.bias, inverse.weight):
         parameter.zero_()
-    style.weight[: len(components)] = components
-    style.bias[: len(components)] = -components @ mean
-    inverse.weight[:, : len(components)] = components.T
+    straight.weight[first : first + len(components)] = components
+    straight.bias[first : first + len(components)] = -components @ mean
+    inverse.weight[:, first : first + len(components)] = components.T
     inverse.bias.copy_(mean)
 
 
@@ -207,5 +226,4 @@ def _components(vectors: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.T
         _, singular, found = randomized_svd(centred.float().cpu().numpy(), min(most, n), random_state=0, n_iter=4)
         values, found = torch.from_numpy(singular.astype(np.float64)) ** 2 / n, torch.from_numpy(found)
     kept = values > 1e-10 * values[:1].clamp(min=1e-12)
-    to: Callable[[torch.Tensor], torch.Tensor] = lambda x: x.to(vectors)
-    return to(mean), to(found[kept]), to(values[kept].sqrt())
+    return mean.to(vectors), found[kept].to(vectors), values[kept].sqrt().to(vectors)

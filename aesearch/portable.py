@@ -127,6 +127,13 @@ def _translate(graph: _Graph, layer: Any, scale: float = 1) -> None:
         case "Scale":
             graph.add("Mul", np.array(layer.factor, np.float32))
             graph.add("Add", np.array(layer.shift, np.float32))
+        case _:
+            _combine(graph, layer)
+
+
+def _combine(graph: _Graph, layer: Any) -> None:
+    """Add one of our own layers, or several."""
+    match type(layer).__name__:
         case "Clamp":
             graph.add("Clip", np.array(0, np.float32), np.array(1, np.float32))
         case "Sequential":
@@ -138,6 +145,9 @@ def _translate(graph: _Graph, layer: Any, scale: float = 1) -> None:
             _liken(graph, layer)
         case "Unit":
             _divide_by_length(graph, LEAST_LENGTH)
+        case "Fields":
+            graph.add("Reshape", np.array([0, 0, -1], np.int64))
+            graph.add("MatMul", _numbers(layer.shares))
         case _:
             _rearrange(graph, layer)
 
@@ -190,9 +200,6 @@ def _rearrange(graph: _Graph, layer: Any) -> None:
     match type(layer).__name__:
         case "Flatten":
             graph.add("Flatten", axis=1)
-        case "Fields":
-            graph.add("Reshape", np.array([0, 0, -1], np.int64))
-            graph.add("MatMul", _numbers(layer.shares))
         case "Last":
             graph.add("Slice", np.array([-layer.numbers]), np.array([2**31 - 1]), np.array([1]))
         case "Unflatten":

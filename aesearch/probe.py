@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,9 @@ class ProbeResult:
         Trained on the training rows; the test rows say how sure it may be.
     withheld : str
         Why no label is doubted though labels were looked at: the probe is too often wrong itself. Else empty.
+    free : dict
+        On a sample, accuracies of the features beside those of raw pixels, principal components and patches, see
+        `aesearch.baselines.compare_with_free`; empty where the images cannot be read.
     """
 
     train_rows: int
@@ -116,6 +119,7 @@ class ProbeResult:
     suspicious: list[tuple[int, str, float]]
     model: LinearProbe
     withheld: str = ""
+    free: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def probe(
@@ -147,21 +151,8 @@ def probe(
     AesearchError
         Fewer than two labels, or nothing to test on.
     """
-    names, parts = np.array(labels, dtype=str), np.array(splits or [""] * len(labels), dtype=str)
-    known = np.flatnonzero(names != "")
-    classes, targets = np.unique(names[known], return_inverse=True)
-    if len(classes) < 2:
-        raise AesearchError(
-            f"a probe needs at least two labels, these images have {len(classes) or 'none'}: "
-            "label them by sub-folder (--labels folder) or by a table's label column"
-        )
-    vectors, parts = features[known], parts[known]
-    if {"train", "test"} <= set(parts):
-        train, test = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "test")
-    else:
-        train, test = _hold_out(targets, seed)
-    if len(test) == 0 or len(np.unique(targets[train])) < 2:
-        raise AesearchError("too few images of each label to hold some out for a test")
+    known, classes, targets, train, test = divide(labels, splits, seed)
+    vectors = features[known]
     model = fit_linear(vectors[train], targets[train], classes)
     predicted = np.array(model.classes)[model.predict_probabilities(vectors[test]).argmax(axis=1)]
     truth = classes[targets[test]]
@@ -177,6 +168,36 @@ def probe(
         model=model.tempered(vectors[test], targets[test], classes),
         withheld=withheld,
     )
+
+
+def divide(
+    labels: list[str], splits: list[str] | None, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.str_], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """What a probe learns from and is tested on; see `probe`.
+
+    Returns
+    -------
+    (n,) int64, (c,) str, (n,) int64
+        Rows with a label, the labels there are, and which of them each row has.
+    (m,) and (k,) int64
+        Positions among those rows to learn from, and to test on.
+    """
+    names, parts = np.array(labels, dtype=str), np.array(splits or [""] * len(labels), dtype=str)
+    known = np.flatnonzero(names != "")
+    classes, targets = np.unique(names[known], return_inverse=True)
+    if len(classes) < 2:
+        raise AesearchError(
+            f"a probe needs at least two labels, these images have {len(classes) or 'none'}: "
+            "label them by sub-folder (--labels folder) or by a table's label column"
+        )
+    parts = parts[known]
+    if {"train", "test"} <= set(parts):
+        train, test = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "test")
+    else:
+        train, test = _hold_out(targets, seed)
+    if len(test) == 0 or len(np.unique(targets[train])) < 2:
+        raise AesearchError("too few images of each label to hold some out for a test")
+    return known, classes, targets, train, test
 
 
 def _why_withheld(accuracy: float, commonest: float) -> str:

@@ -99,7 +99,9 @@ def draw_clusters(collection: Collection) -> Image.Image:
         caption = (collection.cluster_title(number), f"{len(rows):,} images")
         centre = Tile(to_picture(collection.centre_picture(rows)), caption, framed=True)
         lines += beside(centre, [Tile(to_picture(picture)) for picture in collection.pictures(shown)], MEMBERS)
-    return draw_sheet(lines, f"{len(members)} clusters of {collection.folder.name}: decoded centre, nearest", apart=True)
+    return draw_sheet(
+        lines, f"{len(members)} clusters of {collection.folder.name}: decoded centre, nearest", apart=True
+    )
 
 
 def _names(labels: Sequence[str], ids: Sequence[str]) -> list[str]:

@@ -40,7 +40,7 @@ from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError, StaleArtifactError, check_choice
 from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, changed_versions, held_out_batches
 from aesearch.naming import command_for
-from aesearch.patches import fit_patches, settle_trunk, trunk
+from aesearch.patches import fit_patches, settle_trunk, silence, style_part, trunk
 from aesearch.progress import Step
 from aesearch.progress import step as told
 from aesearch.reading import cores
@@ -59,8 +59,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as malloc.h names them
 
 TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
 FEWEST_EPOCHS, MOST_EPOCHS = 32, 100
-PATCHES_EPOCHS, PATCHES_STEPS = 18, (110, 900)  # of conv-patches: by the images, and at least and most
-EFFORTS = {"quick": 0.25, "normal": 1.0, "thorough": 4.0}  # times the usual epochs; of conv-patches quick trains nothing
+POOLED_EPOCHS, POOLED_STEPS = 18, (110, 900)  # of pooled: by the images, and at least and most
+EFFORTS = {"quick": 0.25, "normal": 1.0, "thorough": 4.0}  # times the usual epochs; of pooled quick trains nothing
 PATIENCE = 0.25  # of all epochs may pass without a better one
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
 FEWEST_HELD_OUT = 50  # images that tell the loss of the mean image
@@ -162,7 +162,7 @@ class TrainingOptions:
         """Settle the network, for so many images so prepared, whose patches are averaged over so many fields a side."""
         style = 0 if self.style_dim is None and self.invariance == "none" else self.style_dim
         widths = self.widths
-        if self.settled_arch == "conv-patches":
+        if self.settled_arch == "pooled":
             style, widths = self.style_dim, () if self.effort == "quick" else widths
         return AutoencoderSpec.choose(
             self.settled_arch, preprocessing, self.latent_dim, widths, self.output, style, rows, fields
@@ -175,19 +175,19 @@ class TrainingOptions:
         recipe = dataclasses.replace(own, **{name: value for name, value in given.items() if value is not None})
         batch = recipe.batch_size or min(128, max(16, rows // 16))
         steps = math.ceil(rows / batch)
-        if self.settled_arch == "conv-patches":
-            least, most = PATCHES_STEPS
-            usual = math.ceil(min(most, max(least, PATCHES_EPOCHS * steps)) / steps)
+        if self.settled_arch == "pooled":
+            least, most = POOLED_STEPS
+            usual = math.ceil(min(most, max(least, POOLED_EPOCHS * steps)) / steps)
             usual = 0 if self.effort == "quick" else usual
         else:
             usual = own.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(TARGET_STEPS / steps)))
-        epochs = recipe.epochs if self.epochs else math.ceil(usual * EFFORTS[self.effort])
+        epochs = recipe.epochs if self.epochs and usual else math.ceil(usual * EFFORTS[self.effort])
         return dataclasses.replace(recipe, batch_size=batch, epochs=epochs)
 
 
 def loss_name(spec: AutoencoderSpec, recipe: Recipe) -> str:
     """What the losses in a history add up."""
-    if spec.arch == "conv-patches":
+    if spec.arch == "pooled":
         return f"{recipe.loss} and contrast"
     return f"{recipe.loss}, weighted, and contrast" if spec.style_dim else recipe.loss
 
@@ -251,7 +251,7 @@ def train_autoencoder(
     on_epoch : callable, optional
         Gets the history after every epoch.
     sample : (n, channels, height, width) uint8, optional
-        Images trained on that what ``conv-patches`` finds in closed form is learned from; else the held-out ones.
+        Images trained on that what ``pooled`` finds in closed form is learned from; else the held-out ones.
     orientations : sequence of str
         Which orientations mean nothing, so that features may ignore them; see `aesearch.orientation`.
 
@@ -262,14 +262,8 @@ def train_autoencoder(
     """
     _keep_freed_memory()
     recipe = dataclasses.replace(options.recipe(len(images)), orientations=tuple(orientations))
-    of_patches = spec.arch == "conv-patches"
+    _check(spec, recipe)
     sample = held_out if sample is None else sample
-    if of_patches and spec.widths and recipe.invariance == "none":
-        raise AesearchError("conv-patches learns from changes: --invariance pictures, light or strong, or --effort quick")
-    if spec.style_dim and recipe.invariance == "none" and not of_patches:
-        raise AesearchError("--style-dim needs something to undo: --invariance light or strong")
-    if recipe.loss == "bce" and spec.output == "identity":
-        raise AesearchError(f"--loss bce needs an output between 0 and 1, {spec.arch} gives any number: --loss mse")
     chosen = pick_device(device)
     state = _begin(spec, recipe, options.seed, 0, chosen, sample)
     identity = _identity(spec, recipe, options.seed)
@@ -278,8 +272,8 @@ def train_autoencoder(
     few = len(held_out) < FEWEST_HELD_OUT
     judged_on = images.array if few and isinstance(images, LoadedImages) else held_out
     scale, least = _loss_of_the_mean(judged_on, recipe.loss), _loss_at_best(judged_on, recipe.loss)
-    weight = 1 + RECONSTRUCTION_WEIGHT if spec.style_dim and not of_patches else 1
-    learned_nothing = weight * (least + STARTED * (scale - least))
+    weight = 1 + RECONSTRUCTION_WEIGHT if spec.style_dim else 1
+    learned_nothing = math.inf if spec.arch == "pooled" else weight * (least + STARTED * (scale - least))
     resident = _resident(images, chosen)
     steps = math.ceil(len(images) / recipe.batch_size)
     judged_after = max(JUDGED_AFTER, WARM_UP_SHARE * steps * recipe.epochs)
@@ -293,7 +287,7 @@ def train_autoencoder(
             error, contrast = _evaluate(state.model, spec, held_out, recipe, scale, chosen)
             held_out_loss = error + contrast
             judged = (epoch - 1) * steps < judged_after <= epoch * steps
-            if judged and not of_patches and error > learned_nothing and scale - least > ALL_ALIKE:
+            if judged and error > learned_nothing and scale - least > ALL_ALIKE:
                 if state.attempt < MOST_RESTARTS:
                     logger.warning("the loss stays at that of the mean image: training starts again with other weights")
                     spent, state = state.seconds, _begin(spec, recipe, options.seed, state.attempt + 1, chosen, sample)
@@ -309,12 +303,9 @@ def train_autoencoder(
                 state.save(checkpoint, identity)
             if on_epoch is not None:
                 on_epoch(state.history)
-    state.model.load_state_dict(state.best)
-    state.model.eval()
-    if "projection" in state.model:
-        del state.model["projection"]
-    if of_patches and spec.widths:
-        settle_trunk(state.model, sample)
+    _finish(state, spec, sample)
+    if spec.arch == "pooled" and spec.widths:
+        _keep_if_better(state.model, spec, held_out, recipe, chosen)
     figures = {
         "parameters": count_parameters(state.model),
         "restarts": state.attempt,
@@ -326,6 +317,45 @@ def train_autoencoder(
         "device": chosen.type,
     }
     return Training(state.model, spec, recipe, state.history, figures)
+
+
+def _check(spec: AutoencoderSpec, recipe: Recipe) -> None:
+    """`AesearchError` where these do not go together."""
+    if recipe.invariance == "none" and spec.arch == "pooled" and spec.widths:
+        raise AesearchError("pooled learns from changes: --invariance pictures, light or strong, or --effort quick")
+    if recipe.invariance == "none" and spec.arch != "pooled" and spec.style_dim:
+        raise AesearchError("--style-dim needs something to undo: --invariance light or strong")
+    if recipe.loss == "bce" and spec.output in ("identity", "clamp"):
+        raise AesearchError(f"--loss bce needs an output between 0 and 1, {spec.arch} gives any number: --loss mse")
+
+
+def _finish(state: _State, spec: AutoencoderSpec, sample: NDArray[np.uint8]) -> None:
+    """Take the network of the best epoch, without what only training needs."""
+    state.model.load_state_dict(state.best)
+    state.model.eval()
+    if "projection" in state.model:
+        del state.model["projection"]
+    if spec.arch == "pooled" and spec.widths:
+        settle_trunk(state.model, sample)
+
+
+def _keep_if_better(
+    model: nn.ModuleDict, spec: AutoencoderSpec, held_out: NDArray[np.uint8], recipe: Recipe, device: torch.device
+) -> None:
+    """Silence what the decoder adds to the principal components where held-out images are rebuilt worse with it."""
+    learned = copy.deepcopy(model["decoder"].state_dict())
+    with_it = _rebuilding_error(model, held_out, recipe, device)
+    silence(model)
+    if with_it < _rebuilding_error(model, held_out, recipe, device):
+        model["decoder"].load_state_dict(learned)
+
+
+def _rebuilding_error(model: nn.ModuleDict, images: NDArray[np.uint8], recipe: Recipe, device: torch.device) -> float:
+    import torch
+
+    with torch.inference_mode():
+        batches = held_out_batches(images, "none", recipe.batch_size, device)
+        return sum(float((model["decoder"](style_part(model)(x)) - x).square().sum()) for x, _ in batches)
 
 
 def _say_if_slow(history: list[Epoch], speed: float, load: float) -> None:
@@ -396,7 +426,7 @@ def _begin(
 
     torch.manual_seed(seed + 1_000_003 * attempt)
     model, (hidden, size) = build_autoencoder(spec), PROJECTION
-    if spec.arch == "conv-patches":
+    if spec.arch == "pooled":
         fit_patches(model, spec, sample, seed)
         if spec.widths:
             first = nn.Linear(spec.widths[-1], hidden, bias=False)
@@ -471,7 +501,7 @@ def _batches(
 
 def _versions(spec: AutoencoderSpec) -> int:
     """How many changed versions of an image are compared: where the untouched one is among them, one."""
-    return 2 if spec.arch == "conv-patches" else 1
+    return 2 if spec.arch == "pooled" else 1
 
 
 def _resident(images: Images, device: torch.device) -> torch.Tensor | None:
@@ -512,8 +542,8 @@ def _losses(
     from torch.nn import functional
 
     criterion = functional.binary_cross_entropy if loss == "bce" else functional.mse_loss
-    if spec.arch == "conv-patches":
-        error = criterion(model["decoder"](model["encoder"][-1].branches[-1](targets)), targets)
+    if spec.arch == "pooled":
+        error = criterion(model["decoder"](style_part(model)(targets)), targets)
         return error, CONTRAST_WEIGHT * scale * _contrast(*model["projection"](trunk(model)(inputs)).chunk(2))
     if not spec.style_dim:
         error = criterion(model["decoder"](model["encoder"](inputs)), targets)

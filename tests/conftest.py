@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from browsing import find_browser, open_browser
 from PIL import Image
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_images
 from typer.testing import CliRunner
 
 from aesearch.cli import app
@@ -37,6 +37,17 @@ def digit_images():
 @pytest.fixture(scope="session")
 def digit_labels():
     return [str(t) for t in load_digits().target]
+
+
+@pytest.fixture(scope="session")
+def tiles():
+    """(520, 3, 32, 32) uint8, cut from two photographs, and which of the two each is of, (520,)."""
+    cut = []
+    for photograph in load_sample_images().images:
+        rows, columns = (side // 32 for side in photograph.shape[:2])
+        whole = photograph[: rows * 32, : columns * 32].reshape(rows, 32, columns, 32, 3)
+        cut.append(whole.transpose(0, 2, 4, 1, 3).reshape(-1, 3, 32, 32))
+    return np.ascontiguousarray(np.concatenate(cut)), np.repeat([0, 1], [len(part) for part in cut])
 
 
 @pytest.fixture(scope="session")

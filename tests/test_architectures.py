@@ -104,7 +104,7 @@ def test_what_is_not_said_is_chosen_by_the_images():
 @pytest.mark.parametrize(
     ("arch", "settings", "message"),
     [
-        ("resnet", {}, "there is: conv, conv-patches"),
+        ("resnet", {}, "there is: conv, pooled"),
         ("conv", {"latent_dim": 0}, "must be 1 or more"),
         ("conv", {"widths": ()}, "must be 1 or more"),
         ("mlp", {"output": "softmax"}, "there is: sigmoid, tanh, identity"),

@@ -17,9 +17,10 @@ ORDER = (
     "collection", "mapping", "answers", "building", "examination", "training", "updating",
     "extraction", "scoring", "invariance", "parts", "batches", "opening", "tables", "folders",
     "pictures", "pixels", "sources", "reading",
-    "mappage", "clusters", "duplicates", "projection", "probe", "index",
-    "anomalies", "generation", "export", "store", "figures", "thumbnails", "autoencoders",
-    "portable", "architectures", "decoding", "formats", "manifest", "facts", "orientation", "distances", "progress",
+    "mappage", "clusters", "duplicates", "projection", "baselines", "probe", "index",
+    "anomalies", "generation", "export", "store", "figures", "thumbnails", "patches", "autoencoders",
+    "portable", "architectures", "layers", "decoding", "formats", "manifest", "facts", "orientation", "distances",
+    "progress",
     "locking", "naming", "atomic", "names", "errors", "machine", "__init__",
 )  # fmt: skip
 

@@ -1,0 +1,206 @@
+"""Pictures: what is found without training, and the small network beside it, on tiles of two photographs."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+
+from aesearch.architectures import AutoencoderSpec, build_autoencoder
+from aesearch.autoencoders import Autoencoder, load_autoencoder, save_autoencoder
+from aesearch.baselines import compare_with_free, judge, patches, principal_components, raw_pixels
+from aesearch.batches import LoadedImages
+from aesearch.collection import Collection
+from aesearch.decoding import Preprocessing
+from aesearch.errors import AesearchError
+from aesearch.examination import examine
+from aesearch.invariance import shares_a_ground, transform
+from aesearch.orientation import orient
+from aesearch.patches import fit_patches
+from aesearch.portable import PortableEncoder
+from aesearch.probe import knn_accuracy
+from aesearch.training import TrainingOptions, train_autoencoder
+
+TILE = Preprocessing(32, 32, 3)
+
+
+@pytest.fixture(scope="module")
+def parted(tiles):
+    """Tiles to learn from and to test on, and which photograph each is of."""
+    images, labels = tiles
+    order = np.random.default_rng(0).permutation(len(images))
+    return images[order[:400]], images[order[400:]], labels[order[:400]], labels[order[400:]]
+
+
+def fitted(images, fields=1, seed=0, **settings):
+    spec = AutoencoderSpec.choose("pooled", TILE, rows=len(images), fields=fields, widths=(), **settings)
+    model = build_autoencoder(spec)
+    fit_patches(model, spec, images, seed)
+    return Autoencoder(model, spec, "cpu")
+
+
+@pytest.mark.parametrize("fields", [1, 3])
+def test_patches_tell_photographs_apart_better_than_pixels(parted, fields):
+    train, test, known, truth = parted
+    raw = raw_pixels(train), raw_pixels(test)
+    found = patches(train, test, fields)
+    assert found[0].shape == (400, 128) and found[0].dtype == np.float32
+    assert np.linalg.norm(found[1], axis=1) == pytest.approx(1, abs=1e-3)
+    ours, free, linear = (
+        knn_accuracy(a, known, b, truth, "cosine") for a, b in (found, raw, principal_components(*raw))
+    )
+    assert ours > max(free, linear) + 0.03
+
+
+def test_an_averaged_texture_may_be_shifted(parted):
+    train, test, _, _ = parted
+    encoder = fitted(train)
+    shifted = np.roll(test, 5, axis=3)
+    likeness = (encoder.encode(test) * encoder.encode(shifted)).sum(axis=1)
+    others = encoder.encode(test) @ encoder.encode(test).T
+    assert np.median(likeness) > np.median(np.sort(others, axis=1)[:, -2])  # more alike than the most alike other
+
+
+def test_the_style_is_pca_and_what_is_rebuilt_its_inverse(parted):
+    train, test, _, _ = parted
+    encoder = fitted(train, style_dim=20)
+    flat, wanted = (part.reshape(len(part), -1) / np.float32(255) for part in (train, test))
+    pca = PCA(20, svd_solver="full").fit(flat)
+    exact = np.square(pca.inverse_transform(pca.transform(wanted)).clip(0, 1) - wanted).mean(axis=1)
+    latents, errors = encoder.encode_and_score(test)
+    assert errors == pytest.approx(exact, rel=0.05)
+    assert latents[:, -20:].shape == (len(test), 20)
+
+
+def test_the_same_seed_draws_the_same_patches(parted):
+    one, same, other = (fitted(parted[0], seed=seed).encode(parted[1]) for seed in (0, 0, 1))
+    assert np.array_equal(one, same) and not np.allclose(one, other)
+
+
+@pytest.mark.parametrize("fields", [1, 3])
+def test_onnx_and_the_file_give_what_torch_gives(parted, fields, tmp_path):
+    images = parted[1][:5]
+    encoder = fitted(parted[0], fields)
+    expected = encoder.encode(images)
+    save_autoencoder(tmp_path / "encoder.safetensors", encoder._model, encoder.spec)
+    assert np.allclose(Autoencoder(*load_autoencoder(tmp_path / "encoder.safetensors")).encode(images), expected)
+    encoder.save_portable(tmp_path / "encoder.onnx")
+    portable = PortableEncoder((tmp_path / "encoder.onnx").read_bytes(), encoder.spec.feature_dim)
+    assert np.abs(portable.encode(images) - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["black", "noise", "one image", "three images"])
+def test_what_holds_no_patches_gives_numbers_all_the_same(kind):
+    noise = np.random.default_rng(0).integers(0, 256, (50, 3, 32, 32), dtype=np.uint8)
+    images = {"black": np.zeros_like(noise), "noise": noise, "one image": noise[:1], "three images": noise[:3]}[kind]
+    for fields in (1, 3):
+        latents, errors = fitted(images, fields).encode_and_score(images)
+        assert np.isfinite(latents).all() and np.isfinite(errors).all()
+
+
+def test_a_network_beside_patches_learns_and_rebuilds_no_worse_than_pca(parted):
+    train, test, _, _ = parted
+    options = TrainingOptions(arch="pooled", epochs=4, invariance="pictures", widths=(16, 32))
+    spec = options.spec(TILE, len(train))
+    training = train_autoencoder(LoadedImages(train), test, spec, options, sample=train, device="cpu")
+    assert training.history[-1].held_out_loss < training.history[0].held_out_loss
+    figures = examine(training, train, test)
+    assert figures["reconstruction_mse"] <= 1.01 * figures["pca_mse"]
+    assert figures["dead_latents"] == 0
+
+
+def test_a_resumed_network_ends_with_the_undisturbed_weights(parted, tmp_path):
+    train, test, _, _ = parted
+    options = TrainingOptions(arch="pooled", epochs=4, invariance="pictures", widths=(4, 8))
+    settings = {"sample": train, "device": "cpu", "orientations": ["mirrored"]}
+    spec, checkpoint = options.spec(TILE, len(train)), tmp_path / "training.safetensors"
+
+    def stop(history):
+        if len(history) == 2:
+            raise KeyboardInterrupt
+
+    whole = train_autoencoder(LoadedImages(train), test, spec, options, **settings)
+    with pytest.raises(KeyboardInterrupt):
+        train_autoencoder(LoadedImages(train), test, spec, options, checkpoint=checkpoint, on_epoch=stop, **settings)
+    resumed = train_autoencoder(
+        LoadedImages(train), test, spec, options, checkpoint=checkpoint, resume=True, **settings
+    )
+    for one, other in zip(whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_shapes_on_a_ground_are_known_from_pictures(digit_images, tiles):
+    assert shares_a_ground(digit_images[:, None])
+    assert shares_a_ground(255 - digit_images[:, None])
+    assert not shares_a_ground(tiles[0])
+
+
+def test_changed_pictures_keep_their_range_and_some_orientations_are_drawn(tiles):
+    images = torch.from_numpy(tiles[0][:64]).float() / 255
+    changed = transform(images, "pictures", torch.Generator().manual_seed(0), 0.0)
+    assert changed.shape == images.shape and 0 <= changed.min() and changed.max() <= 1
+    assert (changed - images).abs().mean() > 0.05
+    still = transform(images, "pictures", torch.Generator().manual_seed(0), 1.0, ["mirrored"])
+    assert torch.allclose(still, images, atol=1e-5)
+
+
+@pytest.mark.parametrize("orientation", ["mirrored", "upside down", "flipped", "turned left", "mirrored, turned left"])
+def test_an_orientation_is_the_one_that_is_named(orientation, tiles, monkeypatch):
+    import dataclasses
+
+    from aesearch import invariance
+
+    plain = dataclasses.replace(invariance.Changes(), light=0.0)
+    monkeypatch.setitem(invariance.INVARIANCES, "plain", plain)
+    images = tiles[0][:40]
+    turned = transform(
+        torch.from_numpy(images).float(), "plain", torch.Generator().manual_seed(0), 0.0, [orientation]
+    ).numpy()
+    as_named, as_it_is = orient(images, orientation), images
+    found = [
+        "named" if np.abs(t - n).max() < 1 else "upright" if np.abs(t - u).max() < 1 else "neither"
+        for t, n, u in zip(turned, as_named, as_it_is, strict=True)
+    ]
+    assert set(found) == {"named", "upright"}
+
+
+def test_quick_trains_nothing_and_can_be_searched(tiles, tmp_path):
+    collection = Collection.build(tiles[0].transpose(0, 2, 3, 1), tmp_path / "quick", progress=False, effort="quick")
+    made = collection.manifest.artifacts["encoder"]
+    assert made["figures"]["best_epoch"] == 0 and made["parameters"]["spec"]["widths"] == []
+    assert made["figures"]["reconstruction_mse"] <= 1.01 * made["figures"]["pca_mse"]
+    assert collection.query(tiles[0][7].transpose(1, 2, 0), k=3).rows[0] == 7
+    assert collection.report().is_file()
+    assert (collection.folder / "history.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"arch": "pooled", "style_dim": 0}, "--style-dim 1 or more"),
+        ({"arch": "pooled", "invariance": "none"}, "learns from changes"),
+        ({"arch": "pooled", "loss": "bce"}, "--loss mse"),
+        ({"arch": "pooled", "output": "sigmoid"}, "has the output clamp"),
+        ({"effort": "slow"}, "quick, normal, thorough"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(settings, message, tiles, tmp_path):
+    with pytest.raises(AesearchError, match=message):
+        Collection.build(tiles[0][:60].transpose(0, 2, 3, 1), tmp_path / "refused", progress=False, **settings)
+
+
+def test_effort_is_a_number_of_epochs():
+    for arch in ("conv", "pooled"):
+        normal, thorough = (TrainingOptions(arch=arch, effort=e).recipe(1500).epochs for e in ("normal", "thorough"))
+        assert thorough == 4 * normal
+    assert TrainingOptions(arch="pooled", effort="quick").recipe(1500).epochs == 0
+
+
+def test_features_are_held_against_what_is_free(parted):
+    train, test, known, truth = parted
+    noise = np.random.default_rng(0).normal(size=(len(train) + len(test), 8)).astype(np.float32)
+    found = compare_with_free((noise[:400], noise[400:]), (train, test), (known, truth), "cosine")
+    assert list(found) == ["features", "raw pixels", "PCA-64", "patches"]
+    assert "--effort thorough" in judge(found) and judge(found).startswith("better than the features: patches")
+    best = patches(train, test, 1)
+    found = compare_with_free(best, (train, test), (known, truth), "cosine")
+    assert judge(found) == "the features are best, or as good as the best"
