@@ -24,8 +24,9 @@ HIDDEN = 512  # units of conv's decoder between latent and maps
 LEAST_TO_PART = 16  # latent numbers; of fewer none can be spared for a style
 FEATURES_OF_PICTURES, STYLE_OF_PICTURES = 128, 64  # numbers to search by, that keep how an image looks; of pooled
 PATCH_SIDE, PATCH_STRIDE, TINY = 6, 2, 12  # pixels; of images that are tiny the patches are smaller, and at every pixel
-ATOMS, SPARSE = 400, 1.0  # patches to compare with; deviations above the mean that a likeness must have
-SMOOTH = 64  # numbers a place, where patches are averaged over several fields
+ATOMS, SPARSE = 1000, 1.5  # patches to compare with; deviations above the mean that a likeness must have
+ATOMS_OF_FIELDS, SPARSE_OF_FIELDS, SMOOTH = 400, 1.0, 64  # of several fields, and numbers a place that are averaged
+WIDTHS_OF_SHAPES = (32, 64, 96)  # of pooled without patches
 FIELDS, MOST_FIELDS = 3, 8  # a side, where images have a top and a bottom
 FIRST_MAPS = 16  # places a side, about, that the first convolution of pooled leaves
 SPATIAL_LEAST = 16  # pixels a side that conv-spatial's strides and pools leave something of
@@ -168,10 +169,12 @@ class AutoencoderSpec:
         kind = architecture(arch)
         if widths is None:
             widths = _widths_for(preprocessing) if kind.widths is None else kind.widths
+            widths = WIDTHS_OF_SHAPES if arch == "pooled" and not fields else widths
         output = output or kind.output
         if arch == "pooled":
             most = min(preprocessing.pixels, max(2, rows // 4))
-            style = min(STYLE_OF_PICTURES, most) if style_dim is None else style_dim
+            usual = min(STYLE_OF_PICTURES, most, max(1, latent_dim // 3) if latent_dim else most)
+            style = usual if style_dim is None else style_dim
             half = min(FEATURES_OF_PICTURES // 2, most)
             learned = min(half, widths[-1]) if widths else 0
             of_patches = 0 if widths and not fields else half if widths else 2 * half
@@ -354,10 +357,11 @@ def _patches(spec: AutoencoderSpec) -> nn.Sequential:
     stride = 1 if tiny else PATCH_STRIDE
     rows, columns = ((length - side) // stride + 1 for length in (height, width))
     fields = Fields(rows, columns, spec.fields)
-    layers: list[nn.Module] = [PatchCodes(channels, channels * side**2, ATOMS, side, stride, SPARSE)]
-    if spec.fields > 1:
-        layers += [nn.Conv2d(ATOMS, SMOOTH, 1), Unit()]
-    numbers = (SMOOTH if spec.fields > 1 else ATOMS) * fields.shares.shape[1]
+    one = spec.fields == 1
+    atoms, sparse = (ATOMS, SPARSE) if one else (ATOMS_OF_FIELDS, SPARSE_OF_FIELDS)
+    layers: list[nn.Module] = [PatchCodes(channels, channels * side**2, atoms, side, stride, sparse)]
+    layers += [] if one else [nn.Conv2d(atoms, SMOOTH, 1), Unit()]
+    numbers = (atoms if one else SMOOTH) * fields.shares.shape[1]
     return nn.Sequential(*layers, fields, nn.Flatten(), nn.Linear(numbers, spec.patch_dim), Unit())
 
 

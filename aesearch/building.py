@@ -95,11 +95,10 @@ def train_encoder(
     sample = load(source, positions[drawn], preprocessing) if in_memory is None else in_memory
     if alike := _why_alike(sample, facts, preprocessing):
         logger.warning("%s", alike)
-    settled = _settle_arch(options, sample)
-    settled, ratios = _settle_invariance(settled, preprocessing, sample, held_out)
+    settled, ratios = _settle_invariance(options, preprocessing, sample, held_out)
     orientations = _free_orientations(sample)
     free = orientations["free_orientations"]
-    fields = 0 if settled.invariance == "drawn" else 1 if WITHOUT_TOP & set(free) else FIELDS
+    fields = (1 if WITHOUT_TOP & set(free) else FIELDS) if settled.invariance == "pictures" else 0
     spec = settled.spec(preprocessing, len(images), fields)
     recipe = settled.recipe(len(images))
     check_room(folder / ENCODER, _bytes_needed(spec, encoded_next))
@@ -123,7 +122,7 @@ def train_encoder(
         progress=progress,
         on_epoch=write_history,
         sample=sample,
-        orientations=free if recipe.invariance == "pictures" else (),
+        orientations=free if settled.arch == "pooled" else (),
     )
     write_history(training.history)  # a kill may have come between the checkpoint and it
     _draw_curve(folder / CURVE, training.history, loss_name(spec, recipe))
@@ -262,14 +261,6 @@ def _record_features(manifest: Manifest, source: Source, encoder_fingerprint: st
     )
 
 
-def _settle_arch(options: TrainingOptions, sample: NDArray[np.uint8]) -> TrainingOptions:
-    """Choose the network by the images, unless it is given: by whether they are shapes on a ground or pictures."""
-    if options.arch != "auto":
-        return options
-    shapes = shares_a_ground(sample) and options.effort != "quick"
-    return dataclasses.replace(options, arch="conv" if shapes else "pooled")
-
-
 def _settle_invariance(
     options: TrainingOptions, preprocessing: Preprocessing, sample: NDArray[np.uint8], held_out: NDArray[np.uint8]
 ) -> tuple[TrainingOptions, dict[str, float]]:
@@ -278,6 +269,8 @@ def _settle_invariance(
         return options, {}
     if options.arch == "pooled":
         drawn = shares_a_ground(sample) and options.effort != "quick"
+        found = "shapes on a ground that they share" if drawn else "pictures to their edges"
+        logger.info("the images are %s", found)
         return dataclasses.replace(options, invariance="drawn" if drawn else "pictures"), {}
     if options.style_dim is None and not options.spec(preprocessing).style_dim:
         logger.info("invariance none: of so few latent numbers none can be spared for how an image lies")

@@ -16,6 +16,7 @@ from aesearch.training import STARTED, Training
 
 logger = logging.getLogger(__name__)
 
+WORSE = 1.01  # times the error of PCA: nearer to it is as good
 DEAD_SPREAD = 1e-3  # a latent number that varies less than this share of the median one carries nothing
 ALIKE = (0.5 / 255) ** 2  # of images that differ less from their mean there is nothing to learn
 FAR_OFF = 3  # times the usual learning rate, or less than a third of it
@@ -127,7 +128,7 @@ def advise(training: Training, dead: int, error: dict[str, float | None], of_the
         return [f"it rebuilds images no better than the mean one does: {_why_nothing(training, error, of_the_mean)}"]
     said = [f"{dead} of {size} latent numbers never vary: try --latent-dim {size - dead}"] if dead else []
     mine, free = error["task"], error["pca_task"]
-    if mine is not None and free is not None and mine > free:
+    if mine is not None and free is not None and mine > WORSE * free:
         why = HARDLY if free > NO_GAIN * of_the_mean else _why(training, error)
         said.append(f"it reconstructs worse ({mine:.5f}) than PCA of its own size ({free:.5f}): {why}")
     return said

@@ -58,15 +58,17 @@ PictureOption = Annotated[Path, typer.Option("--save", help="The picture to writ
 ArchOption = Annotated[
     str | None,
     typer.Option(
-        help="pooled: patches and a small network, averaged over the image; conv: a network for shapes on a ground; or "
-        "well-known ones, each trained as its source trains it: conv-pool, conv-stride, conv-spatial, mlp, linear.",
-        show_default="conv for shapes on a common ground, else pooled",
+        help="pooled: patches and a small network, averaged over the image; conv: a network whose features keep "
+        "places; or a well-known one, trained as its source trains it: conv-pool, conv-stride, conv-spatial, mlp, linear.",
+        show_default="pooled",
     ),
 ]
 LatentOption = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Numbers an image is encoded to.", show_default="conv 64, pooled 192, less for tiny or few images"
+        min=1,
+        help="Numbers an image is encoded to.",
+        show_default="192 of pictures, 128 of shapes, 64 of other networks, less for tiny or few images",
     ),
 ]
 EffortOption = Annotated[

@@ -30,6 +30,7 @@ CONTRAST_FLOOR = 10 / 255  # added to deviations before whitening is learned
 WHITENING, SMOOTHING = 0.1, 1e-3  # shares of the mean variance added to each
 FLOOR = 0.02  # of the median length of whitened patches
 LOOKED_AT = 8_000_000  # pixels of the images that the averages are learned from, at most
+COMPONENTS_OF = 50_000_000  # pixels, and channels, of the images that principal components are learned from, at most
 AT_ONCE = 400_000  # pixels
 
 
@@ -60,7 +61,8 @@ def fit_patches(model: nn.ModuleDict, spec: AutoencoderSpec, sample: NDArray[np.
             whiten(last, torch.cat([patches[:-2](images) for images in batches(few, device)]))
             for layer in (*between[:1], last):
                 layer.requires_grad_(False)
-        _set_components(_branch(model, -1)[1], _inverse(model), few, device, spec.style_dim)
+        flat = sample[: max(DRAWN_FROM, COMPONENTS_OF // sample[0].size)]
+        _set_components(_branch(model, -1)[1], _inverse(model), flat, device, spec.style_dim)
         if spec.widths:
             silence(model)
     for layer in _linear_parts(model, spec):

@@ -29,6 +29,7 @@ SWEEP, CURVES, RECONSTRUCTIONS = "sweep.json", "sweep.png", "sweep-reconstructio
 SHOWN = 10  # images in the picture
 ENOUGH_ACCURACY = 0.005  # of the best k-nearest-neighbour accuracy
 LITTLE_GAIN = 0.2  # of the error, for twice the numbers
+USUAL = "conv"  # network: what pooled searches by is no part of what it rebuilds, so its errors tell nothing of it
 
 
 def sweep(
@@ -51,7 +52,7 @@ def sweep(
     Parameters
     ----------
     source, labels, data_dir, device, overwrite, **training
-        As `Collection.build` takes them.
+        As `Collection.build` takes them, but that ``arch`` is ``conv`` unless given.
     latent_dims : sequence of int
 
     Raises
@@ -65,6 +66,7 @@ def sweep(
     sizes = sorted(set(latent_dims))
     if not sizes:
         raise AesearchError("a sweep needs latent sizes: --latent-dims 2,5,10,20,50")
+    training = {"arch": USUAL, **training}
     if sizes[0] < LEAST_TO_PART and training.get("invariance") is None:
         training = {**training, "invariance": "none"}  # or the smaller ones alone would learn so: no comparison
         logger.info("invariance none for all: latents of fewer than %d numbers can spare none for it", LEAST_TO_PART)

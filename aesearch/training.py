@@ -59,7 +59,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as malloc.h names them
 
 TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
 FEWEST_EPOCHS, MOST_EPOCHS = 32, 100
-POOLED_EPOCHS, POOLED_STEPS = 18, (110, 900)  # of pooled: by the images, and at least and most
+# Of pooled: epochs, and steps at least and most; pictures, with more channels to learn, are slower to train on.
+POOLED = {"pictures": (18, 110, 900), "drawn": (72, 110, 2500)}
 EFFORTS = {"quick": 0.25, "normal": 1.0, "thorough": 4.0}  # times the usual epochs; of pooled quick trains nothing
 PATIENCE = 0.25  # of all epochs may pass without a better one
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
@@ -91,9 +92,9 @@ class TrainingOptions:
         both it rebuilds an untouched one.
     image_size, channels : tuple of int, int
         (longer side,) or (height, width) in pixels; 1 or 3.
-    invariance : {"none", "light", "strong"}
-        Which random rotation, shift, scale, shear, bending and swelling the network learns to undo. ``none`` trains it
-        to reconstruct what it is given.
+    invariance : {"none", "light", "strong", "drawn", "pictures"}
+        Which random changes the network learns to undo, see `aesearch.invariance.Changes`. ``none`` trains it, where it
+        is not ``pooled``, to reconstruct what it is given.
     output : {"sigmoid", "tanh", "identity"}
         What the decoder ends with; with ``tanh`` the network works on [-1, 1].
     loss : {"mse", "bce"}
@@ -110,7 +111,7 @@ class TrainingOptions:
         How long it may take. ``quick``: of pictures nothing is trained, what is found in closed form is all.
     """
 
-    arch: str = "auto"
+    arch: str = "pooled"
     latent_dim: int | None = None
     style_dim: int | None = None
     widths: tuple[int, ...] | None = None
@@ -127,7 +128,7 @@ class TrainingOptions:
     effort: str = "normal"
 
     def __post_init__(self) -> None:
-        architecture(self.settled_arch)
+        architecture(self.arch)
         check_choice("effort", self.effort, tuple(EFFORTS))
         choices = {"loss": LOSSES, "invariance": tuple(INVARIANCES), "optimizer": OPTIMIZERS, "output": OUTPUTS}
         for name, allowed in choices.items():
@@ -153,31 +154,26 @@ class TrainingOptions:
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in document.items()}
         return cls(**values)
 
-    @property
-    def settled_arch(self) -> str:
-        """The network by name; ``auto`` is settled by the images before, see `aesearch.building`."""
-        return "conv" if self.arch == "auto" else self.arch
-
     def spec(self, preprocessing: Preprocessing, rows: int = 1_000_000, fields: int = 1) -> AutoencoderSpec:
         """Settle the network, for so many images so prepared, whose patches are averaged over so many fields a side."""
         style = 0 if self.style_dim is None and self.invariance == "none" else self.style_dim
         widths = self.widths
-        if self.settled_arch == "pooled":
+        if self.arch == "pooled":
             style, widths = self.style_dim, () if self.effort == "quick" else widths
         return AutoencoderSpec.choose(
-            self.settled_arch, preprocessing, self.latent_dim, widths, self.output, style, rows, fields
+            self.arch, preprocessing, self.latent_dim, widths, self.output, style, rows, fields
         )
 
     def recipe(self, rows: int) -> Recipe:
         """Settle everything, for that many training images."""
-        own = architecture(self.settled_arch).recipe
+        own = architecture(self.arch).recipe
         given = {f.name: getattr(self, f.name, None) for f in dataclasses.fields(Recipe)}
         recipe = dataclasses.replace(own, **{name: value for name, value in given.items() if value is not None})
         batch = recipe.batch_size or min(128, max(16, rows // 16))
         steps = math.ceil(rows / batch)
-        if self.settled_arch == "pooled":
-            least, most = POOLED_STEPS
-            usual = math.ceil(min(most, max(least, POOLED_EPOCHS * steps)) / steps)
+        if self.arch == "pooled":
+            enough, least, most = POOLED.get(recipe.invariance, POOLED["drawn"])
+            usual = math.ceil(min(most, max(least, enough * steps)) / steps)
             usual = 0 if self.effort == "quick" else usual
         else:
             usual = own.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(TARGET_STEPS / steps)))
@@ -322,7 +318,7 @@ def train_autoencoder(
 def _check(spec: AutoencoderSpec, recipe: Recipe) -> None:
     """`AesearchError` where these do not go together."""
     if recipe.invariance == "none" and spec.arch == "pooled" and spec.widths:
-        raise AesearchError("pooled learns from changes: --invariance pictures, light or strong, or --effort quick")
+        raise AesearchError("pooled learns from changes: --invariance pictures, drawn, light or strong, or --arch conv")
     if recipe.invariance == "none" and spec.arch != "pooled" and spec.style_dim:
         raise AesearchError("--style-dim needs something to undo: --invariance light or strong")
     if recipe.loss == "bce" and spec.output in ("identity", "clamp"):

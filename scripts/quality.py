@@ -162,14 +162,14 @@ def clusters(bench: Bench) -> None:
 
 
 def sizes(bench: Bench) -> None:
-    """Test error by latent size, all numbers told, beside the training losses reported for mlp."""
+    """Test error of conv by latent size, all numbers told, beside the training losses reported for mlp."""
     head("MNIST, test MSE by latent size", "mlp, reported", "PCA", "aesearch")
     for size, reported in REPORTED.items():
         pca = fit_pca(flat(bench.train), size)
         linear = float(pca_errors(pca, flat(bench.test)).mean())
         rows = []
         for seed in bench.seeds:
-            collection = bench.build(f"latent-{size}", bench.train, seed, latent_dim=size)
+            collection = bench.build(f"latent-{size}", bench.train, seed, latent_dim=size, arch="conv")
             error = float(collection.autoencoder.encode_and_score(bench.test[:, None])[1].mean())
             rows.append([reported, linear, error])
         show(f"{size} numbers", rows)
