@@ -809,7 +809,7 @@ def info(collection: CollectionOption = "default", as_json: JsonOption = False) 
     for name, artifact in document["artifacts"].items():
         print("\n" + printable(f"{name}  ({', '.join(artifact['files'])}, {artifact['time']})"))
         for key, value in artifact["figures"].items():
-            if key != "free":
+            if key not in ("free", "best"):
                 print(f"  {printable(key):20} {short(value)}")
         if free := artifact["figures"].get("free"):
             _print_free(free)

@@ -172,7 +172,8 @@ class Collection(Maps):
     def _steps(self, source: Source, options: TrainingOptions) -> dict[str, float]:
         """What `complete` has still to do, and about how much, in passes of one training image."""
         n = len(source)
-        training = {"read": 0.0, "choose": 0.0, "train": float(n * options.recipe(n).epochs)}
+        looking = "patches" if options.arch == "pooled" else "choose"
+        training = {"read": 0.0, looking: 0.0, "train": float(n * options.recipe(n).epochs)}
         train = {} if "encoder" in self.manifest.artifacts else training
         return train | {"extract": ENCODING * n, "index": INDEXING * n}
 
@@ -1022,7 +1023,10 @@ class Collection(Maps):
         if doubts:
             figures |= {"doubted": len(result.suspicious), "doubts": [list(d) for d in result.suspicious[:MOST_DOUBTS]]}
             figures |= {"doubts_withheld": result.withheld}
-        figures["free"] = result.free
+        if result.free:
+            from aesearch.baselines import judge
+
+            figures |= {"free": result.free, "best": judge(result.free)}
         self._record("probe", PROBE, {"seed": seed}, figures)
         return result
 

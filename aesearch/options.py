@@ -58,8 +58,8 @@ PictureOption = Annotated[Path, typer.Option("--save", help="The picture to writ
 ArchOption = Annotated[
     str | None,
     typer.Option(
-        help="pooled: patches and a small network, averaged over the image; conv: a network whose features keep "
-        "places; or a well-known one, trained as its source trains it: conv-pool, conv-stride, conv-spatial, mlp, linear.",
+        help="pooled: patches and a small network, averaged over the image; conv: its features keep places; or a "
+        "well-known one, trained as its source trains it: conv-pool, conv-stride, conv-spatial, mlp, linear.",
         show_default="pooled",
     ),
 ]

@@ -423,7 +423,8 @@ def _begin(
     torch.manual_seed(seed + 1_000_003 * attempt)
     model, (hidden, size) = build_autoencoder(spec), PROJECTION
     if spec.arch == "pooled":
-        fit_patches(model, spec, sample, seed)
+        with told("patches"):
+            fit_patches(model, spec, sample, seed)
         if spec.widths:
             first = nn.Linear(spec.widths[-1], hidden, bias=False)
             model["projection"] = nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, size))

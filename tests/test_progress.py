@@ -19,14 +19,14 @@ def test_programs_get_one_line_of_json_an_event(run, tmp_path, digit_images, dig
     assert json.loads(said.stdout)["rows"] == 120
     lines = [json.loads(line) for line in said.stderr.splitlines() if line.startswith("{")]
     begun = list(dict.fromkeys(line["step"] for line in lines if line["event"] == "begin"))
-    assert [name for name in begun if name in ("list", "sample", "read", "choose", "train", "extract", "index")] == [
-        "list", "sample", "read", "choose", "train", "extract", "index"
+    assert [name for name in begun if name in ("list", "sample", "read", "patches", "train", "extract", "index")] == [
+        "list", "sample", "read", "patches", "train", "extract", "index"
     ]  # fmt: skip
     ended = {line["step"]: line for line in lines if line["event"] == "end"}
     assert ended["train"]["done"] == ended["train"]["total"] == 2 * 108 and ended["train"]["epoch"] == "2/2"
     assert ended["list"]["done"] == ended["extract"]["done"] == 120 and ended["extract"]["seconds_left"] is not None
     assert ended["train"]["step_seconds_left"] == 0 and ended["train"]["seconds_left"] is not None
-    assert ended["train"]["steps"] == ["read", "choose", "train", "extract", "index"]
+    assert ended["train"]["steps"] == ["read", "patches", "train", "extract", "index"]
     quiet = run("build-index", "-c", "mine", "--overwrite", "--epochs", "1").stderr
     assert "{" not in quiet and "train:" not in quiet and "\r" not in quiet
     assert "--json-progress" in run("query", "--help").stdout

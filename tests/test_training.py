@@ -103,7 +103,7 @@ def test_a_resumed_training_ends_with_the_undisturbed_weights(data, tmp_path, st
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc gives memory back at once")
 def test_a_step_uses_the_memory_of_the_step_before(digit_images):
     large = np.ascontiguousarray(np.kron(digit_images[:512], np.ones((3, 3), np.uint8))[:, None])
-    options = TrainingOptions(arch="conv", "conv-pool", epochs=6, batch_size=128)
+    options = TrainingOptions("conv-pool", epochs=6, batch_size=128)
     faults = []
     train_autoencoder(
         LoadedImages(large), large[:1], options.spec(Preprocessing(24, 24, 1)), options,

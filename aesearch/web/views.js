@@ -367,9 +367,12 @@ async function showAbout(root) {
   const number = (value) => (typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(5)) : value);
   const plain = (value) => (value !== null && typeof value === "object" ? JSON.stringify(value) : String(number(value)));
   const table = (facts) => make("table", {}, make("tbody", {}, ...facts.map(([name, value]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value)))));
+  const free = (found) => make("table", { class: "free" }, make("thead", {}, make("tr", {}, ...["on a sample, beside what trains nothing", "linear probe", "10 nearest"].map((head) => make("th", { scope: "col" }, head)))),
+    make("tbody", {}, ...Object.entries(found).map(([name, of]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, of.linear_accuracy.toFixed(3)), make("td", {}, of.knn_accuracy.toFixed(3))))));
   root.append(make("h1", {}, told.name), table([["images", told.rows.toLocaleString("en")], ["source", told.source], ["numbers an image", told.dim], ["network", told.arch]]),
     ...Object.entries(told.artifacts).flatMap(([name, artifact]) => [make("h2", {}, name),
-      table([["made", artifact.time], ...Object.entries(artifact.figures).map(([key, value]) => [key.replaceAll("_", " "), plain(value).slice(0, 200)])])]),
+      table([["made", artifact.time], ...Object.entries(artifact.figures).filter(([key]) => key !== "free").map(([key, value]) => [key.replaceAll("_", " "), plain(value).slice(0, 200)])]),
+      ...(Object.keys(artifact.figures.free || {}).length ? [free(artifact.figures.free)] : [])]),
     make("h2", {}, "for other programs"), make("p", {}, "The same answers as JSON: ", make("a", { href: "/api/openapi.json" }, "/api/openapi.json"), " describes them."),
     make("p", {}, "A page to send to a colleague: ", make("code", {}, told.report)));
 }
