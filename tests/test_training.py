@@ -43,7 +43,7 @@ def same_weights(one, two):
 @pytest.mark.parametrize(("loss", "share"), [("mse", 0.85), ("bce", 0.9)])  # cross-entropy cannot fall to 0
 @pytest.mark.parametrize("invariance", ["none", "strong"])
 def test_the_held_out_loss_falls(data, loss, share, invariance):
-    options = TrainingOptions(arch="conv", epochs=6, loss=loss, invariance=invariance)
+    options = TrainingOptions("conv", epochs=6, loss=loss, invariance=invariance)
     training = train_autoencoder(*data, spec(), options, device="cpu")
     assert training.history[-1].held_out_loss < share * training.history[0].held_out_loss
     assert len(training.history) == 6
@@ -54,7 +54,7 @@ def test_plain_reconstruction_beats_pca_of_its_size(data):
     training = train_autoencoder(
         *data,
         AutoencoderSpec("conv", 4, (16, 32), EIGHT),
-        TrainingOptions(arch="conv", epochs=40, invariance="none"),
+        TrainingOptions("conv", epochs=40, invariance="none"),
         device="cpu",
     )
     figures = examine(training, data[0].array, data[1])
@@ -65,9 +65,9 @@ def test_plain_reconstruction_beats_pca_of_its_size(data):
 
 @pytest.mark.parametrize("style", [0, 2])
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(data, style):
-    parted, options = spec(style_dim=style), TrainingOptions(arch="conv", epochs=2)
+    parted, options = spec(style_dim=style), TrainingOptions("conv", epochs=2)
     first, second = (train_autoencoder(*data, parted, options, device="cpu").model for _ in range(2))
-    other = train_autoencoder(*data, parted, TrainingOptions(arch="conv", epochs=2, seed=1), device="cpu").model
+    other = train_autoencoder(*data, parted, TrainingOptions("conv", epochs=2, seed=1), device="cpu").model
     assert same_weights(first, second) and not same_weights(first, other)
 
 
@@ -76,7 +76,7 @@ def test_streamed_images_train_the_same_weights(data, digit_images, style):
     source = open_source("digits")
     train, _ = split_held_out(len(source), 0)
     streamed = StreamedImages(source, train, EIGHT)
-    options = TrainingOptions(arch="conv", epochs=2)
+    options = TrainingOptions("conv", epochs=2)
     assert same_weights(
         train_autoencoder(streamed, data[1], spec(style_dim=style), options, device="cpu").model,
         train_autoencoder(*data, spec(style_dim=style), options, device="cpu").model,
@@ -86,7 +86,7 @@ def test_streamed_images_train_the_same_weights(data, digit_images, style):
 @pytest.mark.parametrize("style", [0, 2])
 def test_a_resumed_training_ends_with_the_undisturbed_weights(data, tmp_path, style):
     checkpoint = tmp_path / "training.safetensors"
-    options = TrainingOptions(arch="conv", epochs=4)
+    options = TrainingOptions("conv", epochs=4)
     whole = train_autoencoder(*data, spec(style_dim=style), options, device="cpu")
 
     def stop(history):
@@ -117,9 +117,9 @@ def test_resuming_something_else_is_refused(data, tmp_path):
     checkpoint = tmp_path / "training.safetensors"
     with pytest.raises(AesearchError, match="no training to resume"):
         train_autoencoder(*data, spec(), TrainingOptions(arch="conv"), checkpoint=checkpoint, resume=True, device="cpu")
-    train_autoencoder(*data, spec(), TrainingOptions(arch="conv", epochs=1), checkpoint=checkpoint, device="cpu")
+    train_autoencoder(*data, spec(), TrainingOptions("conv", epochs=1), checkpoint=checkpoint, device="cpu")
     with pytest.raises(AesearchError, match="seed"):
-        other = TrainingOptions(arch="conv", epochs=2, seed=5)
+        other = TrainingOptions("conv", epochs=2, seed=5)
         train_autoencoder(*data, spec(), other, checkpoint=checkpoint, resume=True, device="cpu")
     checkpoint.write_bytes(b"torn")
     with pytest.raises(AesearchError, match="damaged"):
@@ -128,18 +128,20 @@ def test_resuming_something_else_is_refused(data, tmp_path):
 
 def test_a_finished_training_can_go_on_for_more_epochs(data, tmp_path):
     checkpoint = tmp_path / "training.safetensors"
-    train_autoencoder(*data, spec(), TrainingOptions(arch="conv", epochs=2), checkpoint=checkpoint, device="cpu")
-    more = train_autoencoder(*data, spec(), TrainingOptions(arch="conv", epochs=3), checkpoint=checkpoint, resume=True, device="cpu")
+    train_autoencoder(*data, spec(), TrainingOptions("conv", epochs=2), checkpoint=checkpoint, device="cpu")
+    more = train_autoencoder(
+        *data, spec(), TrainingOptions("conv", epochs=3), checkpoint=checkpoint, resume=True, device="cpu"
+    )
     assert [e.epoch for e in more.history] == [1, 2, 3]
 
 
 def test_a_loss_that_is_no_number_stops_with_what_to_do(data):
     with pytest.raises(AesearchError, match="--learning-rate"):
-        train_autoencoder(*data, spec(), TrainingOptions(arch="conv", epochs=3, learning_rate=1e30), device="cpu")
+        train_autoencoder(*data, spec(), TrainingOptions("conv", epochs=3, learning_rate=1e30), device="cpu")
 
 
 def test_a_dead_latent_is_said(data, caplog):
-    training = train_autoencoder(*data, spec(), TrainingOptions(arch="conv", epochs=6), device="cpu")
+    training = train_autoencoder(*data, spec(), TrainingOptions("conv", epochs=6), device="cpu")
     with torch.no_grad():
         training.model["encoder"][-1].weight[:3] = 0
     assert examine(training, data[0].array, data[1])["dead_latents"] == 3
@@ -151,7 +153,7 @@ def test_a_dead_latent_is_said(data, caplog):
 
 
 def test_losing_to_pca_is_said(data, caplog):
-    training = train_autoencoder(*data, spec(16), TrainingOptions(arch="conv", epochs=3, invariance="none"), device="cpu")
+    training = train_autoencoder(*data, spec(16), TrainingOptions("conv", epochs=3, invariance="none"), device="cpu")
     examine(training, data[0].array, data[1])
     assert "worse" in caplog.text and "--epochs" in caplog.text
 
@@ -160,7 +162,9 @@ def test_losing_to_pca_is_said(data, caplog):
 def test_very_few_images_train(count, digit_images):
     images = digit_images[:count, None]
     train, held_out = split_held_out(count, 0)
-    training = train_autoencoder(LoadedImages(images[train]), images[held_out], spec(), TrainingOptions(arch="conv", epochs=2))
+    training = train_autoencoder(
+        LoadedImages(images[train]), images[held_out], spec(), TrainingOptions("conv", epochs=2)
+    )
     assert math.isfinite(training.figures["held_out_loss"])
 
 
@@ -229,7 +233,7 @@ def test_wrong_options_are_one_line(options):
 
 
 def test_options_survive_json():
-    options = TrainingOptions(arch="conv", widths=(4, 8), image_size=(32,), loss="bce")
+    options = TrainingOptions("conv", widths=(4, 8), image_size=(32,), loss="bce")
     assert TrainingOptions.from_json(options.to_json()) == options
 
 
@@ -237,7 +241,7 @@ def test_small_collections_get_more_epochs_and_smaller_batches():
     few, many = TrainingOptions(arch="conv").recipe(100), TrainingOptions(arch="conv").recipe(60_000)
     assert (few.batch_size, few.epochs) == (16, 100)
     assert (many.batch_size, many.epochs) == (128, 32)
-    assert np.isscalar(TrainingOptions(arch="conv", epochs=3).recipe(100).epochs)
+    assert np.isscalar(TrainingOptions("conv", epochs=3).recipe(100).epochs)
 
 
 @pytest.mark.parametrize(
@@ -261,14 +265,14 @@ def test_a_source_s_network_is_trained_as_its_source_trains_it(data, arch, loss,
 
 
 def test_cross_entropy_needs_an_output_between_0_and_1(data):
-    options = TrainingOptions(arch="conv", "linear", loss="bce")
+    options = TrainingOptions("linear", loss="bce")
     with pytest.raises(AesearchError, match="needs an output between 0 and 1"):
         train_autoencoder(*data, AutoencoderSpec.choose("linear", EIGHT), options, device="cpu")
 
 
 def test_a_style_keeps_what_the_features_leave_out(data):
     """With it untouched images are rebuilt better than from the features alone, and than without one."""
-    options = TrainingOptions(arch="conv", epochs=15, invariance="strong")
+    options = TrainingOptions("conv", epochs=15, invariance="strong")
     one = train_autoencoder(*data, AutoencoderSpec.choose("conv", EIGHT, 16, style_dim=0), options, device="cpu")
     parted = AutoencoderSpec.choose("conv", EIGHT, 16, style_dim=6)
     two = train_autoencoder(*data, parted, options, device="cpu")
@@ -287,7 +291,7 @@ def test_a_style_keeps_what_the_features_leave_out(data):
 def test_features_find_an_image_again_that_was_changed(data):
     """Bent, turned and shifted images lie nearest to their own untouched ones more often than their pixels do."""
     parted = AutoencoderSpec.choose("conv", EIGHT, 16)
-    training = train_autoencoder(*data, parted, TrainingOptions(arch="conv", epochs=12, invariance="strong"), device="cpu")
+    training = train_autoencoder(*data, parted, TrainingOptions("conv", epochs=12, invariance="strong"), device="cpu")
     assert set(training.model) == {"encoder", "decoder"}
     generator = torch.Generator().manual_seed(1)
     changed = transform(torch.from_numpy(data[1]).float() / 255, "strong", generator, untouched=0)
@@ -306,7 +310,7 @@ def test_features_find_an_image_again_that_was_changed(data):
 def test_one_tiny_image_left_for_a_batch_is_learned_from(rows, batch_size, style_dim):
     images = np.random.default_rng(0).integers(0, 255, (rows, 1, 3, 3), dtype=np.uint8)
     parted = AutoencoderSpec("conv", 16, (8, 16), Preprocessing(3, 3, 1), style_dim=style_dim)
-    options = TrainingOptions(arch="conv", epochs=2, batch_size=batch_size, invariance="light")
+    options = TrainingOptions("conv", epochs=2, batch_size=batch_size, invariance="light")
     training = train_autoencoder(LoadedImages(images), images, parted, options, device="cpu")
     assert len(training.history) == 2
 
@@ -314,7 +318,7 @@ def test_one_tiny_image_left_for_a_batch_is_learned_from(rows, batch_size, style
 def test_a_style_needs_something_to_undo(data):
     parted = AutoencoderSpec.choose("conv", EIGHT, 16, style_dim=6)
     with pytest.raises(AesearchError, match="needs something to undo"):
-        train_autoencoder(*data, parted, TrainingOptions(arch="conv", invariance="none"), device="cpu")
+        train_autoencoder(*data, parted, TrainingOptions("conv", invariance="none"), device="cpu")
     with pytest.raises(AesearchError, match="leaves no features"):
         AutoencoderSpec.choose("conv", EIGHT, 16, style_dim=16)
 
@@ -325,7 +329,7 @@ def test_a_training_that_learns_nothing_starts_again(data, caplog):
     spec = AutoencoderSpec.choose("conv-stride", EIGHT, 2)
     restarts = []
     for seed in (0, 2, 3):
-        options = TrainingOptions(arch="conv", "conv-stride", epochs=3, batch_size=16, learning_rate=0.02, seed=seed)
+        options = TrainingOptions("conv-stride", epochs=3, batch_size=16, learning_rate=0.02, seed=seed)
         training = train_autoencoder(*data, spec, options, device="cpu")
         restarts.append(training.figures["restarts"])
         assert training.history[-1].held_out_loss < 0.95 * mean and len(training.history) == 3
@@ -333,7 +337,7 @@ def test_a_training_that_learns_nothing_starts_again(data, caplog):
 
 
 def test_a_training_that_never_learns_is_reported(data, caplog):
-    options = TrainingOptions(arch="conv", "mlp", epochs=3, batch_size=16, learning_rate=0.3)
+    options = TrainingOptions("mlp", epochs=3, batch_size=16, learning_rate=0.3)
     training = train_autoencoder(*data, AutoencoderSpec.choose("mlp", EIGHT, 2), options, device="cpu")
     assert training.figures["restarts"] == 3
     assert "3 restarts did not help, nothing is learned" in caplog.text
@@ -370,7 +374,7 @@ def test_images_all_alike_or_hardly_different_are_not_taken_for_a_network_that_l
     alike = np.full((330, 1, 8, 8), 128, np.uint8)
     varied = np.random.default_rng(0).integers(119, 137, (330, 1, 1, 1), dtype=np.uint8).repeat(8, 2).repeat(8, 3)
     for images in (alike, varied):
-        options = TrainingOptions(arch="conv", "mlp", epochs=15, loss=loss, batch_size=16)
+        options = TrainingOptions("mlp", epochs=15, loss=loss, batch_size=16)
         spec = AutoencoderSpec.choose("mlp", EIGHT, 2)
         training = train_autoencoder(LoadedImages(images[60:]), images[:60], spec, options, device="cpu")
         warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
