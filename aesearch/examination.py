@@ -46,6 +46,7 @@ def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.
 
     device = next(training.model.parameters()).device
     undoes = training.spec.rebuilt_from == training.spec.latent_dim  # else features are no part of a picture
+    size = training.spec.latent_dim
     pca = _fit_pca(sample, training.spec.rebuilt_from)
     squared = {"reconstruction": 0.0, "task": 0.0, "pca": 0.0, "pca_task": 0.0}
     known = sample[: len(held_out)]
@@ -76,7 +77,10 @@ def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.
     error["known"] = on_known / known.size
     if pca is None:
         error |= {"pca": None, "pca_task": None}
-    dead = _count_dead(torch.cat(latents).cpu().numpy())
+    learned = (
+        size if undoes else training.spec.feature_dim
+    )  # images may have fewer components than a style has room for
+    dead = _count_dead(torch.cat(latents)[:, :learned].cpu().numpy())
     for advice in advise(training, dead, error, _error_of_the_mean(sample, held_out)):
         logger.warning("%s", advice)
     if said := _on_pictures(training, error):

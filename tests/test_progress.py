@@ -49,7 +49,7 @@ def test_on_a_terminal_a_bar_says_what_is_left_of_all(tmp_path, digit_images, di
     os.close(ours)
     text = written.decode()
     assert process.returncode == 0, text
-    for name in ("list:", "sample:", "choose:", "train:", "extract:", "index:"):
+    for name in ("list:", "sample:", "patches:", "train:", "extract:", "index:"):
         assert name in text
     assert "all_left=" in text
 
