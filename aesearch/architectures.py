@@ -173,7 +173,7 @@ class AutoencoderSpec:
         output = output or kind.output
         if arch == "pooled":
             most = min(preprocessing.pixels, max(2, rows // 4))
-            usual = min(STYLE_OF_PICTURES, most, max(1, latent_dim // 3) if latent_dim else most)
+            usual = min(STYLE_OF_PICTURES, most, max(1, latent_dim // 4) if latent_dim else most)
             style = usual if style_dim is None else style_dim
             half = min(FEATURES_OF_PICTURES // 2, most)
             learned = min(half, widths[-1]) if widths else 0

@@ -295,7 +295,8 @@ def draw_history(epochs: Sequence[int], train: Sequence[float], held_out: Sequen
     if epochs:
         best = int(np.argmin(held_out))
         axes.plot(epochs[best], held_out[best], "o", color=ACCENT, label=f"kept: epoch {epochs[best]}")
-        axes.set_yscale("log")
+        if max(held_out) > 0:
+            axes.set_yscale("log")
     title = "How the autoencoder learned" if epochs else "Found in closed form: nothing was trained"
     axes.set(xlabel="epoch", ylabel=f"loss ({loss})", title=title)
     axes.grid(alpha=0.25)

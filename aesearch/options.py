@@ -84,7 +84,7 @@ StyleOption = Annotated[
         min=0,
         help="So many of the latent numbers keep how an image lies and are left out of its features: sharper "
         "reconstructions beside features that ignore it.",
-        show_default="conv a quarter of 16 or more, pooled 64",
+        show_default="64, of fewer latent numbers a quarter",
     ),
 ]
 SizeOption = Annotated[
@@ -117,7 +117,7 @@ OutputOption = Annotated[
         show_default="sigmoid, of pooled clamp",
     ),
 ]
-OptimizerOption = Annotated[str | None, typer.Option(help="adam or adamw.", show_default="adam")]
+OptimizerOption = Annotated[str | None, typer.Option(help="adam or adamw.", show_default="adamw, of conv adam")]
 LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default="mse")]
 EpochsOption = Annotated[
     int | None,

@@ -29,6 +29,7 @@ FEWEST_GREYS = 2.0  # of 255, a patch's deviation: a plainer one is nothing to c
 CONTRAST_FLOOR = 10 / 255  # added to deviations before whitening is learned
 WHITENING, SMOOTHING = 0.1, 1e-3  # shares of the mean variance added to each
 FLOOR = 0.02  # of the median length of whitened patches
+LEAST_LEVELS = 0.5  # of 255: a deviation that is rounding
 LOOKED_AT = 8_000_000  # pixels of the images that the averages are learned from, at most
 COMPONENTS_OF = 50_000_000  # pixels, and channels, of the images that principal components are learned from, at most
 AT_ONCE = 400_000  # pixels
@@ -153,9 +154,10 @@ def _draw_patches(codes: Any, sample: NDArray[np.uint8], seed: int) -> None:
     chosen = contrasted if len(contrasted) else torch.arange(len(patches))
     whitened = patches[chosen.repeat(math.ceil(atoms / len(chosen)))[:atoms]] @ matrix.T
     lengths = (patches[chosen] @ matrix.T).norm(dim=1)
+    of_a_level = lengths / deviations[chosen, 0].clamp(min=1e-6) / 255
     codes.filters.copy_(matrix.view(codes.filters.shape))
     codes.atoms.copy_(functional.normalize(whitened, dim=1)[:, :, None, None])
-    codes.floor.fill_(max(FLOOR * float(lengths.median()), 1e-6))
+    codes.floor.fill_(max(FLOOR * float(lengths.median()), LEAST_LEVELS * float(of_a_level.median()), 1e-6))
 
 
 def _smoothest(codes: Any, embedding: Any, images: NDArray[np.uint8], device: torch.device) -> None:

@@ -97,7 +97,8 @@ def test_from_a_folder_to_every_answer(run, photos):
 
     probed = json.loads(run("probe", "-c", "mine", "--json").stdout)
     contract = {"dim", "train_rows", "test_rows", "linear_accuracy", "knn_accuracy", "per_class", "suspicious"}
-    assert contract | {"doubts_withheld"} == set(probed)
+    assert contract | {"doubts_withheld", "free"} == set(probed)
+    assert "patches" in probed["free"] and "features" in probed["free"]
     assert set(probed["per_class"]) == {"first", "second"}
     labelled = json.loads(run("classify", photos / "first/grey.jpg", "-c", "mine", "--json").stdout)
     assert labelled["images"][0]["label"] in ("first", "second") and 0 < labelled["images"][0]["probability"] <= 1
@@ -123,7 +124,20 @@ def test_a_bare_build_index_takes_the_digits_then_what_there_is(run):
 
 def test_the_steps_one_by_one(run):
     out = run(
-        "train", "digits", "--epochs", 3, "--latent-dim", 6, "--loss", "bce", "--invariance", "none", "--widths", "4,8"
+        "train",
+        "digits",
+        "--arch",
+        "conv",
+        "--epochs",
+        3,
+        "--latent-dim",
+        6,
+        "--loss",
+        "bce",
+        "--invariance",
+        "none",
+        "--widths",
+        "4,8",
     )
     assert "trained in" in out.stdout and "8x8 grey" in out.stderr
     assert len(Path("indexes/default/history.csv").read_text().splitlines()) == 4
@@ -259,17 +273,17 @@ def test_help_tells_enough_and_ends_with_an_example(run, command):
 def test_defaults_shown_are_the_defaults_used():
     from aesearch.architectures import ARCHITECTURES
     from aesearch.index import IndexOptions
-    from aesearch.training import FEWEST_EPOCHS, MOST_EPOCHS, TrainingOptions
+    from aesearch.training import MOST_EPOCHS, POOLED, TrainingOptions
 
     training, recipe, index = TrainingOptions(), TrainingOptions().recipe(1000), IndexOptions()
     help_text = {o: text for o, text in _shown_defaults("build-index")}
     assert help_text["--arch"] == training.arch and help_text["--loss"] == recipe.loss
     assert training.invariance is None and help_text["--invariance"] == "chosen by the images"
-    assert help_text["--optimizer"] == recipe.optimizer
-    assert help_text["--output"] == ARCHITECTURES[training.arch].output
+    assert help_text["--optimizer"].split(",")[0] == recipe.optimizer
+    assert help_text["--output"] == f"sigmoid, of pooled {ARCHITECTURES[training.arch].output}"
     assert float(help_text["--learning-rate"]) == recipe.learning_rate
     assert int(help_text["--seed"]) == training.seed
-    assert help_text["--epochs"].startswith(f"{FEWEST_EPOCHS} to {MOST_EPOCHS}")
+    assert help_text["--epochs"].startswith(f"{POOLED['pictures'][0]} to {MOST_EPOCHS}")
     assert (help_text["--index"], help_text["--metric"]) == (index.kind, index.metric)
     assert float(help_text["--min-recall"]) == index.min_recall
 

@@ -351,7 +351,7 @@ def test_a_reader_sees_the_new_collection_while_its_files_take_their_places(whol
     assert reader.features().shape[1] == 5 and len(reader.query(row=3).rows) == 10
     assert reader.reconstruct(rows=[2])[1].shape == (1, 1, 8, 8)
     reader.cluster(method="kmeans", clusters=3, space="features")
-    assert not (tmp_path / "c/.next").exists() and Collection.open(tmp_path / "c").store.dim == 5
+    assert not (tmp_path / "c/.next").exists() and Collection.open(tmp_path / "c").spec.latent_dim == 5
     encoder = (tmp_path / "c/encoder.safetensors").stat().st_ino
     build(latent_dim=5, overwrite=True)  # is what was asked for
     assert (tmp_path / "c/encoder.safetensors").stat().st_ino == encoder

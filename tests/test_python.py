@@ -23,7 +23,7 @@ def test_a_path_a_name_and_an_index_under_indexes(tmp_path, monkeypatch, files):
     assert built.folder.as_posix() == "indexes/digits" and len(built) == 120
     again = Collection.open("digits", progress=False)
     assert again.ids == built.ids and set(again.labels()) == set("0123456789")
-    assert repr(again) == f"<Collection 'digits': 120 images of {files[0].parent.parent}, 24 numbers each by conv; " \
+    assert repr(again) == f"<Collection 'digits': 120 images of {files[0].parent.parent}, 27 numbers each by pooled; " \
         "indexes/digits>"  # fmt: skip
     with pytest.raises(AesearchError, match=r"no collection at indexes/digitz.*did you mean 'digits'"):
         Collection.open("digitz")
