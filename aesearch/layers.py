@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-LEAST_LENGTH = 1e-6
+LEAST_LENGTH = 1e-2  # of vectors whose usual length is 1: nearer to 0 there is rounding, and no direction
 
 
 class Scale(nn.Module):

@@ -28,6 +28,8 @@ DRAWN_FROM, DRAWN = 400, 40_000  # images that patches are drawn from, and patch
 FEWEST_GREYS = 2.0  # of 255, a patch's deviation: a plainer one is nothing to compare with
 CONTRAST_FLOOR = 10 / 255  # added to deviations before whitening is learned
 WHITENING, SMOOTHING = 0.1, 1e-3  # shares of the mean variance added to each
+ROUNDING = 1e-6  # variance of likenesses that may be rounding
+KEPT, LEAST_SPREAD = 1e-6, 1e-3  # share of the largest variance that a component needs; deviations that are scaled to 1
 FLOOR = 0.02  # of the median length of whitened patches
 LEAST_LEVELS = 0.5  # of 255: a deviation that is rounding
 LOOKED_AT = 8_000_000  # pixels of the images that the averages are learned from, at most
@@ -179,10 +181,13 @@ def _smoothest(codes: Any, embedding: Any, images: NDArray[np.uint8], device: to
             pairs += len(difference)
     mean = total / places
     spread = spread / places - mean[:, None] * mean
-    values, vectors = torch.linalg.eigh(spread + SMOOTHING * spread.diagonal().mean() * torch.eye(atoms, device=device))
-    whitening = vectors * values.clamp(min=1e-12).rsqrt()
-    _, directions = torch.linalg.eigh(whitening.T @ (steps / max(1, pairs)) @ whitening)
-    matrix = (whitening @ directions[:, : embedding.out_channels]).T
+    # As much noise to each, or directions in which nothing varies would change least of all.
+    noise = (SMOOTHING * spread.diagonal().mean() + ROUNDING) * torch.eye(atoms, device=device)
+    values, vectors = torch.linalg.eigh(spread + noise)
+    whitening = vectors * values.rsqrt()
+    _, directions = torch.linalg.eigh(whitening.T @ (steps / max(1, pairs) + 2 * noise) @ whitening)
+    numbers = embedding.out_channels
+    matrix = (whitening @ directions[:, :numbers]).T / math.sqrt(numbers)  # each of variance 1: of length 1 together
     embedding.weight.copy_(matrix[:, :, None, None])
     embedding.bias.copy_(-matrix @ mean)
 
@@ -194,6 +199,7 @@ def whiten(layer: Any, vectors: torch.Tensor) -> None:
     """
     mean, components, deviations = _components(vectors, layer.out_features)
     matrix = components / deviations.sqrt()[:, None]
+    matrix = matrix / deviations.sum().clamp(min=LEAST_SPREAD).sqrt()  # their usual length is 1
     layer.weight.zero_()
     layer.bias.zero_()
     layer.weight[: len(matrix)] = matrix
@@ -229,5 +235,5 @@ def _components(vectors: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.T
     else:
         _, singular, found = randomized_svd(centred.float().cpu().numpy(), min(most, n), random_state=0, n_iter=4)
         values, found = torch.from_numpy(singular.astype(np.float64)) ** 2 / n, torch.from_numpy(found)
-    kept = values > 1e-10 * values[:1].clamp(min=1e-12)
+    kept = values > (KEPT * values[:1]).clamp(min=ROUNDING**2)
     return mean.to(vectors), found[kept].to(vectors), values[kept].sqrt().to(vectors)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-LEAST_LENGTH = 1e-6  # as in aesearch.layers, which needs torch
+LEAST_LENGTH = 1e-2  # as in aesearch.layers, which needs torch
 AT_ONCE = 64  # images: of each there are some ten thousand numbers in every layer
 OPSET = 18  # Resize by sizes of some axes
 IMAGES, LATENTS, ERRORS = "images", "latents", "errors"

@@ -348,7 +348,7 @@ def test_a_reader_sees_the_new_collection_while_its_files_take_their_places(whol
         patch.setattr(Path, "replace", killed)
         build(latent_dim=5, overwrite=True)
     reader = Collection.open(tmp_path / "c", progress=False)
-    assert reader.features().shape[1] == 5 and len(reader.query(row=3).rows) == 10
+    assert reader.features().shape[1] == 4 and len(reader.query(row=3).rows) == 10
     assert reader.reconstruct(rows=[2])[1].shape == (1, 1, 8, 8)
     reader.cluster(method="kmeans", clusters=3, space="features")
     assert not (tmp_path / "c/.next").exists() and Collection.open(tmp_path / "c").spec.latent_dim == 5
