@@ -32,6 +32,15 @@ class Family:
     test_labels: Labels
 
 
+def few(family: Family, train: int = 240, test: int = 120) -> Family:
+    """Some of the images alone, drawn at random."""
+    draw = np.random.default_rng(0)
+    known, new = (np.sort(draw.permutation(len(of))[:n]) for of, n in ((family.train, train), (family.test, test)))
+    return Family(
+        family.name, family.train[known], family.train_labels[known], family.test[new], family.test_labels[new]
+    )
+
+
 def families(data: Path, seed: int) -> Iterator[Family]:
     """Yield those that are there, and say which are not; where no division is given it is drawn by the seed."""
     steel, cifar = data / "steel-surface-jpeg.tar", data / "cifar10-test-jpeg.tar"

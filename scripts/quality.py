@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from families import accuracies, families, free_of_cost
+from families import accuracies, families, few, free_of_cost
 from measuring import load_mnist, print_circumstances
 from numpy.typing import NDArray
 
@@ -57,6 +57,7 @@ class Bench:
         self.digits: list[int] = options.digits
         self.data: Path = options.data
         self.families: list[str] = options.families
+        self.quick: bool = options.quick
         self.lives = 2 if options.quick else 10
         self.training: dict[str, Any] = {"epochs": 1} if options.quick else {}
         self.folder = options.keep / ("quick" if options.quick else "full")
@@ -182,6 +183,7 @@ def of_families(bench: Bench) -> None:
         for family in families(bench.data, seed):
             if bench.families and family.name.split()[0] not in bench.families:
                 continue
+            family = few(family) if bench.quick else family
             for name, *free in free_of_cost(family, seed):
                 found.setdefault((family.name, name), []).append([*accuracies(*free, family), 0.0, 0.0, 0.0])
             before = time.process_time()
