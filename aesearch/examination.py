@@ -77,9 +77,8 @@ def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.
     error["known"] = on_known / known.size
     if pca is None:
         error |= {"pca": None, "pca_task": None}
-    learned = (
-        size if undoes else training.spec.feature_dim
-    )  # images may have fewer components than a style has room for
+    # Images may have fewer components than a style has room for: that is no fault.
+    learned = size if undoes else training.spec.feature_dim
     dead = _count_dead(torch.cat(latents)[:, :learned].cpu().numpy())
     for advice in advise(training, dead, error, _error_of_the_mean(sample, held_out)):
         logger.warning("%s", advice)

@@ -74,7 +74,7 @@ LatentOption = Annotated[
 EffortOption = Annotated[
     str | None,
     typer.Option(
-        help="How long training may take: quick, normal, thorough. quick trains nothing: patches alone, in a minute.",
+        help="How long training may take: quick, normal, thorough. quick trains nothing: patches alone.",
         show_default="normal",
     ),
 ]

@@ -299,9 +299,7 @@ def train_autoencoder(
                 state.save(checkpoint, identity)
             if on_epoch is not None:
                 on_epoch(state.history)
-    _finish(state, spec, sample)
-    if spec.arch == "pooled" and spec.widths:
-        _keep_if_better(state.model, spec, held_out, recipe, chosen)
+    _finish(state, spec, recipe, sample, held_out, chosen)
     figures = {
         "parameters": count_parameters(state.model),
         "restarts": state.attempt,
@@ -325,7 +323,14 @@ def _check(spec: AutoencoderSpec, recipe: Recipe) -> None:
         raise AesearchError(f"--loss bce needs an output between 0 and 1, {spec.arch} gives any number: --loss mse")
 
 
-def _finish(state: _State, spec: AutoencoderSpec, sample: NDArray[np.uint8]) -> None:
+def _finish(
+    state: _State,
+    spec: AutoencoderSpec,
+    recipe: Recipe,
+    sample: NDArray[np.uint8],
+    held_out: NDArray[np.uint8],
+    device: torch.device,
+) -> None:
     """Take the network of the best epoch, without what only training needs."""
     state.model.load_state_dict(state.best)
     state.model.eval()
@@ -333,11 +338,10 @@ def _finish(state: _State, spec: AutoencoderSpec, sample: NDArray[np.uint8]) -> 
         del state.model["projection"]
     if spec.arch == "pooled" and spec.widths:
         settle_trunk(state.model, sample)
+        _keep_if_better(state.model, held_out, recipe, device)
 
 
-def _keep_if_better(
-    model: nn.ModuleDict, spec: AutoencoderSpec, held_out: NDArray[np.uint8], recipe: Recipe, device: torch.device
-) -> None:
+def _keep_if_better(model: nn.ModuleDict, held_out: NDArray[np.uint8], recipe: Recipe, device: torch.device) -> None:
     """Silence what the decoder adds to the principal components where held-out images are rebuilt worse with it."""
     learned = copy.deepcopy(model["decoder"].state_dict())
     with_it = _rebuilding_error(model, held_out, recipe, device)
