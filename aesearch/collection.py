@@ -61,6 +61,7 @@ GROWING, ANEW = ".growing.json", ".anew.json"  # manifests of what is not finish
 LEARNED = ("nap", "combined")  # scores that need more of the images than the store holds
 MOST = 0.5  # of the images looked at, for a folder to be the one that was elsewhere
 ENCODING, INDEXING = 0.6, 0.02  # of the work of training on an image once, about: to encode it, to index it
+CENTRAL = 10  # rows that stand for the middle of many
 MOST_DOUBTS = 50  # labels in doubt that the manifest keeps
 MOST_PLACES = 3  # clusters that the images of one that is no more have gone to, in a message
 LONGEST_NAME = 100  # characters of a cluster's
@@ -997,12 +998,13 @@ class Collection(Maps):
         return means, nearest
 
     def centre_picture(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What the decoder makes of the middle of some rows, (channels, height, width) float32 in [0, 1].
+        """What the decoder makes of the middle of rows, nearest to it first: (channels, height, width) float32 in [0, 1].
 
-        By their features alone, without how each of them lies, where the network rebuilds images from features.
+        By their features alone, without how each of them lies, where the network rebuilds images from features; else
+        by the latents of the nearest ten, as those of many are a blur.
         """
         upright = self.spec.rebuilt_from == self.spec.latent_dim
-        mean = (self.features()[rows] if upright else self.store.latents(rows)).mean(axis=0)
+        mean = (self.features()[rows] if upright else self.store.latents(rows[:CENTRAL])).mean(axis=0)
         return self.decode(np.asarray(mean, np.float32)[None])[0]
 
     @changes
