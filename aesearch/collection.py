@@ -998,7 +998,7 @@ class Collection(Maps):
         return means, nearest
 
     def centre_picture(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What the decoder makes of the middle of rows, nearest to it first: (channels, height, width) float32 in [0, 1].
+        """What the decoder makes of the middle of rows, nearest first: (channels, height, width) float32 in [0, 1].
 
         By their features alone, without how each of them lies, where the network rebuilds images from features; else
         by the latents of the nearest ten, as those of many are a blur.
