@@ -12,8 +12,8 @@ from aesearch import stopping
 def main() -> None:
     """Run the command line."""
     _open_streams()
-    stopping.listen()  # before the imports that take time
     try:
+        stopping.listen()  # before the imports that take time
         from aesearch.cli import app
 
         app(prog_name="aesearch")

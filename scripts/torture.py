@@ -42,6 +42,7 @@ COMMANDS: dict[str, list[str]] = {
 }
 IN_A_ROW = 3
 LONGEST = 600  # seconds that a command may take
+PYTHON_STARTS = b"Failed to import the site module"  # it exits with 1 if interrupted there, before any code of ours
 
 
 def write(folder: Path, start: int, stop: int) -> None:
@@ -77,15 +78,16 @@ def finish(root: Path, command: str) -> float:
 
 
 def stop(root: Path, command: str, after: float, number: int) -> tuple[int | None, float]:
-    """Send a signal after some seconds: exit code, seconds from there to the end; None if it was done before."""
+    """Send a signal after some seconds: exit code, seconds from there to the end; None if it was not at work then."""
     process = start(root, command)
     try:
         process.communicate(timeout=after)
     except subprocess.TimeoutExpired:
         process.send_signal(number)
         began = time.perf_counter()
-        process.communicate(timeout=LONGEST)
-        return process.returncode, time.perf_counter() - began
+        said, _ = process.communicate(timeout=LONGEST)
+        if number != signal.SIGINT or PYTHON_STARTS not in said:
+            return process.returncode, time.perf_counter() - began
     return None, 0
 
 
