@@ -26,7 +26,8 @@ FEATURES_OF_PICTURES, STYLE_OF_PICTURES = 128, 64  # numbers to search by, that 
 PATCH_SIDE, PATCH_STRIDE, TINY = 6, 2, 12  # pixels; of images that are tiny the patches are smaller, and at every pixel
 ATOMS, SPARSE = 1000, 1.5  # patches to compare with; deviations above the mean that a likeness must have
 ATOMS_OF_FIELDS, SPARSE_OF_FIELDS, SMOOTH = 400, 1.0, 64  # of several fields, and numbers a place that are averaged
-WIDTHS_OF_SHAPES = (32, 64, 96)  # of pooled without patches
+WIDTHS_OF_SHAPES, FIELDS_OF_SHAPES = (32, 64, 96), 2  # of pooled without patches: where a stroke lies says what it is
+STYLE_OF_SHAPES = 96  # numbers: what is a shape, sharp to the pixel, takes more of them
 FIELDS, MOST_FIELDS = 3, 8  # a side, where images have a top and a bottom
 FIRST_MAPS = 16  # places a side, about, that the first convolution of pooled leaves
 SPATIAL_LEAST = 16  # pixels a side that conv-spatial's strides and pools leave something of
@@ -103,7 +104,7 @@ class AutoencoderSpec:
     patch_dim : int
         How many of the features, the first ones, come from patches; of ``pooled``.
     fields : int
-        Patches are averaged over so many fields a side.
+        Patches are averaged over so many fields a side; without patches, what the network gives.
     """
 
     arch: str
@@ -172,15 +173,7 @@ class AutoencoderSpec:
             widths = WIDTHS_OF_SHAPES if arch == "pooled" and not fields else widths
         output = output or kind.output
         if arch == "pooled":
-            most = min(preprocessing.pixels, max(2, rows // 4))
-            usual = min(STYLE_OF_PICTURES, most, max(1, latent_dim // 4) if latent_dim else most)
-            style = usual if style_dim is None else style_dim
-            half = min(FEATURES_OF_PICTURES // 2, most)
-            learned = min(half, widths[-1]) if widths else 0
-            of_patches = 0 if widths and not fields else half if widths else 2 * half
-            latent = learned + of_patches + style if latent_dim is None else latent_dim
-            patches = (latent - style) * of_patches // (learned + of_patches)
-            return cls(arch, latent, widths, preprocessing, output, style, patches, max(1, fields))
+            return cls._choose_pooled(preprocessing, latent_dim, widths, output, style_dim, rows, fields)
         if latent_dim is None:
             latent_dim = (
                 _spatial_latent(widths, preprocessing) if arch == "conv-spatial" else _latent_for(preprocessing)
@@ -188,6 +181,30 @@ class AutoencoderSpec:
         if style_dim is None:
             style_dim = latent_dim // 4 if kind.recipe.invariance != "none" and latent_dim >= LEAST_TO_PART else 0
         return cls(arch, latent_dim, widths, preprocessing, output, style_dim)
+
+    @classmethod
+    def _choose_pooled(
+        cls,
+        preprocessing: Preprocessing,
+        latent_dim: int | None,
+        widths: tuple[int, ...],
+        output: str,
+        style_dim: int | None,
+        rows: int,
+        fields: int,
+    ) -> AutoencoderSpec:
+        most = min(preprocessing.pixels, max(2, rows // 4))
+        style = min(STYLE_OF_PICTURES if fields or not widths else STYLE_OF_SHAPES, most)
+        style = min(style, max(1, latent_dim // 4)) if latent_dim else style
+        style = style if style_dim is None else style_dim
+        half = min(FEATURES_OF_PICTURES // 2, most)
+        if widths and not fields:
+            learned, of_patches, fields = min(most, widths[-1]), 0, FIELDS_OF_SHAPES
+        else:
+            learned, of_patches = (min(half, widths[-1]), half) if widths else (0, 2 * half)
+        latent = learned + of_patches + style if latent_dim is None else latent_dim
+        patches = (latent - style) * of_patches // (learned + of_patches)
+        return cls("pooled", latent, widths, preprocessing, output, style, patches, max(1, fields))
 
     @property
     def rebuilt_from(self) -> int:
@@ -335,8 +352,9 @@ def _pooled(spec: AutoencoderSpec) -> Halves:
     branches = [_patches(spec)] if spec.patch_dim else []
     if spec.widths:
         trunk, sizes = _trunk(spec)
-        last = nn.Linear(spec.widths[-1], spec.feature_dim - spec.patch_dim)
-        branches.append(nn.Sequential(*trunk, Fields(*sizes, 1), nn.Flatten(), last, Unit()))
+        places = Fields(*sizes, 1 if spec.patch_dim else spec.fields)
+        last = nn.Linear(spec.widths[-1] * places.shares.shape[1], spec.feature_dim - spec.patch_dim)
+        branches.append(nn.Sequential(*trunk, places, nn.Flatten(), last, Unit()))
     pixels = math.prod(spec.preprocessing.shape)
     branches.append(nn.Sequential(nn.Flatten(), nn.Linear(pixels, spec.style_dim)))
     back = [nn.Sequential(nn.Linear(spec.style_dim, pixels), nn.Unflatten(1, spec.preprocessing.shape))]

@@ -62,7 +62,7 @@ INVARIANCES: dict[str, Changes | None] = {
     "none": None,
     "light": Changes(10.0, 0.07, 0.10, 0.15, 0.025, 0.0125),
     "strong": Changes(20.0, 0.10, 0.20, 0.30, 0.05, 0.025),
-    "drawn": Changes(15.0, 0.05, 0.10, 0.15, 0.03, crop=0.3, light=0.4, blur=0.5, noise=0.03),
+    "drawn": Changes(15.0, 0.05, 0.10, 0.15, 0.03, crop=0.7, light=0.4, blur=0.5, noise=0.03),
     "pictures": Changes(crop=0.3, light=0.4, colour=0.15, grey=0.2, blur=0.5, noise=0.03),
 }
 DRAWN = ("light", "strong")  # of what is drawn on a ground, from the least to the most

@@ -88,6 +88,11 @@ def trunk(model: nn.ModuleDict) -> nn.Sequential:
     return trained
 
 
+def numbers_of_trunk(model: nn.ModuleDict) -> int:
+    """How many numbers an image has after that part."""
+    return int(_branch(model, -2)[-2].in_features)
+
+
 def style_part(model: nn.ModuleDict) -> nn.Module:
     """The part that keeps how an image looks."""
     kept: nn.Module = _branch(model, -1)

@@ -40,7 +40,7 @@ from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError, StaleArtifactError, check_choice
 from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, changed_versions, held_out_batches
 from aesearch.naming import command_for
-from aesearch.patches import fit_patches, settle_trunk, silence, style_part, trunk
+from aesearch.patches import fit_patches, numbers_of_trunk, settle_trunk, silence, style_part, trunk
 from aesearch.progress import Step
 from aesearch.progress import step as told
 from aesearch.reading import cores
@@ -62,7 +62,7 @@ FEWEST_EPOCHS, MOST_EPOCHS = 32, 100
 # Of pooled: epochs, and steps at least and most; pictures, with more channels to learn, are slower to train on.
 POOLED = {"pictures": (18, 110, 900), "drawn": (72, 110, 2500)}
 EFFORTS = {"quick": 0.25, "normal": 1.0, "thorough": 4.0}  # times the usual epochs; of pooled quick trains nothing
-PATIENCE = 0.25  # of all epochs may pass without a better one
+PATIENCE = 0.25  # of all epochs may pass without a better one, once the learning rate is half-way down
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
 FEWEST_HELD_OUT = 50  # images that tell the loss of the mean image
 WARM_UP_SHARE = 0.1
@@ -430,7 +430,7 @@ def _begin(
         with told("patches"):
             fit_patches(model, spec, sample, seed)
         if spec.widths:
-            first = nn.Linear(spec.widths[-1], hidden, bias=False)
+            first = nn.Linear(numbers_of_trunk(model), hidden, bias=False)
             model["projection"] = nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, size))
     elif spec.style_dim:
         model["projection"] = nn.Sequential(nn.Linear(spec.feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, size))
@@ -610,7 +610,8 @@ class _State:
 
     def has_settled(self, epochs: int) -> bool:
         """Whether no epoch has been better for so long that none will be."""
-        return len(self.history) - self.best_epoch > max(5, PATIENCE * epochs) and bool(self.history)
+        since = max(self.best_epoch, epochs // 2)  # at high rates the loss may stand still, and fall when they do
+        return len(self.history) - since > max(5, PATIENCE * epochs)
 
     def save(self, path: Path, identity: dict[str, Any]) -> None:
         from safetensors.torch import save_file
