@@ -126,6 +126,13 @@ def test_resuming_something_else_is_refused(data, tmp_path):
         train_autoencoder(*data, spec(), TrainingOptions(arch="conv"), checkpoint=checkpoint, resume=True, device="cpu")
 
 
+def test_a_training_that_only_gets_worse_ends_in_its_second_half():
+    noise = np.random.default_rng(0).integers(0, 256, (96, 1, 8, 8), dtype=np.uint8)
+    options = TrainingOptions("conv", epochs=40, invariance="none", learning_rate=0.01)
+    training = train_autoencoder(LoadedImages(noise[:32]), noise[32:], spec(16), options, device="cpu")
+    assert training.figures["best_epoch"] < 20 < len(training.history) < 40
+
+
 def test_a_finished_training_can_go_on_for_more_epochs(data, tmp_path):
     checkpoint = tmp_path / "training.safetensors"
     train_autoencoder(*data, spec(), TrainingOptions("conv", epochs=2), checkpoint=checkpoint, device="cpu")
