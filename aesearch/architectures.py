@@ -193,12 +193,13 @@ class AutoencoderSpec:
         rows: int,
         fields: int,
     ) -> AutoencoderSpec:
+        shapes = bool(widths) and not fields
         most = min(preprocessing.pixels, max(2, rows // 4))
-        style = min(STYLE_OF_PICTURES if fields or not widths else STYLE_OF_SHAPES, most)
+        style = min(STYLE_OF_SHAPES if shapes else STYLE_OF_PICTURES, most)
         style = min(style, max(1, latent_dim // 4)) if latent_dim else style
         style = style if style_dim is None else style_dim
         half = min(FEATURES_OF_PICTURES // 2, most)
-        if widths and not fields:
+        if shapes:
             learned, of_patches, fields = min(most, widths[-1]), 0, FIELDS_OF_SHAPES
         else:
             learned, of_patches = (min(half, widths[-1]), half) if widths else (0, 2 * half)

@@ -11,24 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from measuring import print_circumstances
+from measuring import aesearch, print_circumstances
 
 from aesearch import Collection
 from aesearch.distances import exact_neighbours
 from aesearch.opening import open_source
-
-
-def aesearch(*arguments: str) -> str:
-    """Run a command and return its standard output."""
-    command = [sys.executable, "-m", "aesearch", *arguments]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def agreement(features: np.ndarray, labels: np.ndarray, metric: str) -> float:

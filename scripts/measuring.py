@@ -1,9 +1,10 @@
-"""What every measuring script prints first, and MNIST's arrays."""
+"""What every measuring script prints first, MNIST's arrays, and commands run as processes of their own."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -42,3 +43,9 @@ def load_mnist() -> dict[str, NDArray[np.uint8]]:
         arrays[split] = pixels.reshape(-1, 28, 28)
         arrays[f"{split}_labels"] = np.fromfile(raw / f"{stem}-labels-idx1-ubyte", dtype=np.uint8)[8:]
     return arrays
+
+
+def aesearch(*arguments: str) -> str:
+    """Run a command and return its standard output."""
+    command = [sys.executable, "-m", "aesearch", *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
