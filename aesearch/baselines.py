@@ -103,12 +103,20 @@ def compare_with_free(
 
 
 def judge(found: dict[str, dict[str, float]]) -> str:
-    """One line on what `compare_with_free` found: which is best, and what to do where it is not the features."""
+    """One line on what `compare_with_free` found: which is best, and what to do where it is not the features.
+
+    What is better by less than the standard error of a difference, of 500 test images, is as good.
+    """
     best = {kind: max(found, key=lambda name: found[name][kind]) for kind in ("knn_accuracy", "linear_accuracy")}
-    lost = {kind: name for kind, name in best.items() if found[name][kind] > found[OURS][kind]}
+    lost = {kind: name for kind, name in best.items() if _is_better(found[name][kind], found[OURS][kind])}
     if not lost:
         return "the features are best, or as good as the best"
     told = {"knn_accuracy": "10 nearest neighbours", "linear_accuracy": "a linear probe"}
     parts = [f"{name} for {told[kind]} ({found[name][kind]:.3f}, the features {found[OURS][kind]:.3f})"
              for kind, name in lost.items()]  # fmt: skip
     return f"better than the features: {' and '.join(parts)}. Train longer, --effort thorough, or on more images"
+
+
+def _is_better(accuracy: float, than: float) -> bool:
+    noise = np.sqrt((accuracy * (1 - accuracy) + than * (1 - than)) / MOST_TEST)
+    return accuracy - than > noise
