@@ -22,7 +22,8 @@ WIDER_BACK = 3  # conv's decoder, which search never runs, has so many times its
 MOST_NUMBERS, MOST_STAGES = 65_536, 16  # of a latent or a stage; of stages
 HIDDEN = 512  # units of conv's decoder between latent and maps
 LEAST_TO_PART = 16  # latent numbers; of fewer none can be spared for a style
-FEATURES_OF_PICTURES, STYLE_OF_PICTURES = 128, 64  # numbers to search by, that keep how an image looks; of pooled
+LEARNED, OF_PATCHES, OF_PATCHES_ALONE = 64, 96, 128  # features of pooled
+STYLE_OF_PICTURES = 64  # numbers that keep how a picture looks
 PATCH_SIDE, PATCH_STRIDE, TINY = 6, 2, 12  # pixels; of images that are tiny the patches are smaller, and at every pixel
 ATOMS, SPARSE = 1000, 1.5  # patches to compare with; deviations above the mean that a likeness must have
 ATOMS_OF_FIELDS, SPARSE_OF_FIELDS, SMOOTH = 400, 1.0, 64  # of several fields, and numbers a place that are averaged
@@ -32,6 +33,7 @@ FIELDS, MOST_FIELDS = 3, 8  # a side, where images have a top and a bottom
 FIRST_MAPS = 16  # places a side, about, that the first convolution of pooled leaves
 SPATIAL_LEAST = 16  # pixels a side that conv-spatial's strides and pools leave something of
 OUTPUTS = ("sigmoid", "tanh", "identity", "clamp")
+MIRRORS = {"mirrored": (3,), "flipped": (2,), "both": (2, 3)}  # mirror images to average features over: their axes
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,8 @@ class AutoencoderSpec:
         How many of the features, the first ones, come from patches; of ``pooled``.
     fields : int
         Patches are averaged over so many fields a side; without patches, what the network gives.
+    mirror : str
+        A key of ``MIRRORS``: features are averaged over an image and its mirror images. Empty: of it alone.
     """
 
     arch: str
@@ -115,6 +119,7 @@ class AutoencoderSpec:
     style_dim: int = 0
     patch_dim: int = 0
     fields: int = 1
+    mirror: str = ""
 
     def __post_init__(self) -> None:
         if self.output not in OUTPUTS:
@@ -148,6 +153,8 @@ class AutoencoderSpec:
             raise AesearchError(f"pooled has the output clamp, not {self.output}")
         if not 0 <= self.patch_dim <= self.feature_dim or not 1 <= self.fields <= MOST_FIELDS:
             raise AesearchError(f"of {self.feature_dim} features {self.patch_dim} cannot come from patches")
+        if self.mirror and self.mirror not in MIRRORS:
+            raise AesearchError(f"pooled averages over {', '.join(MIRRORS)}, not {self.mirror!r}")
         if not (self.patch_dim or self.widths):
             raise AesearchError("pooled has neither patches nor a network")
 
@@ -162,10 +169,11 @@ class AutoencoderSpec:
         style_dim: int | None = None,
         rows: int = 1_000_000,
         fields: int = 1,
+        mirror: str = "",
     ) -> AutoencoderSpec:
         """Fill in what is not given: the architecture's own, or what suits so many images, ``rows``.
 
-        ``fields`` a side are for patches of ``pooled``; with 0 it has none.
+        ``fields`` a side are for patches of ``pooled``, with 0 it has none; ``mirror`` is of ``pooled`` too.
         """
         kind = architecture(arch)
         if widths is None:
@@ -173,7 +181,8 @@ class AutoencoderSpec:
             widths = WIDTHS_OF_SHAPES if arch == "pooled" and not fields else widths
         output = output or kind.output
         if arch == "pooled":
-            return cls._choose_pooled(preprocessing, latent_dim, widths, output, style_dim, rows, fields)
+            spec = cls._choose_pooled(preprocessing, latent_dim, widths, output, style_dim, rows, fields)
+            return dataclasses.replace(spec, mirror=mirror)
         if latent_dim is None:
             latent_dim = (
                 _spatial_latent(widths, preprocessing) if arch == "conv-spatial" else _latent_for(preprocessing)
@@ -198,11 +207,11 @@ class AutoencoderSpec:
         style = min(STYLE_OF_SHAPES if shapes else STYLE_OF_PICTURES, most)
         style = min(style, max(1, latent_dim // 4)) if latent_dim else style
         style = style if style_dim is None else style_dim
-        half = min(FEATURES_OF_PICTURES // 2, most)
         if shapes:
             learned, of_patches, fields = min(most, widths[-1]), 0, FIELDS_OF_SHAPES
         else:
-            learned, of_patches = (min(half, widths[-1]), half) if widths else (0, 2 * half)
+            learned = min(LEARNED, most, widths[-1]) if widths else 0
+            of_patches = min(OF_PATCHES, most) if widths else min(OF_PATCHES_ALONE, 2 * most)
         latent = learned + of_patches + style if latent_dim is None else latent_dim
         patches = (latent - style) * of_patches // (learned + of_patches)
         return cls("pooled", latent, widths, preprocessing, output, style, patches, max(1, fields))
@@ -233,6 +242,7 @@ class AutoencoderSpec:
             style_dim=document.get("style_dim", 0),
             patch_dim=document.get("patch_dim", 0),
             fields=document.get("fields", 1),
+            mirror=document.get("mirror", ""),
         )
 
 
@@ -348,14 +358,14 @@ def _pooled(spec: AutoencoderSpec) -> Halves:
     """
     from torch import nn
 
-    from aesearch.layers import Beside, Fields, Last, Unit
+    from aesearch.layers import Beside, Fields, Last
 
     branches = [_patches(spec)] if spec.patch_dim else []
     if spec.widths:
         trunk, sizes = _trunk(spec)
         places = Fields(*sizes, 1 if spec.patch_dim else spec.fields)
         last = nn.Linear(spec.widths[-1] * places.shares.shape[1], spec.feature_dim - spec.patch_dim)
-        branches.append(nn.Sequential(*trunk, places, nn.Flatten(), last, Unit()))
+        branches.append(_branch(spec, [*trunk, places, nn.Flatten()], last))
     pixels = math.prod(spec.preprocessing.shape)
     branches.append(nn.Sequential(nn.Flatten(), nn.Linear(pixels, spec.style_dim)))
     back = [nn.Sequential(nn.Linear(spec.style_dim, pixels), nn.Unflatten(1, spec.preprocessing.shape))]
@@ -381,7 +391,18 @@ def _patches(spec: AutoencoderSpec) -> nn.Sequential:
     layers: list[nn.Module] = [PatchCodes(channels, channels * side**2, atoms, side, stride, sparse)]
     layers += [] if one else [nn.Conv2d(atoms, SMOOTH, 1), Unit()]
     numbers = (atoms if one else SMOOTH) * fields.shares.shape[1]
-    return nn.Sequential(*layers, fields, nn.Flatten(), nn.Linear(numbers, spec.patch_dim), Unit())
+    return _branch(spec, [*layers, fields, nn.Flatten()], nn.Linear(numbers, spec.patch_dim))
+
+
+def _branch(spec: AutoencoderSpec, layers: list[nn.Module], last: nn.Module) -> nn.Sequential:
+    """Layers, averaged with what they give for mirror images if there are any, then a matrix, then length 1."""
+    from torch import nn
+
+    from aesearch.layers import Mirrored, Unit
+
+    for axis in MIRRORS.get(spec.mirror, ()):
+        layers = [Mirrored(nn.Sequential(*layers), axis)]
+    return nn.Sequential(*layers, last, Unit())
 
 
 def _trunk(spec: AutoencoderSpec) -> tuple[list[nn.Module], tuple[int, int]]:

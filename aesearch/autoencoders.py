@@ -290,7 +290,7 @@ def _followed(layers: nn.Module, inputs: torch.Tensor) -> tuple[list[torch.Tenso
     """Output of each ReLU, of all branches, and of the last layer."""
     from torch import nn
 
-    from aesearch.layers import Beside
+    from aesearch.layers import Beside, Mirrored
 
     kept: list[torch.Tensor] = []
     parts = list(layers.children())
@@ -299,6 +299,10 @@ def _followed(layers: nn.Module, inputs: torch.Tensor) -> tuple[list[torch.Tenso
             branches = [_followed(branch, inputs) for branch in layer.branches]
             kept += [maps for found, _ in branches for maps in found]
             inputs = layer.join([output for _, output in branches])
+            continue
+        if isinstance(layer, Mirrored):
+            found, output = _followed(layer.layers, inputs)
+            kept, inputs = kept + found, layer.join(output, inputs)
             continue
         inputs = layer(inputs)
         if isinstance(layer, nn.ReLU):
@@ -346,12 +350,14 @@ def _prepare(layers: nn.Module) -> nn.Sequential:
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-    from aesearch.layers import Beside
+    from aesearch.layers import Beside, Mirrored
 
     prepared: list[nn.Module] = []
     for layer in layers.children():
         if isinstance(layer, Beside):
             layer = Beside(*map(_prepare, layer.branches), added=layer.added)
+        if isinstance(layer, Mirrored):
+            layer = Mirrored(_prepare(layer.layers), layer.axis)
         if isinstance(layer, nn.BatchNorm2d):
             before: Any = prepared.pop()
             layer = fuse_conv_bn_eval(before, layer, transpose=isinstance(before, nn.ConvTranspose2d))

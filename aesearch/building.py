@@ -28,7 +28,7 @@ from aesearch.invariance import choose_invariance, shares_a_ground
 from aesearch.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint, plain
 from aesearch.naming import command_for
 from aesearch.opening import open_again
-from aesearch.orientation import measure_orientations, without_meaning
+from aesearch.orientation import measure_orientations, to_average, without_meaning
 from aesearch.progress import step
 from aesearch.sources import Source
 from aesearch.store import Store
@@ -98,8 +98,12 @@ def train_encoder(
     settled, ratios = _settle_invariance(options, preprocessing, sample, held_out)
     orientations = _free_orientations(sample)
     free = orientations["free_orientations"]
-    fields = (1 if WITHOUT_TOP & set(free) else FIELDS) if settled.invariance == "pictures" else 0
-    spec = settled.spec(preprocessing, len(images), fields)
+    fields, mirror = 0, ""
+    if settled.invariance == "pictures":
+        has_top = not WITHOUT_TOP & set(free)
+        fields = FIELDS if has_top else 1
+        mirror = to_average(orientations["orientation_shares"], has_top=has_top)
+    spec = settled.spec(preprocessing, len(images), fields, mirror)
     recipe = settled.recipe(len(images))
     check_room(folder / ENCODER, _bytes_needed(spec, encoded_next))
     described = (f"{len(images):,}", preprocessing, spec.latent_dim, recipe.invariance)

@@ -84,6 +84,7 @@ def transform(
     generator: torch.Generator,
     untouched: float = UNTOUCHED_SHARE,
     orientations: Sequence[str] = (),
+    side: float = 1.0,
 ) -> torch.Tensor:
     """Change each image at random, in place and shape and, with ``pictures``, in light and colour.
 
@@ -100,6 +101,12 @@ def transform(
         Share of the images that stay as they are.
     orientations : sequence of str
         Keys of ``aesearch.orientation.ORIENTATIONS`` that are as good as upright.
+    side : float
+        Sides of what is given back, as a share of the images'.
+
+    Returns
+    -------
+    (n, c, h · side, w · side) float32
     """
     import torch
     from torch.nn import functional
@@ -107,12 +114,12 @@ def transform(
     most = INVARIANCES[invariance]
     if most is None:
         return images
-    n, (height, width) = len(images), images.shape[-2:]
+    n, (height, width) = len(images), (max(1, round(length * side)) for length in images.shape[-2:])
     still = torch.rand(n, generator=generator) < untouched
     matrices = _placing(n, height, width, most, generator, still)
     if orientations:
         matrices = _turning(n, orientations, generator, still) @ matrices
-    grid = functional.affine_grid(matrices.to(images.device), list(images.shape), align_corners=False)
+    grid = functional.affine_grid(matrices.to(images.device), [*images.shape[:2], height, width], align_corners=False)
     if most.bend:
         points = torch.randn(n, 2, BENT_AT**2, generator=generator) * most.bend * 2
         points[still] = 0
@@ -290,17 +297,19 @@ def held_out_batches(
     device: torch.device,
     orientations: Sequence[str] = (),
     versions: int = 1,
+    side: float = 1.0,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield the held-out (inputs, targets), ``size`` at a time, transformed the same way every time.
 
-    With several ``versions`` of each image the inputs are those of all, one version after the other.
+    With several ``versions`` of each image the inputs are those of all, one version after the other, of sides ``side``
+    times the images'.
     """
     import torch
 
     generator = torch.Generator().manual_seed(0)
     for start in range(0, len(held_out), size):
         targets = to_float(torch.from_numpy(held_out[start : start + size]).to(device))
-        yield changed_versions(targets, invariance, generator, UNTOUCHED_SHARE, orientations, versions), targets
+        yield changed_versions(targets, invariance, generator, UNTOUCHED_SHARE, orientations, versions, side), targets
 
 
 def changed_versions(
@@ -310,13 +319,14 @@ def changed_versions(
     untouched: float,
     orientations: Sequence[str] = (),
     versions: int = 1,
+    side: float = 1.0,
 ) -> torch.Tensor:
     """`transform` so many times, one version of all images (n, c, h, w) after the other."""
     import torch
 
     if versions == 1:
-        return transform(images, invariance, generator, untouched, orientations)
-    made = [transform(images, invariance, generator, untouched, orientations) for _ in range(versions)]
+        return transform(images, invariance, generator, untouched, orientations, side)
+    made = [transform(images, invariance, generator, untouched, orientations, side) for _ in range(versions)]
     return torch.cat(made).contiguous(memory_format=torch.channels_last)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import nn
 
@@ -83,9 +85,21 @@ class PatchCodes(nn.Module):
 
         patches = functional.conv2d(images, self.filters, stride=self.stride)
         lengths = (patches.square().sum(dim=1, keepdim=True) + self.floor.square()).sqrt()
-        likeness = functional.conv2d(patches / lengths, self.atoms)
-        likeness = likeness - likeness.mean(dim=1, keepdim=True)
-        return (likeness - self.sparse * likeness.square().mean(dim=1, keepdim=True).sqrt()).relu()
+        patches = patches / lengths
+        mean, spread, less = self.moments()
+        variance = (functional.conv2d(patches, spread) * patches).sum(dim=1, keepdim=True).clamp(min=0)
+        least = functional.conv2d(patches, mean) + self.sparse * variance.sqrt()
+        return functional.conv2d(torch.cat([patches, least], dim=1), less).relu()
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Three kernels of 1×1: to the mean of all likenesses, to their spread, and to likenesses less a last channel.
+
+        All likenesses at a place fill the memory once this way, as their mean and spread follow from the patch itself.
+        """
+        mean = self.atoms.mean(dim=0, keepdim=True)
+        flat = (self.atoms - mean).flatten(1)
+        spread = (flat.T @ flat / len(flat))[:, :, None, None]
+        return mean, spread, torch.cat([self.atoms, -torch.ones_like(self.atoms[:, :1])], dim=1)
 
 
 class Fields(nn.Module):
@@ -95,12 +109,21 @@ class Fields(nn.Module):
 
     def __init__(self, height: int, width: int, side: int) -> None:
         super().__init__()
-        shares = [_shares(length, min(side, length)) for length in (height, width)]
-        self.register_buffer("shares", torch.kron(*shares).T.contiguous(), persistent=False)  # (h · w, fields)
+        self.size, self.fields = (height, width), (min(side, height), min(side, width))
+        self.register_buffer("shares", _shares_of_fields(self.size, self.fields), persistent=False)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """Maps (n, c, h, w) to their means (n, c, fields)."""
-        return maps.flatten(2) @ self.shares
+        """Maps (n, c, h, w) to their means (n, c, fields), of other sizes than usual too."""
+        size = (maps.shape[2], maps.shape[3])
+        shares = self.shares if size == self.size else _shares_of_fields(size, self.fields).to(self.shares)
+        return maps.flatten(2) @ shares
+
+
+@functools.lru_cache(maxsize=8)
+def _shares_of_fields(size: tuple[int, int], fields: tuple[int, int]) -> torch.Tensor:
+    """(h · w, fields): how much of each place goes into the mean of each field."""
+    rows, columns = (_shares(length, many) for length, many in zip(size, fields, strict=True))
+    return torch.kron(rows, columns).T.contiguous()
 
 
 def _shares(length: int, fields: int) -> torch.Tensor:
@@ -109,6 +132,23 @@ def _shares(length: int, fields: int) -> torch.Tensor:
     places = torch.arange(length, dtype=torch.float64, device="cpu")
     inside = torch.minimum(edges[1:, None], places + 1) - torch.maximum(edges[:-1, None], places)
     return (inside.clamp(min=0) * fields / length).float()
+
+
+class Mirrored(nn.Module):
+    """The mean of what layers give for images as they are, and mirrored along an axis of (n, c, h, w)."""
+
+    def __init__(self, layers: nn.Sequential, axis: int) -> None:
+        super().__init__()
+        self.layers, self.axis = layers, axis
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (n, c, h, w) to the mean of both outputs."""
+        return self.join(self.layers(images), images)
+
+    def join(self, output: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Average what the layers gave for images with what they give for the mirrored ones."""
+        mirrored = images.flip(self.axis).contiguous(memory_format=torch.channels_last)
+        return (output + self.layers(mirrored)) / 2
 
 
 class Beside(nn.Module):

@@ -68,7 +68,7 @@ LatentOption = Annotated[
     typer.Option(
         min=1,
         help="Numbers an image is encoded to.",
-        show_default="192 of pictures, 128 of shapes, 64 of other networks, less for tiny or few images",
+        show_default="224 of pictures, 192 of shapes, 64 of other networks, less for tiny or few images",
     ),
 ]
 EffortOption = Annotated[
@@ -98,7 +98,7 @@ WidthsOption = Annotated[
     str | None,
     typer.Option(
         help="Channels (mlp: units) of the encoder's stages, like 16,32,96.",
-        show_default="16,32,64,128,128,… down to about 4x4",
+        show_default="64,128 for pictures, 32,64,96 for shapes; 16,32,64,… of conv",
     ),
 ]
 ChannelsOption = Annotated[int | None, typer.Option(help="1 grey, 3 colour.", show_default="from the images")]
@@ -121,10 +121,11 @@ OptimizerOption = Annotated[str | None, typer.Option(help="adam or adamw.", show
 LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default="mse")]
 EpochsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Passes over the images.", show_default="18 to 100, by network and number of images"),
+    typer.Option(min=1, help="Passes over the images.", show_default="5 to 100, by network and number of images"),
 ]
 BatchOption = Annotated[
-    int | None, typer.Option(min=1, help="Images a training step.", show_default="128, less for few images")
+    int | None,
+    typer.Option(min=1, help="Images a training step.", show_default="128, 256 of pictures, less for few images"),
 ]
 RateOption = Annotated[float | None, typer.Option(help="Peak learning rate.", show_default="0.003")]
 TrainSeedOption = Annotated[

@@ -24,6 +24,7 @@ ORIENTATIONS: dict[str, tuple[int, bool]] = {
 FEWEST, MOST = 200, 2000  # images that are compared
 COMPONENTS = 32
 OFTEN = 0.55  # of the images lie farther from others when turned: less often, turning means nothing
+AVERAGED = 0.7  # of the images lie farther when mirrored: less often, features may be averaged over both
 ERRORS = 1.0  # standard errors that the share may lie above it by chance
 
 
@@ -74,6 +75,16 @@ def without_meaning(farther: dict[str, float], images: int) -> list[str]:
     """Orientations that mean nothing, by what `measure_orientations` found on so many images."""
     error = math.sqrt(0.25 / max(1, min(images, MOST)))
     return [orientation for orientation, share in farther.items() if share - ERRORS * error < OFTEN]
+
+
+def to_average(farther: dict[str, float], *, has_top: bool) -> str:
+    """Over which mirror images an image's features may be averaged: "mirrored", "flipped", "both", or none, "".
+
+    It takes less than to ignore an orientation does: such images need not be frequent, only not foreign. Of images that
+    have a top and a bottom one alone is taken.
+    """
+    found = [way for way in ("mirrored", "flipped") if farther.get(way, 1.0) < AVERAGED]
+    return "both" if len(found) == 2 and not has_top else min(found, key=lambda way: farther[way], default="")
 
 
 class _Half:

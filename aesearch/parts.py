@@ -317,7 +317,9 @@ class Parts:
     def orientations(self) -> list[str]:
         """In which orientations a query looks for an image: as it is, and those that mean nothing here."""
         figures = self.manifest.artifacts.get("encoder", {}).get("figures", {})
-        return [UPRIGHT, *(o for o in figures.get("free_orientations", []) if o in ORIENTATIONS)]
+        mirror = self.spec.mirror  # of which the features are the same
+        same = ("mirrored", "flipped", "upside down") if mirror == "both" else (mirror,)
+        return [UPRIGHT, *(o for o in figures.get("free_orientations", []) if o in ORIENTATIONS and o not in same)]
 
     def encode_latents(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """As `encode`, with the style beside the features: all that the decoder rebuilds an image from."""

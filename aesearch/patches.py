@@ -34,7 +34,7 @@ FLOOR = 0.02  # of the median length of whitened patches
 LEAST_LEVELS = 0.5  # of 255: a deviation that is rounding
 LOOKED_AT = 8_000_000  # pixels of the images that the averages are learned from, at most
 COMPONENTS_OF = 50_000_000  # pixels, and channels, of the images that principal components are learned from, at most
-AT_ONCE = 400_000  # pixels
+AT_ONCE, AT_ONCE_ON_A_CPU = 400_000, 16_384  # pixels; a CPU's cache should hold the likenesses of them
 
 
 def fit_patches(model: nn.ModuleDict, spec: AutoencoderSpec, sample: NDArray[np.uint8], seed: int) -> None:
@@ -57,7 +57,8 @@ def fit_patches(model: nn.ModuleDict, spec: AutoencoderSpec, sample: NDArray[np.
     with torch.no_grad():
         if spec.patch_dim:
             patches = _branch(model, 0)
-            codes, *between, _, _, last, _ = patches
+            last = patches[-2]
+            codes, *between, _, _ = _averaged(patches)
             _draw_patches(codes, sample, seed)
             if between:
                 _smoothest(codes, between[0], few, device)
@@ -84,7 +85,7 @@ def silence(model: Any) -> None:
 
 def trunk(model: nn.ModuleDict) -> nn.Sequential:
     """The part of the network that is trained to find an image's changed self among others."""
-    trained: nn.Sequential = _branch(model, -2)[:-2]
+    trained: nn.Sequential = _averaged(_branch(model, -2))
     return trained
 
 
@@ -106,11 +107,20 @@ def settle_trunk(model: nn.ModuleDict, sample: NDArray[np.uint8]) -> None:
     device = next(model.parameters()).device
     few = sample[: max(DRAWN_FROM, LOOKED_AT // sample[0].size)]
     with torch.no_grad():
-        whiten(_branch(model, -2)[-2], torch.cat([trunk(model)(images) for images in batches(few, device)]))
+        branch = _branch(model, -2)
+        whiten(branch[-2], torch.cat([branch[:-2](images) for images in batches(few, device)]))
 
 
 def _branch(model: Any, number: int) -> Any:
     return model["encoder"][-1].branches[number]
+
+
+def _averaged(branch: Any) -> Any:
+    """The layers of a branch before its matrix, without what averages over mirror images."""
+    layers = branch[:-2]
+    while hasattr(layers[0], "layers"):
+        layers = layers[0].layers
+    return layers
 
 
 def _linear_parts(model: nn.ModuleDict, spec: AutoencoderSpec) -> Iterator[Any]:
@@ -129,7 +139,8 @@ def batches(images: NDArray[np.uint8], device: torch.device) -> Iterator[torch.T
     """Yield images as the network takes them, so many at a time that the likenesses to patches fit the memory."""
     import torch
 
-    size = max(1, AT_ONCE // (images[0].size // images.shape[1]))
+    pixels = AT_ONCE_ON_A_CPU if device.type == "cpu" else AT_ONCE
+    size = max(1, pixels // (images[0].size // images.shape[1]))
     for start in range(0, len(images), size):
         yield to_float(torch.from_numpy(images[start : start + size]).to(device))
 

@@ -141,6 +141,8 @@ def _combine(graph: _Graph, layer: Any) -> None:
                 _translate(graph, inner)
         case "Beside":
             _branch_out(graph, layer)
+        case "Mirrored":
+            _mirror(graph, layer)
         case "PatchCodes":
             _liken(graph, layer)
         case "Unit":
@@ -166,6 +168,17 @@ def _branch_out(graph: _Graph, layer: Any) -> None:
         graph.add("Concat", *others, axis=1)
 
 
+def _mirror(graph: _Graph, layer: Any) -> None:
+    """Add layers for the images and for the mirrored ones, and the mean of both."""
+    images = graph.last
+    _translate(graph, layer.layers)
+    upright, graph.last = graph.last, images
+    graph.add("Slice", np.array([-1]), np.array([-(2**31)]), np.array([layer.axis]), np.array([-1]))
+    _translate(graph, layer.layers)
+    graph.add("Add", upright)
+    graph.add("Mul", np.array(0.5, np.float32))
+
+
 def _divide_by_length(graph: _Graph, floor: float) -> None:
     """Divide by the root of the squares' sum over the first axis, and of the floor's square."""
     vectors = graph.last
@@ -180,18 +193,20 @@ def _liken(graph: _Graph, layer: Any) -> None:
     """Add the likenesses to patches, as `aesearch.layers.PatchCodes` has them."""
     graph.add("Conv", _numbers(layer.filters), strides=[layer.stride] * 2)
     _divide_by_length(graph, float(layer.floor))
-    graph.add("Conv", _numbers(layer.atoms))
-    likeness = graph.last
-    graph.add("ReduceMean", np.array([1], np.int64))
-    mean, graph.last = graph.last, likeness
-    graph.add("Sub", mean)
-    above = graph.last
-    graph.add("Mul", above)
-    graph.add("ReduceMean", np.array([1], np.int64))
+    mean, spread, less = map(_numbers, layer.moments())
+    patches = graph.last
+    graph.add("Conv", mean)
+    usual, graph.last = graph.last, patches
+    graph.add("Conv", spread)
+    graph.add("Mul", patches)
+    graph.add("ReduceSum", np.array([1], np.int64))
+    graph.add("Max", np.array(0, np.float32))
     graph.add("Sqrt")
     graph.add("Mul", np.array(layer.sparse, np.float32))
-    least, graph.last = graph.last, above
-    graph.add("Sub", least)
+    graph.add("Add", usual)
+    least, graph.last = graph.last, patches
+    graph.add("Concat", least, axis=1)
+    graph.add("Conv", less)
     graph.add("Relu")
 
 

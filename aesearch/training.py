@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from aesearch import machine
 from aesearch.architectures import (
     OUTPUTS,
+    TINY,
     AutoencoderSpec,
     Recipe,
     architecture,
@@ -60,7 +61,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as malloc.h names them
 TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
 FEWEST_EPOCHS, MOST_EPOCHS = 32, 100
 # Of pooled: epochs, and steps at least and most; pictures, with more channels to learn, are slower to train on.
-POOLED = {"pictures": (18, 110, 900), "drawn": (72, 110, 2500)}
+POOLED = {"pictures": (36, 110, 1000), "drawn": (72, 110, 2500)}
+LEAST_BATCH, BATCH, BATCH_OF_PICTURES = 16, 128, 256  # a sixteenth of the images in between
 EFFORTS = {"quick": 0.25, "normal": 1.0, "thorough": 4.0}  # times the usual epochs; of pooled quick trains nothing
 PATIENCE = 0.25  # of all epochs may pass without a better one, once the learning rate is half-way down
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
@@ -74,6 +76,8 @@ ALL_ALIKE = 1e-8  # of images whose mean one is this near to each there is nothi
 # With a style: weight of rebuilding untouched images, and of telling images apart, as a share of the mean image's loss.
 RECONSTRUCTION_WEIGHT, CONTRAST_WEIGHT = 3.5, 0.6
 TEMPERATURE, PROJECTION = 0.2, (256, 64)
+SIDE_OF_VIEWS = 0.75  # of the images'
+ONE_REBUILT_OF = 4  # pictures of a batch: convolutions can add little to what principal components give back of them
 
 
 @dataclass(frozen=True)
@@ -154,14 +158,16 @@ class TrainingOptions:
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in document.items()}
         return cls(**values)
 
-    def spec(self, preprocessing: Preprocessing, rows: int = 1_000_000, fields: int = 1) -> AutoencoderSpec:
-        """Settle the network, for so many images so prepared, whose patches are averaged over so many fields a side."""
+    def spec(
+        self, preprocessing: Preprocessing, rows: int = 1_000_000, fields: int = 1, mirror: str = ""
+    ) -> AutoencoderSpec:
+        """Settle the network for so many images, so prepared; ``fields`` and ``mirror`` as in `AutoencoderSpec`."""
         style = 0 if self.style_dim is None and self.invariance == "none" else self.style_dim
         widths = self.widths
         if self.arch == "pooled":
             style, widths = self.style_dim, () if self.effort == "quick" else widths
         return AutoencoderSpec.choose(
-            self.arch, preprocessing, self.latent_dim, widths, self.output, style, rows, fields
+            self.arch, preprocessing, self.latent_dim, widths, self.output, style, rows, fields, mirror
         )
 
     def recipe(self, rows: int) -> Recipe:
@@ -169,7 +175,8 @@ class TrainingOptions:
         own = architecture(self.arch).recipe
         given = {f.name: getattr(self, f.name, None) for f in dataclasses.fields(Recipe)}
         recipe = dataclasses.replace(own, **{name: value for name, value in given.items() if value is not None})
-        batch = recipe.batch_size or min(128, max(16, rows // 16))
+        pictures = self.arch == "pooled" and recipe.invariance == "pictures"
+        batch = recipe.batch_size or min(BATCH_OF_PICTURES if pictures else BATCH, max(LEAST_BATCH, rows // 16))
         steps = math.ceil(rows / batch)
         if self.arch == "pooled":
             enough, least, most = POOLED.get(recipe.invariance, POOLED["drawn"])
@@ -493,16 +500,19 @@ def _batches(
     for batch in _read(images, resident, groups, device):
         targets = to_float(batch)
         untouched = 0.0 if spec.style_dim else UNTOUCHED_SHARE
-        versions = _versions(spec)
-        yield (
-            changed_versions(targets, recipe.invariance, generator, untouched, recipe.orientations, versions),
-            targets,
-        )
+        views = _views(spec, recipe)
+        yield changed_versions(targets, recipe.invariance, generator, untouched, recipe.orientations, *views), targets
 
 
-def _versions(spec: AutoencoderSpec) -> int:
-    """How many changed versions of an image are compared: where the untouched one is among them, one."""
-    return 2 if spec.arch == "pooled" else 1
+def _views(spec: AutoencoderSpec, recipe: Recipe) -> tuple[int, float]:
+    """How many changed versions of an image are compared, one if the untouched one is too, and their sides.
+
+    What is cut out of a picture is shown smaller than it was: at full size all would be larger there than in the whole
+    pictures that features are of (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"). It is quicker.
+    """
+    if spec.arch != "pooled":
+        return 1, 1.0
+    return 2, SIDE_OF_VIEWS if recipe.invariance == "pictures" and min(spec.preprocessing.shape[1:]) > TINY else 1.0
 
 
 def _resident(images: Images, device: torch.device) -> torch.Tensor | None:
@@ -544,7 +554,8 @@ def _losses(
 
     criterion = functional.binary_cross_entropy if loss == "bce" else functional.mse_loss
     if spec.arch == "pooled":
-        error = criterion(model["decoder"](style_part(model)(targets)), targets)
+        rebuilt = targets[::ONE_REBUILT_OF] if model.training and spec.patch_dim else targets
+        error = criterion(model["decoder"](style_part(model)(rebuilt)), rebuilt)
         return error, CONTRAST_WEIGHT * scale * _contrast(*model["projection"](trunk(model)(inputs)).chunk(2))
     if not spec.style_dim:
         error = criterion(model["decoder"](model["encoder"](inputs)), targets)
@@ -584,7 +595,7 @@ def _evaluate(
     totals = np.zeros(2)
     with torch.inference_mode():
         batches = held_out_batches(
-            held_out, recipe.invariance, recipe.batch_size, device, recipe.orientations, _versions(spec)
+            held_out, recipe.invariance, recipe.batch_size, device, recipe.orientations, *_views(spec, recipe)
         )
         for inputs, targets in batches:
             losses = _losses(model, spec, inputs, targets, recipe.loss, scale)

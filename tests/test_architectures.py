@@ -100,7 +100,7 @@ def test_what_is_not_said_is_chosen_by_the_images():
     assert AutoencoderSpec.choose("conv", Preprocessing(8, 8, 1)).latent_dim == 32
     assert AutoencoderSpec.choose("conv-spatial", MNIST).latent_dim == 256
     pictures, shapes = (AutoencoderSpec.choose("pooled", Preprocessing(64, 64, 3), fields=f) for f in (1, 0))
-    assert (pictures.feature_dim, pictures.style_dim, pictures.patch_dim, pictures.fields) == (128, 64, 64, 1)
+    assert (pictures.feature_dim, pictures.style_dim, pictures.patch_dim, pictures.fields) == (160, 64, 96, 1)
     assert (shapes.feature_dim, shapes.style_dim, shapes.patch_dim, shapes.fields) == (96, 96, 0, 2)
 
 

@@ -8,7 +8,7 @@ from sklearn.datasets import load_sample_image
 
 from aesearch.collection import Collection
 from aesearch.distances import nearest_way
-from aesearch.orientation import ORIENTATIONS, UPRIGHT, measure_orientations, orient, without_meaning
+from aesearch.orientation import ORIENTATIONS, UPRIGHT, measure_orientations, orient, to_average, without_meaning
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +34,18 @@ def test_digits_stand_upright_and_scattered_tiles_do_not(digit_images, tiles):
     assert min(digits.values()) > 0.8 and without_meaning(digits, 1000) == []
     turned = measure_orientations(tiles[:, None])
     assert set(without_meaning(turned, 600)) == set(ORIENTATIONS) - {UPRIGHT}
-    assert measure_orientations(tiles[:150, None]) == {}
+    assert to_average(digits, has_top=True) == "" and to_average(turned, has_top=False) == "both"
+    assert to_average(turned, has_top=True) == min("mirrored", "flipped", key=lambda way: turned[way])
+    assert to_average({"mirrored": 0.69, "flipped": 0.71, "upside down": 0.4}, has_top=False) == "mirrored"
+    assert measure_orientations(tiles[:150, None]) == {} and to_average({}, has_top=False) == ""
     assert set(measure_orientations(tiles[:, None, :12])) == {"mirrored", "upside down", "flipped"}
 
 
 def test_where_orientation_means_nothing_a_query_finds_the_image_however_it_lies(tiles, tmp_path):
     np.save(tmp_path / "tiles.npy", tiles)
     c = Collection.build(str(tmp_path / "tiles.npy"), tmp_path / "c", progress=False, epochs=2, latent_dim=16)
-    assert set(c.orientations) == set(ORIENTATIONS)
+    assert c.spec.mirror == "both"  # their features are those of the image
+    assert set(c.orientations) == set(ORIENTATIONS) - {"mirrored", "flipped", "upside down"}
     for row, way in enumerate(ORIENTATIONS):
         hits = c.query(orient(tiles[row], way), k=5)
         assert hits.rows[0] == row and hits.distances[0] < 1e-5

@@ -1,5 +1,7 @@
 """Pictures: what is found without training, and the small network beside it, on tiles of two photographs."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -14,8 +16,9 @@ from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError
 from aesearch.examination import examine
 from aesearch.invariance import shares_a_ground, transform
+from aesearch.layers import Fields
 from aesearch.orientation import orient
-from aesearch.patches import fit_patches
+from aesearch.patches import fit_patches, settle_trunk
 from aesearch.portable import PortableEncoder
 from aesearch.probe import knn_accuracy
 from aesearch.training import TrainingOptions, train_autoencoder
@@ -88,6 +91,36 @@ def test_onnx_and_the_file_give_what_torch_gives(parted, fields, tmp_path):
     assert np.abs(portable.encode(images) - expected).max() < 1e-4
 
 
+@pytest.mark.parametrize(("mirror", "axis"), [("mirrored", 3), ("flipped", 2), ("both", (2, 3)), ("both", 3)])
+@pytest.mark.parametrize("fields", [1, 3])
+def test_features_averaged_over_a_mirror_image_are_those_of_both(fields, mirror, axis, parted, tmp_path):
+    train, images = parted[0], parted[1][:20]
+    spec = TrainingOptions(invariance="pictures", widths=(8, 16)).spec(TILE, len(train), fields, mirror)
+    model = build_autoencoder(spec)
+    fit_patches(model, spec, train, 0)
+    settle_trunk(model, train)
+    encoder, mirror_images = Autoencoder(model, spec, "cpu"), np.flip(images, axis)
+    features, of_mirrored = encoder.encode(images), encoder.encode(np.ascontiguousarray(mirror_images))
+    assert np.abs(features - of_mirrored).max() < 1e-4
+    assert np.abs(features - features[0]).max() > 0.1
+    assert np.abs(fitted(train, fields).encode(images) - fitted(train, fields).encode(mirror_images)).max() > 0.1
+    encoder.save_portable(tmp_path / "encoder.onnx")
+    portable = PortableEncoder((tmp_path / "encoder.onnx").read_bytes(), spec.feature_dim)
+    assert np.abs(portable.encode(images) - features).max() < 1e-4
+    save_autoencoder(tmp_path / "encoder.safetensors", model, spec)
+    assert load_autoencoder(tmp_path / "encoder.safetensors")[1].mirror == mirror
+    assert encoder.activations(images)[1].shape == (20, encoder.activations(images[:3])[1].shape[1])
+    with pytest.raises(AesearchError, match="mirrored, flipped, both"):
+        dataclasses.replace(spec, mirror="upside down")
+
+
+def test_maps_of_any_size_are_averaged_by_fields():
+    maps = torch.rand(2, 3, 9, 12)
+    one, four = Fields(16, 16, 1)(maps), Fields(16, 16, 2)(maps[:, :, :8])
+    assert torch.allclose(one[:, :, 0], maps.mean(dim=(2, 3)), atol=1e-6)
+    assert torch.allclose(four[:, :, 1], maps[:, :, :4, 6:].mean(dim=(2, 3)), atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["black", "noise", "one image", "three images"])
 def test_what_holds_no_patches_gives_numbers_all_the_same(kind):
     noise = np.random.default_rng(0).integers(0, 256, (50, 3, 32, 32), dtype=np.uint8)
@@ -139,14 +172,14 @@ def test_changed_pictures_keep_their_range_and_some_orientations_are_drawn(tiles
     changed = transform(images, "pictures", torch.Generator().manual_seed(0), 0.0)
     assert changed.shape == images.shape and 0 <= changed.min() and changed.max() <= 1
     assert (changed - images).abs().mean() > 0.05
+    smaller = transform(images, "pictures", torch.Generator().manual_seed(0), 1.0, side=0.5)
+    assert torch.allclose(smaller, torch.nn.functional.avg_pool2d(images, 2), atol=1e-5)
     still = transform(images, "pictures", torch.Generator().manual_seed(0), 1.0, ["mirrored"])
     assert torch.allclose(still, images, atol=1e-5)
 
 
 @pytest.mark.parametrize("orientation", ["mirrored", "upside down", "flipped", "turned left", "mirrored, turned left"])
 def test_an_orientation_is_the_one_that_is_named(orientation, tiles, monkeypatch):
-    import dataclasses
-
     from aesearch import invariance
 
     plain = dataclasses.replace(invariance.Changes(), light=0.0)
