@@ -135,6 +135,8 @@ class AutoencoderSpec:
             raise AesearchError(f"an encoder's input cannot be {pixels}")
         if not 0 <= self.style_dim < self.latent_dim:
             raise AesearchError(f"--style-dim {self.style_dim} leaves no features of {self.latent_dim} latent numbers")
+        if self.mirror and (self.arch != "pooled" or self.mirror not in MIRRORS):
+            raise AesearchError(f"pooled alone averages over {', '.join(MIRRORS)}; not {self.arch} over {self.mirror}")
         if self.arch == "pooled":
             self._check_pooled()
         if self.arch in ("conv-spatial", "linear") and fixed is not None and len(self.widths) != len(fixed):
@@ -153,8 +155,6 @@ class AutoencoderSpec:
             raise AesearchError(f"pooled has the output clamp, not {self.output}")
         if not 0 <= self.patch_dim <= self.feature_dim or not 1 <= self.fields <= MOST_FIELDS:
             raise AesearchError(f"of {self.feature_dim} features {self.patch_dim} cannot come from patches")
-        if self.mirror and self.mirror not in MIRRORS:
-            raise AesearchError(f"pooled averages over {', '.join(MIRRORS)}, not {self.mirror!r}")
         if not (self.patch_dim or self.widths):
             raise AesearchError("pooled has neither patches nor a network")
 

@@ -27,6 +27,7 @@ FORMAT_VERSION = 3
 READ_BYTES = 2**24
 DEVICES = ("cpu", "cuda", "mps")
 HIDDEN_MOST = 512  # numbers of one hidden layer's maps, at most: larger ones are averaged
+LIKENESSES = 8  # times the memory that an image takes without patches: what its likenesses to them fill
 
 
 def save_autoencoder(path: Path, model: nn.ModuleDict, spec: AutoencoderSpec) -> None:
@@ -116,9 +117,9 @@ class Autoencoder:
 
         self.spec = spec
         self.device = pick_device(device)
-        area = spec.preprocessing.height * spec.preprocessing.width
+        area = spec.preprocessing.height * spec.preprocessing.width * (LIKENESSES if spec.patch_dim else 1)
         on_cpu = self.device.type == "cpu"
-        self.batch_size = min(256, max(16, 2**18 // area)) if on_cpu else min(8192, max(64, 2**22 // area))
+        self.batch_size = min(256, max(8, 2**18 // area)) if on_cpu else min(8192, max(64, 2**22 // area))
         folded = nn.ModuleDict({name: _prepare(part) for name, part in model.eval().items()})
         self._model = on_device(folded, self.device)
 

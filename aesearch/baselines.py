@@ -61,7 +61,7 @@ def principal_components(train: NDArray[np.float32], test: NDArray[np.float32], 
 
 
 def patches(train: NDArray[np.uint8], test: NDArray[np.uint8], fields: int, seed: int = 0) -> Pair:
-    """What `aesearch.patches` finds in closed form: `--effort quick`."""
+    """What `aesearch.patches` finds in closed form, of the images alone, without mirror images."""
     channels, height, width = train.shape[1:]
     spec = AutoencoderSpec.choose(
         "pooled", Preprocessing(height, width, channels), widths=(), rows=len(train), fields=fields

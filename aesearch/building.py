@@ -45,6 +45,7 @@ IMAGE_MEMORY = 2 * 2**30  # bytes of uint8 training images kept in memory; more 
 SAMPLE_MEMORY = 256 * 2**20  # bytes of held-out images, and of the sample that PCA learns from
 SAMPLE_IMAGES = 5000
 WITHOUT_TOP = {"flipped", "upside down"}  # orientations of which one means nothing where images have no top
+SAID = {"mirrored": "its mirror image", "flipped": "its image flipped top to bottom", "both": "its three mirror images"}
 STATES = 4  # of every number in a checkpoint: now, at its best, Adam's two moments
 MOST_COMPARED, FEWEST_COMPARED = 500, 5  # images looked at to tell whether most are alike: …
 SAME_LEVELS = 8  # … no pixel is farther from the median image
@@ -103,6 +104,8 @@ def train_encoder(
         has_top = not WITHOUT_TOP & set(free)
         fields = FIELDS if has_top else 1
         mirror = to_average(orientations["orientation_shares"], has_top=has_top)
+        if mirror:
+            logger.info("features are averaged over each image and %s", SAID[mirror])
     spec = settled.spec(preprocessing, len(images), fields, mirror)
     recipe = settled.recipe(len(images))
     check_room(folder / ENCODER, _bytes_needed(spec, encoded_next))

@@ -37,7 +37,7 @@ from aesearch.manifest import (
 from aesearch.manifest import NAME as MANIFEST
 from aesearch.mapping import Maps
 from aesearch.naming import folder_of
-from aesearch.orientation import ORIENTATIONS, UPRIGHT, is_turned, orient
+from aesearch.orientation import ORIENTATIONS, UPRIGHT, apart, is_turned, orient
 from aesearch.parts import INDEX, NO_CLUSTER, NO_CLUSTER_NAME, SourceLike, changes
 from aesearch.pictures import ImageLike, blank, look_at, name_of, read_image, read_pictures, several
 from aesearch.progress import plan
@@ -552,7 +552,8 @@ class Collection(Maps):
         any_orientation : bool, optional
             Whether the image is looked for mirrored and turned too, in all eight orientations, and each neighbour's
             distance is the least. By default an image from elsewhere is looked for in those orientations that mean
-            nothing in the collection, as was found in training, and a row as it is.
+            nothing in the collection, as was found in training, and a row as it is. Mirror images that the encoder
+            averages over are found in any case.
         """
         if sum(v is not None for v in (image, row, id)) != 1:
             raise AesearchError("give one of: an image, a row, an id")
@@ -571,7 +572,8 @@ class Collection(Maps):
     ) -> list[Hits]:
         """Nearest neighbours of several images, encoded as one batch; see `query`."""
         _check_k(k)
-        asked = self.orientations if any_orientation is None else list(ORIENTATIONS) if any_orientation else [UPRIGHT]
+        every = apart(ORIENTATIONS, self.spec.mirror)
+        asked = self.orientations if any_orientation is None else every if any_orientation else [UPRIGHT]
         images = several(images)
         return self._search(self.encode_oriented(images, asked), [name_of(image) for image in images], k, where, asked)
 
@@ -587,7 +589,7 @@ class Collection(Maps):
         _check_k(k)
         self.check_rows(rows)
         wanted = np.array(rows)
-        asked = list(ORIENTATIONS) if any_orientation else [UPRIGHT]
+        asked = apart(ORIENTATIONS, self.spec.mirror) if any_orientation else [UPRIGHT]
         upright = self.store.features(wanted)[:, None]
         features = self._encode_rows_oriented(rows, asked) if any_orientation else upright
         found = self._search(features, self.store.texts("id", wanted), k + 1, where, asked)

@@ -98,11 +98,11 @@ def transform(
     generator : torch.Generator
         On the CPU, so that every device draws the same.
     untouched : float
-        Share of the images that stay as they are.
+        Share of the images that stay as they are, but for their size.
     orientations : sequence of str
         Keys of ``aesearch.orientation.ORIENTATIONS`` that are as good as upright.
     side : float
-        Sides of what is given back, as a share of the images'.
+        Sides of what is given back, as a share of the images', rounded; not with ``none``.
 
     Returns
     -------

@@ -110,7 +110,7 @@ class Fields(nn.Module):
     def __init__(self, height: int, width: int, side: int) -> None:
         super().__init__()
         self.size, self.fields = (height, width), (min(side, height), min(side, width))
-        self.register_buffer("shares", _shares_of_fields(self.size, self.fields), persistent=False)
+        self.register_buffer("shares", _shares_of_fields(self.size, self.fields).clone(), persistent=False)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Maps (n, c, h, w) to their means (n, c, fields), of other sizes than usual too."""
@@ -122,8 +122,9 @@ class Fields(nn.Module):
 @functools.lru_cache(maxsize=8)
 def _shares_of_fields(size: tuple[int, int], fields: tuple[int, int]) -> torch.Tensor:
     """(h · w, fields): how much of each place goes into the mean of each field."""
-    rows, columns = (_shares(length, many) for length, many in zip(size, fields, strict=True))
-    return torch.kron(rows, columns).T.contiguous()
+    with torch.inference_mode(False):  # it is kept, and may be needed in training
+        rows, columns = (_shares(length, many) for length, many in zip(size, fields, strict=True))
+        return torch.kron(rows, columns).T.contiguous()
 
 
 def _shares(length: int, fields: int) -> torch.Tensor:

@@ -68,7 +68,7 @@ LatentOption = Annotated[
     typer.Option(
         min=1,
         help="Numbers an image is encoded to.",
-        show_default="224 of pictures, 192 of shapes, 64 of other networks, less for tiny or few images",
+        show_default="224 of pictures, 192 of shapes and of --effort quick, 64 of other networks; less for few images",
     ),
 ]
 EffortOption = Annotated[
@@ -84,7 +84,7 @@ StyleOption = Annotated[
         min=0,
         help="So many of the latent numbers keep how an image lies and are left out of its features: sharper "
         "reconstructions beside features that ignore it.",
-        show_default="64, of fewer latent numbers a quarter",
+        show_default="64, 96 of shapes, of fewer latent numbers a quarter",
     ),
 ]
 SizeOption = Annotated[
@@ -121,7 +121,7 @@ OptimizerOption = Annotated[str | None, typer.Option(help="adam or adamw.", show
 LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default="mse")]
 EpochsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Passes over the images.", show_default="5 to 100, by network and number of images"),
+    typer.Option(min=1, help="Passes over the images.", show_default="1 to 110, by network and number of images"),
 ]
 BatchOption = Annotated[
     int | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,11 +81,22 @@ def without_meaning(farther: dict[str, float], images: int) -> list[str]:
 def to_average(farther: dict[str, float], *, has_top: bool) -> str:
     """Over which mirror images an image's features may be averaged: "mirrored", "flipped", "both", or none, "".
 
-    It takes less than to ignore an orientation does: such images need not be frequent, only not foreign. Of images that
-    have a top and a bottom one alone is taken.
+    Less is asked than of an orientation that means nothing: such images need not be frequent, only not foreign. Of
+    images that have a top and a bottom one alone is taken.
     """
     found = [way for way in ("mirrored", "flipped") if farther.get(way, 1.0) < AVERAGED]
     return "both" if len(found) == 2 and not has_top else min(found, key=lambda way: farther[way], default="")
+
+
+def apart(orientations: Iterable[str], mirror: str) -> list[str]:
+    """Those orientations that features averaged over a mirror image, named as in `to_average`, can tell apart."""
+    same = [UPRIGHT, *("mirrored", "flipped", "upside down")] if mirror == "both" else [UPRIGHT, mirror or UPRIGHT]
+    corners = np.arange(4, dtype=np.uint8).reshape(2, 2)
+    first: dict[bytes, str] = {}
+    for orientation in orientations:
+        alike = min(orient(orient(corners, orientation), way).tobytes() for way in same)
+        first.setdefault(alike, orientation)
+    return list(first.values())
 
 
 class _Half:

@@ -32,7 +32,7 @@ from aesearch.manifest import ENCODER, FEATURES, NEXT, PORTABLE, Manifest
 from aesearch.manifest import NAME as MANIFEST
 from aesearch.names import composed
 from aesearch.naming import command_for, folder_of
-from aesearch.orientation import ORIENTATIONS, UPRIGHT
+from aesearch.orientation import ORIENTATIONS, UPRIGHT, apart
 from aesearch.pictures import ImageLike, Read, name_of, read, read_image, read_oriented, several
 from aesearch.portable import PortableEncoder
 from aesearch.progress import heard
@@ -315,11 +315,13 @@ class Parts:
 
     @property
     def orientations(self) -> list[str]:
-        """In which orientations a query looks for an image: as it is, and those that mean nothing here."""
+        """In which orientations a query looks for an image: as it is, and those that mean nothing here.
+
+        Of those that have the same features, as the encoder averages over mirror images, the first alone.
+        """
         figures = self.manifest.artifacts.get("encoder", {}).get("figures", {})
-        mirror = self.spec.mirror  # of which the features are the same
-        same = ("mirrored", "flipped", "upside down") if mirror == "both" else (mirror,)
-        return [UPRIGHT, *(o for o in figures.get("free_orientations", []) if o in ORIENTATIONS and o not in same)]
+        free = (o for o in figures.get("free_orientations", []) if o in ORIENTATIONS)
+        return apart([UPRIGHT, *free], self.spec.mirror)
 
     def encode_latents(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
         """As `encode`, with the style beside the features: all that the decoder rebuilds an image from."""

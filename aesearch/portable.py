@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 LEAST_LENGTH = 1e-2  # as in aesearch.layers, which needs torch
-AT_ONCE = 64  # images: of each there are some ten thousand numbers in every layer
+AT_ONCE = 8  # images: of each there may be a million likenesses to patches
 OPSET = 18  # Resize by sizes of some axes
 IMAGES, LATENTS, ERRORS = "images", "latents", "errors"
 
@@ -87,6 +87,7 @@ class _Graph:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
+        self.names: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self.last = IMAGES
 
     def add(self, kind: str, *others: NDArray[Any] | str | None, **attributes: Any) -> None:
@@ -97,8 +98,11 @@ class _Graph:
             if other is None or isinstance(other, str):
                 inputs.append(other or "")
                 continue
-            inputs.append(f"weight{len(self.weights)}")
-            self.weights.append(numpy_helper.from_array(np.ascontiguousarray(other), inputs[-1]))
+            same = (other.dtype.str, other.shape, other.tobytes())
+            if same not in self.names:  # layers may come twice, for an image and its mirror image
+                self.names[same] = f"weight{len(self.weights)}"
+                self.weights.append(numpy_helper.from_array(np.ascontiguousarray(other), self.names[same]))
+            inputs.append(self.names[same])
         self.last = f"layer{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [self.last], **attributes))
 

@@ -76,8 +76,8 @@ ALL_ALIKE = 1e-8  # of images whose mean one is this near to each there is nothi
 # With a style: weight of rebuilding untouched images, and of telling images apart, as a share of the mean image's loss.
 RECONSTRUCTION_WEIGHT, CONTRAST_WEIGHT = 3.5, 0.6
 TEMPERATURE, PROJECTION = 0.2, (256, 64)
-SIDE_OF_VIEWS = 0.75  # of the images'
-ONE_REBUILT_OF = 4  # pictures of a batch: convolutions can add little to what principal components give back of them
+SIDE_OF_VIEWS, LONGEST_OF_VIEWS = 0.75, 100  # times the images' sides; how much longer than wide
+ONE_REBUILT_OF = 4  # pictures: convolutions can add little to what principal components give back of them
 
 
 @dataclass(frozen=True)
@@ -507,12 +507,14 @@ def _batches(
 def _views(spec: AutoencoderSpec, recipe: Recipe) -> tuple[int, float]:
     """How many changed versions of an image are compared, one if the untouched one is too, and their sides.
 
-    What is cut out of a picture is shown smaller than it was: at full size all would be larger there than in the whole
-    pictures that features are of (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"). It is quicker.
+    Stretched to full size, what is cut out of a picture would be larger than in the whole pictures that features are of
+    (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"); at three quarters it is about as large.
     """
+    shorter, longer = sorted(spec.preprocessing.shape[1:])
     if spec.arch != "pooled":
         return 1, 1.0
-    return 2, SIDE_OF_VIEWS if recipe.invariance == "pictures" and min(spec.preprocessing.shape[1:]) > TINY else 1.0
+    may_be_smaller = recipe.invariance == "pictures" and shorter > TINY and longer < LONGEST_OF_VIEWS * shorter
+    return 2, SIDE_OF_VIEWS if may_be_smaller else 1.0
 
 
 def _resident(images: Images, device: torch.device) -> torch.Tensor | None:
@@ -545,9 +547,10 @@ def _losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Error of giving back the untouched images, and a contrast.
 
-    With a style the error is that of half of the images from the features of their changed selves alone, and that of
-    the others, untouched, from both; the contrast is that of telling by the features which changed image is which
-    untouched one, else 0.
+    Of ``pooled`` the error is that of untouched images from their style, in training of some of the pictures, and the
+    contrast that of telling which two changed images come from the same one. Of others with a style the error is that
+    of half of the images from the features of their changed selves alone, and that of the others, untouched, from both;
+    the contrast is that of telling by the features which changed image is which untouched one, else 0.
     """
     import torch
     from torch.nn import functional
@@ -702,5 +705,7 @@ def _identity(spec: AutoencoderSpec, recipe: Recipe, seed: int) -> dict[str, Any
     """What must be the same for a training to go on; the number of epochs may grow."""
     document = dataclasses.asdict(recipe) | spec.to_json() | {"seed": seed, "format_version": FORMAT_VERSION}
     del document["epochs"]
+    if not spec.mirror:
+        del document["mirror"]  # trainings begun before there were any do not have it
     identity: dict[str, Any] = json.loads(json.dumps(document))
     return identity

@@ -145,7 +145,7 @@ def test_a_resumed_network_ends_with_the_undisturbed_weights(parted, tmp_path):
     train, test, _, _ = parted
     options = TrainingOptions(arch="pooled", epochs=4, invariance="pictures", widths=(4, 8))
     settings = {"sample": train, "device": "cpu", "orientations": ["mirrored"]}
-    spec, checkpoint = options.spec(TILE, len(train)), tmp_path / "training.safetensors"
+    spec, checkpoint = options.spec(TILE, len(train), 1, "both"), tmp_path / "training.safetensors"
 
     def stop(history):
         if len(history) == 2:
