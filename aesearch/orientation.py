@@ -90,7 +90,7 @@ def to_average(farther: dict[str, float], *, has_top: bool) -> str:
 
 def apart(orientations: Iterable[str], mirror: str) -> list[str]:
     """Those orientations that features averaged over a mirror image, named as in `to_average`, can tell apart."""
-    same = [UPRIGHT, *("mirrored", "flipped", "upside down")] if mirror == "both" else [UPRIGHT, mirror or UPRIGHT]
+    same = (UPRIGHT, "mirrored", "flipped", "upside down") if mirror == "both" else (UPRIGHT, mirror or UPRIGHT)
     corners = np.arange(4, dtype=np.uint8).reshape(2, 2)
     first: dict[bytes, str] = {}
     for orientation in orientations:
