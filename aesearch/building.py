@@ -134,7 +134,7 @@ def train_encoder(
     write_history(training.history)  # a kill may have come between the checkpoint and it
     _draw_curve(folder / CURVE, training.history, loss_name(spec, recipe))
     figures = training.figures | examine(training, sample, held_out) | {"invariance_ratios": ratios, **orientations}
-    _save_encoder(folder, training.model, spec)
+    _save_encoder(folder, training.model, training.spec)
     manifest.training = None
     manifest.source = source.opening
     manifest.record(
@@ -145,7 +145,7 @@ def train_encoder(
         made_from={"source": source.fingerprint},
         parameters={
             "options": plain(options.to_json()),
-            "spec": plain(spec.to_json()),
+            "spec": plain(training.spec.to_json()),
             "recipe": plain(dataclasses.asdict(training.recipe)),
         },
         figures=figures,

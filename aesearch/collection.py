@@ -61,6 +61,7 @@ GROWING, ANEW = ".growing.json", ".anew.json"  # manifests of what is not finish
 LEARNED = ("nap", "combined")  # scores that need more of the images than the store holds
 MOST = 0.5  # of the images looked at, for a folder to be the one that was elsewhere
 ENCODING, INDEXING = 0.6, 0.02  # of the work of training on an image once, about: to encode it, to index it
+FITTING, MOST_FITTED = 3.0, 2000  # likewise, to learn from it in closed form; images
 CENTRAL = 10  # rows that stand for the middle of many
 MOST_DOUBTS = 50  # labels in doubt that the manifest keeps
 MOST_PLACES = 3  # clusters that the images of one that is no more have gone to, in a message
@@ -173,8 +174,10 @@ class Collection(Maps):
     def _steps(self, source: Source, options: TrainingOptions) -> dict[str, float]:
         """What `complete` has still to do, and about how much, in passes of one training image."""
         n = len(source)
-        looking = "patches" if options.arch == "pooled" else "choose"
-        training = {"read": 0.0, looking: 0.0, "train": float(n * options.recipe(n).epochs)}
+        learning = {"train": float(n * options.recipe(n).epochs)}
+        training = {"read": 0.0, "choose": 0.0} | learning
+        if options.arch == "pooled":
+            training = {"read": 0.0} | learning | {"fit": FITTING * min(n, MOST_FITTED)}
         train = {} if "encoder" in self.manifest.artifacts else training
         return train | {"extract": ENCODING * n, "index": INDEXING * n}
 

@@ -74,7 +74,8 @@ LatentOption = Annotated[
 EffortOption = Annotated[
     str | None,
     typer.Option(
-        help="How long training may take: quick, normal, thorough. quick trains nothing: patches alone.",
+        help="How long training may take: quick, normal, thorough, or a number of minutes. quick trains nothing: "
+        "patches alone.",
         show_default="normal",
     ),
 ]

@@ -10,6 +10,7 @@ principal component is divided by the root of its deviation.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.architectures import AutoencoderSpec
+from aesearch.architectures import AutoencoderSpec, build_autoencoder
 from aesearch.autoencoders import to_float
+from aesearch.distances import exact_neighbours
 
 if TYPE_CHECKING:
     import torch
@@ -33,12 +35,14 @@ KEPT, LEAST_SPREAD = 1e-6, 1e-3  # share of the largest variance that a componen
 FLOOR = 0.02  # of the median length of whitened patches
 LEAST_LEVELS = 0.5  # of 255: a deviation that is rounding
 LOOKED_AT = 8_000_000  # pixels of the images that the averages are learned from, at most
+MOST_COMPARED, COMPARED = 2000, 10  # images, and neighbours of each, to tell patches with and without fields apart
+CLEARLY = 2.0  # standard errors
 COMPONENTS_OF = 50_000_000  # pixels, and channels, of the images that principal components are learned from, at most
 AT_ONCE, AT_ONCE_ON_A_CPU = 400_000, 16_384  # pixels; a CPU's cache should hold the likenesses of them
 
 
-def fit_patches(model: nn.ModuleDict, spec: AutoencoderSpec, sample: NDArray[np.uint8], seed: int) -> None:
-    """Set all of a ``pooled`` network that needs no training, in place.
+def fit_components(model: nn.ModuleDict, spec: AutoencoderSpec, sample: NDArray[np.uint8], seed: int) -> None:
+    """Set the principal components of a ``pooled`` network, that keep how an image looks, in place.
 
     Parameters
     ----------
@@ -47,30 +51,77 @@ def fit_patches(model: nn.ModuleDict, spec: AutoencoderSpec, sample: NDArray[np.
     sample : (n, channels, height, width) uint8
         Images of the collection.
     seed : int
-        Of the drawing of patches.
+        Of the drawing of those that are looked at.
     """
     import torch
 
-    device = next(model.parameters()).device
-    sample = sample[np.random.default_rng(seed).permutation(len(sample))]
-    few = sample[: max(DRAWN_FROM, LOOKED_AT // sample[0].size)]
+    sample = _shuffled(sample, seed)
+    flat = sample[: max(DRAWN_FROM, COMPONENTS_OF // sample[0].size)]
     with torch.no_grad():
-        if spec.patch_dim:
-            patches = _branch(model, 0)
-            last = patches[-2]
-            codes, *between, _, _ = _averaged(patches)
-            _draw_patches(codes, sample, seed)
-            if between:
-                _smoothest(codes, between[0], few, device)
-            whiten(last, torch.cat([patches[:-2](images) for images in batches(few, device)]))
-            for layer in (*between[:1], last):
-                layer.requires_grad_(False)
-        flat = sample[: max(DRAWN_FROM, COMPONENTS_OF // sample[0].size)]
-        _set_components(_branch(model, -1)[1], _inverse(model), flat, device, spec.style_dim)
+        _set_components(_branch(model, -1)[1], _inverse(model), flat, _device(model), spec.style_dim)
         if spec.widths:
             silence(model)
     for layer in _linear_parts(model, spec):
         layer.requires_grad_(False)
+
+
+def fit_patches(model: nn.ModuleDict, spec: AutoencoderSpec, sample: NDArray[np.uint8], seed: int) -> None:
+    """Draw patches, and set the matrix behind the likenesses to them, in place; arguments as of `fit_components`."""
+    if spec.patch_dim:
+        _fit_branch(_branch(model, 0), _shuffled(sample, seed), seed, _device(model))
+
+
+def choose_patches(
+    model: nn.ModuleDict, spec: AutoencoderSpec, sample: NDArray[np.uint8], seed: int
+) -> AutoencoderSpec:
+    """As `fit_patches`; if it is better without fields, then so. What the network is in the end.
+
+    An image has neighbours by the rest of the network, too, which learned them from its changes, or by its pixels if
+    nothing was trained. Patches by fields are taken if theirs are clearly more often the same ones.
+    """
+    import torch
+
+    fit_patches(model, spec, sample, seed)
+    if not spec.patch_dim or spec.fields == 1:
+        return spec
+    whole, device = dataclasses.replace(spec, fields=1), _device(model)
+    other = build_autoencoder(whole).to(device).eval()
+    fit_patches(other, whole, sample, seed)
+    few = _shuffled(sample, seed)[:MOST_COMPARED]
+
+    def neighbours(branch: Any) -> NDArray[np.int64]:
+        with torch.no_grad():
+            vectors = torch.cat([branch(images) for images in batches(few, device)]).cpu().numpy()
+        return exact_neighbours(vectors, vectors, COMPARED + 1, "l2")[0][:, 1:]
+
+    known = neighbours(_branch(model, -2) if spec.widths else _branch(model, -1))
+    same = [_common(known, neighbours(_branch(one, 0))) for one in (model, other)]
+    more = same[0] - same[1]
+    if more.mean() > CLEARLY * more.std() / math.sqrt(len(more)):
+        return spec
+    _branches(model)[0] = _branch(other, 0)
+    return whole
+
+
+def _common(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many of the numbers in each row are in that of the other, (n,)."""
+    return np.asarray((one[:, :, None] == other[:, None, :]).sum(axis=(1, 2)))
+
+
+def _shuffled(sample: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    return sample[np.random.default_rng(seed).permutation(len(sample))]
+
+
+def _fit_branch(branch: Any, sample: NDArray[np.uint8], seed: int, device: torch.device) -> None:
+    import torch
+
+    few = sample[: max(DRAWN_FROM, LOOKED_AT // sample[0].size)]
+    codes, *between, _, _ = _averaged(branch)
+    with torch.no_grad():
+        _draw_patches(codes, sample, seed)
+        if between:
+            _smoothest(codes, between[0], few, device)
+        whiten(branch[-2], torch.cat([branch[:-2](images) for images in batches(few, device)]))
 
 
 def silence(model: Any) -> None:
@@ -112,7 +163,11 @@ def settle_trunk(model: nn.ModuleDict, sample: NDArray[np.uint8]) -> None:
 
 
 def _branch(model: Any, number: int) -> Any:
-    return model["encoder"][-1].branches[number]
+    return _branches(model)[number]
+
+
+def _branches(model: Any) -> Any:
+    return model["encoder"][-1].branches
 
 
 def _averaged(branch: Any) -> Any:
@@ -124,11 +179,18 @@ def _averaged(branch: Any) -> Any:
 
 
 def _linear_parts(model: nn.ModuleDict, spec: AutoencoderSpec) -> Iterator[Any]:
-    """Matrices that no step changes: from pixels to components, and back; that behind the trunk is set at the end."""
+    """What no step changes: from pixels to components, and back; patches and the last matrices are set at the end."""
     yield _branch(model, -1)[1]
     yield _inverse(model)
+    if spec.patch_dim:
+        yield _branch(model, 0)
     if spec.widths:
         yield _branch(model, -2)[-2]
+
+
+def _device(model: Any) -> torch.device:
+    device: torch.device = next(model.parameters()).device
+    return device
 
 
 def _inverse(model: Any) -> Any:

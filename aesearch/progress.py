@@ -51,6 +51,12 @@ def plan(steps: dict[str, float]) -> Iterator[None]:
         _plan.reset(token)
 
 
+def settled(name: str, work: float) -> None:
+    """Only now is it known how much work a planned step is."""
+    if (whole := _plan.get()) is not None and name in whole.to_come:
+        whole.to_come[name] = work
+
+
 @contextlib.contextmanager
 def heard(progress: bool) -> Iterator[None]:
     """Show the steps within that have no switch of their own, if there is progress to be shown."""

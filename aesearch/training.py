@@ -6,6 +6,7 @@ import copy
 import ctypes
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -41,8 +42,8 @@ from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError, StaleArtifactError, check_choice
 from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, changed_versions, held_out_batches
 from aesearch.naming import command_for
-from aesearch.patches import fit_patches, numbers_of_trunk, settle_trunk, silence, style_part, trunk
-from aesearch.progress import Step
+from aesearch.patches import choose_patches, fit_components, numbers_of_trunk, settle_trunk, silence, style_part, trunk
+from aesearch.progress import Step, settled
 from aesearch.progress import step as told
 from aesearch.reading import cores
 
@@ -64,6 +65,8 @@ FEWEST_EPOCHS, MOST_EPOCHS = 32, 100
 POOLED = {"pictures": (36, 110, 1000), "drawn": (72, 110, 2500)}
 LEAST_BATCH, BATCH, BATCH_OF_PICTURES = 16, 128, 256  # a sixteenth of the images in between
 EFFORTS = {"quick": 0.25, "normal": 1.0, "thorough": 4.0}  # times the usual epochs; of pooled quick trains nothing
+TIMED_STEPS, TRIED_STEPS = 8, 4  # that tell how long an epoch takes, and before them
+MOST_TIMES = 20  # the usual epochs, however many minutes there are
 PATIENCE = 0.25  # of all epochs may pass without a better one, once the learning rate is half-way down
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
 FEWEST_HELD_OUT = 50  # images that tell the loss of the mean image
@@ -111,8 +114,9 @@ class TrainingOptions:
         With ``conv`` the peak of a one-cycle schedule (Smith & Topin 2019), else constant.
     seed : int
         Same seed, machine and number of threads: same weights, bit for bit, on a CPU.
-    effort : {"quick", "normal", "thorough"}
-        How long it may take. ``quick``: of pictures nothing is trained, what is found in closed form is all.
+    effort : {"quick", "normal", "thorough"} or a number
+        How long it may take, a number in minutes. ``quick``: of pictures nothing is trained, what is found in closed
+        form is all. With minutes the number of epochs, and so the result, depends on the machine's speed.
     """
 
     arch: str = "pooled"
@@ -129,11 +133,14 @@ class TrainingOptions:
     batch_size: int | None = None
     learning_rate: float | None = None
     seed: int = 0
-    effort: str = "normal"
+    effort: str | float = "normal"
 
     def __post_init__(self) -> None:
         architecture(self.arch)
-        check_choice("effort", self.effort, tuple(EFFORTS))
+        if self.minutes is None:
+            check_choice("effort", str(self.effort), (*EFFORTS, "a number of minutes"))
+        elif not 0 < self.minutes < math.inf:
+            raise AesearchError(f"effort must be quick, normal, thorough or minutes above 0, not {self.effort}")
         choices = {"loss": LOSSES, "invariance": tuple(INVARIANCES), "optimizer": OPTIMIZERS, "output": OUTPUTS}
         for name, allowed in choices.items():
             if getattr(self, name) is not None:
@@ -147,6 +154,14 @@ class TrainingOptions:
             raise AesearchError(f"seed must be 0 to {LARGEST_SEED}, not {self.seed}")
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise AesearchError(f"learning rate must be above 0, not {self.learning_rate}")
+
+    @property
+    def minutes(self) -> float | None:
+        """How long training may take, if that is given, and not the number of epochs."""
+        try:
+            return None if self.epochs else float(self.effort)
+        except ValueError:
+            return None
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
@@ -171,7 +186,7 @@ class TrainingOptions:
         )
 
     def recipe(self, rows: int) -> Recipe:
-        """Settle everything, for that many training images."""
+        """Settle everything, for that many training images; what minutes come to is known later."""
         own = architecture(self.arch).recipe
         given = {f.name: getattr(self, f.name, None) for f in dataclasses.fields(Recipe)}
         recipe = dataclasses.replace(own, **{name: value for name, value in given.items() if value is not None})
@@ -184,7 +199,7 @@ class TrainingOptions:
             usual = 0 if self.effort == "quick" else usual
         else:
             usual = own.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(TARGET_STEPS / steps)))
-        epochs = recipe.epochs if self.epochs and usual else math.ceil(usual * EFFORTS[self.effort])
+        epochs = recipe.epochs if self.epochs and usual else math.ceil(usual * EFFORTS.get(str(self.effort), 1.0))
         return dataclasses.replace(recipe, batch_size=batch, epochs=epochs)
 
 
@@ -264,20 +279,28 @@ def train_autoencoder(
         The loss is no longer a number, or the checkpoint is of another training.
     """
     _keep_freed_memory()
+    begun_at = time.perf_counter()
     recipe = dataclasses.replace(options.recipe(len(images)), orientations=tuple(orientations))
     _check(spec, recipe)
     sample = held_out if sample is None else sample
     chosen = pick_device(device)
     state = _begin(spec, recipe, options.seed, 0, chosen, sample)
     identity = _identity(spec, recipe, options.seed)
-    if resume:
-        state.load(checkpoint, identity)
+    epochs = state.load(checkpoint, identity) if resume else None
     few = len(held_out) < FEWEST_HELD_OUT
     judged_on = images.array if few and isinstance(images, LoadedImages) else held_out
     scale, least = _loss_of_the_mean(judged_on, recipe.loss), _loss_at_best(judged_on, recipe.loss)
     weight = 1 + RECONSTRUCTION_WEIGHT if spec.style_dim else 1
     learned_nothing = math.inf if spec.arch == "pooled" else weight * (least + STARTED * (scale - least))
     resident = _resident(images, chosen)
+    if options.minutes is not None:
+        if epochs is None:
+            left = 60 * options.minutes - (time.perf_counter() - begun_at)
+            of_an_epoch = _seconds_an_epoch(state, images, resident, held_out, spec, recipe, scale, chosen)
+            epochs = round(min(max(1, left / of_an_epoch), MOST_TIMES * recipe.epochs))
+            logger.info("%s minutes are %d epochs here", options.effort, epochs)
+        recipe = dataclasses.replace(recipe, epochs=epochs)
+        settled("train", recipe.epochs * len(images))
     steps = math.ceil(len(images) / recipe.batch_size)
     judged_after = max(JUDGED_AFTER, WARM_UP_SHARE * steps * recipe.epochs)
     started = time.perf_counter()
@@ -303,10 +326,10 @@ def train_autoencoder(
             state.seconds, started = state.seconds + time.perf_counter() - started, time.perf_counter()
             bar.say(epoch=f"{epoch}/{recipe.epochs}", loss=f"{train_loss:.5f}", held_out=f"{held_out_loss:.5f}")
             if checkpoint is not None:
-                state.save(checkpoint, identity)
+                state.save(checkpoint, identity, recipe.epochs)
             if on_epoch is not None:
                 on_epoch(state.history)
-    _finish(state, spec, recipe, sample, held_out, chosen)
+    spec = _finish(state, spec, recipe, sample, held_out, options.seed, chosen)
     figures = {
         "parameters": count_parameters(state.model),
         "restarts": state.attempt,
@@ -336,16 +359,21 @@ def _finish(
     recipe: Recipe,
     sample: NDArray[np.uint8],
     held_out: NDArray[np.uint8],
+    seed: int,
     device: torch.device,
-) -> None:
-    """Take the network of the best epoch, without what only training needs."""
+) -> AutoencoderSpec:
+    """Take the network of the best epoch, without what only training needs, and set what needs none."""
     state.model.load_state_dict(state.best)
     state.model.eval()
     if "projection" in state.model:
         del state.model["projection"]
-    if spec.arch == "pooled" and spec.widths:
-        settle_trunk(state.model, sample)
-        _keep_if_better(state.model, held_out, recipe, device)
+    if spec.arch != "pooled":
+        return spec
+    with told("fit"):
+        if spec.widths:
+            settle_trunk(state.model, sample)
+            _keep_if_better(state.model, held_out, recipe, device)
+        return choose_patches(state.model, spec, sample, seed)
 
 
 def _keep_if_better(model: nn.ModuleDict, held_out: NDArray[np.uint8], recipe: Recipe, device: torch.device) -> None:
@@ -424,6 +452,30 @@ def _run_epoch(
     return train_loss, rate, seen / (time.perf_counter() - started)
 
 
+def _seconds_an_epoch(
+    state: _State,
+    images: Images,
+    resident: torch.Tensor | None,
+    held_out: NDArray[np.uint8],
+    spec: AutoencoderSpec,
+    recipe: Recipe,
+    scale: float,
+    device: torch.device,
+) -> float:
+    """How long an epoch takes, by a few steps of a copy of the network."""
+    trial, steps, seconds = copy.deepcopy(state), math.ceil(len(images) / recipe.batch_size), 0.0
+    batches = itertools.chain.from_iterable(
+        _batches(images, resident, spec, recipe, epoch, device) for epoch in itertools.count()
+    )
+    for many in (TRIED_STEPS, TIMED_STEPS):  # the first ones are slower
+        started = time.perf_counter()
+        _run_epoch(trial, spec, recipe, scale, itertools.islice(batches, many), 0, steps, Step("try", None, "img", 0))
+        seconds = (time.perf_counter() - started) / many * steps
+    started = time.perf_counter()
+    _evaluate(trial.model, spec, held_out, recipe, scale, device)
+    return seconds + time.perf_counter() - started
+
+
 def _begin(
     spec: AutoencoderSpec, recipe: Recipe, seed: int, attempt: int, device: torch.device, sample: NDArray[np.uint8]
 ) -> _State:
@@ -434,8 +486,7 @@ def _begin(
     torch.manual_seed(seed + 1_000_003 * attempt)
     model, (hidden, size) = build_autoencoder(spec), PROJECTION
     if spec.arch == "pooled":
-        with told("patches"):
-            fit_patches(model, spec, sample, seed)
+        fit_components(model, spec, sample, seed)
         if spec.widths:
             first = nn.Linear(numbers_of_trunk(model), hidden, bias=False)
             model["projection"] = nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, size))
@@ -627,7 +678,7 @@ class _State:
         since = max(self.best_epoch, epochs // 2)  # at high rates the loss may stand still, and fall when they do
         return len(self.history) - since > max(5, PATIENCE * epochs)
 
-    def save(self, path: Path, identity: dict[str, Any]) -> None:
+    def save(self, path: Path, identity: dict[str, Any], epochs: int) -> None:
         from safetensors.torch import save_file
 
         moments = {
@@ -639,6 +690,7 @@ class _State:
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()} | moments
         document = {
             "identity": identity,
+            "epochs": epochs,
             "attempt": self.attempt,
             "history": [dataclasses.asdict(e) for e in self.history],
             "best_loss": self.best_loss,
@@ -649,7 +701,8 @@ class _State:
         with replacing(path, sum(t.nbytes for t in tensors.values())) as temporary:
             save_file(tensors, temporary, metadata={"aesearch": written, "sha256": _digest(tensors, written)})
 
-    def load(self, path: Path | None, identity: dict[str, Any]) -> None:
+    def load(self, path: Path | None, identity: dict[str, Any]) -> int | None:
+        """Go on from a checkpoint; how many epochs it was to be, of older ones None."""
         import torch
         from safetensors import SafetensorError, safe_open
 
@@ -686,6 +739,8 @@ class _State:
         self.history = [Epoch(**e) for e in document["history"]]
         self.best_loss, self.best_epoch = document["best_loss"], document["best_epoch"]
         self.attempt, self.seconds = document["attempt"], document.get("seconds", 0.0)
+        epochs: int | None = document.get("epochs")
+        return epochs
 
 
 def _digest(tensors: dict[str, torch.Tensor], document: str) -> str:

@@ -18,7 +18,7 @@ from aesearch.examination import examine
 from aesearch.invariance import shares_a_ground, transform
 from aesearch.layers import Fields
 from aesearch.orientation import orient
-from aesearch.patches import fit_patches, settle_trunk
+from aesearch.patches import fit_components, fit_patches, settle_trunk
 from aesearch.portable import PortableEncoder
 from aesearch.probe import knn_accuracy
 from aesearch.training import TrainingOptions, train_autoencoder
@@ -37,6 +37,7 @@ def parted(tiles):
 def fitted(images, fields=1, seed=0, **settings):
     spec = AutoencoderSpec.choose("pooled", TILE, rows=len(images), fields=fields, widths=(), **settings)
     model = build_autoencoder(spec)
+    fit_components(model, spec, images, seed)
     fit_patches(model, spec, images, seed)
     return Autoencoder(model, spec, "cpu")
 
@@ -97,6 +98,7 @@ def test_features_averaged_over_a_mirror_image_are_those_of_both(fields, mirror,
     train, images = parted[0], parted[1][:20]
     spec = TrainingOptions(invariance="pictures", widths=(8, 16)).spec(TILE, len(train), fields, mirror)
     model = build_autoencoder(spec)
+    fit_components(model, spec, train, 0)
     fit_patches(model, spec, train, 0)
     settle_trunk(model, train)
     encoder, mirror_images = Autoencoder(model, spec, "cpu"), np.flip(images, axis)
@@ -194,6 +196,23 @@ def test_an_orientation_is_the_one_that_is_named(orientation, tiles, monkeypatch
         for t, n, u in zip(turned, as_named, as_it_is, strict=True)
     ]
     assert set(found) == {"named", "upright"}
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("kind", ["tiles", "digits"])
+def test_fields_are_kept_where_it_matters_what_lies_where(kind, trained, tiles, digit_images):
+    digits = np.kron(digit_images[:600], np.ones((4, 4), np.uint8))[:, None]
+    images = {"tiles": tiles[0], "digits": digits}[kind]
+    how = {"epochs": 2, "widths": (16, 32)} if trained else {"effort": "quick"}
+    options = TrainingOptions(invariance="pictures", **how)
+    spec = options.spec(Preprocessing(32, 32, images.shape[1]), len(images), fields=3)
+    training = train_autoencoder(
+        LoadedImages(images[50:]), images[:50], spec, options, device="cpu", sample=images[50:]
+    )
+    chosen = {"tiles": 1, "digits": 3}[kind]
+    assert training.spec == dataclasses.replace(spec, fields=chosen)
+    encoder = Autoencoder(training.model, training.spec, "cpu")
+    assert encoder.encode(images[:50]).std(axis=0).min() > 0
 
 
 def test_quick_trains_nothing_and_can_be_searched(tiles, tmp_path):

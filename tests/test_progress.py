@@ -19,14 +19,14 @@ def test_programs_get_one_line_of_json_an_event(run, tmp_path, digit_images, dig
     assert json.loads(said.stdout)["rows"] == 120
     lines = [json.loads(line) for line in said.stderr.splitlines() if line.startswith("{")]
     begun = list(dict.fromkeys(line["step"] for line in lines if line["event"] == "begin"))
-    assert [name for name in begun if name in ("list", "sample", "read", "patches", "train", "extract", "index")] == [
-        "list", "sample", "read", "patches", "train", "extract", "index"
+    assert [name for name in begun if name in ("list", "sample", "read", "fit", "train", "extract", "index")] == [
+        "list", "sample", "read", "train", "fit", "extract", "index"
     ]  # fmt: skip
     ended = {line["step"]: line for line in lines if line["event"] == "end"}
     assert ended["train"]["done"] == ended["train"]["total"] == 2 * 108 and ended["train"]["epoch"] == "2/2"
     assert ended["list"]["done"] == ended["extract"]["done"] == 120 and ended["extract"]["seconds_left"] is not None
     assert ended["train"]["step_seconds_left"] == 0 and ended["train"]["seconds_left"] is not None
-    assert ended["train"]["steps"] == ["read", "patches", "train", "extract", "index"]
+    assert ended["train"]["steps"] == ["read", "train", "fit", "extract", "index"]
     quiet = run("build-index", "-c", "mine", "--overwrite", "--epochs", "1").stderr
     assert "{" not in quiet and "train:" not in quiet and "\r" not in quiet
     assert "--json-progress" in run("query", "--help").stdout
@@ -49,7 +49,7 @@ def test_on_a_terminal_a_bar_says_what_is_left_of_all(tmp_path, digit_images, di
     os.close(ours)
     text = written.decode()
     assert process.returncode == 0, text
-    for name in ("list:", "sample:", "patches:", "train:", "extract:", "index:"):
+    for name in ("list:", "sample:", "train:", "fit:", "extract:", "index:"):
         assert name in text
     assert "all_left=" in text
 

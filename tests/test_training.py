@@ -1,6 +1,7 @@
 """The loop: it learns, repeats itself bit for bit, resumes, and says what is wrong."""
 
 import ctypes
+import json
 import math
 import os
 import resource
@@ -10,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from aesearch.architectures import AutoencoderSpec
 from aesearch.autoencoders import Autoencoder
@@ -20,7 +22,7 @@ from aesearch.errors import AesearchError
 from aesearch.examination import examine
 from aesearch.invariance import UNTOUCHED_SHARE, transform
 from aesearch.opening import open_source
-from aesearch.training import Epoch, TrainingOptions, _say_if_slow, split_held_out, train_autoencoder
+from aesearch.training import MOST_TIMES, Epoch, TrainingOptions, _say_if_slow, split_held_out, train_autoencoder
 
 EIGHT = Preprocessing(8, 8, 1)
 
@@ -142,6 +144,27 @@ def test_a_finished_training_can_go_on_for_more_epochs(data, tmp_path):
     assert [e.epoch for e in more.history] == [1, 2, 3]
 
 
+def test_minutes_settle_the_epochs_and_a_resumed_training_keeps_them(data, tmp_path):
+    checkpoint = tmp_path / "training.safetensors"
+    short = train_autoencoder(*data, spec(), TrainingOptions("conv", effort=1e-6), device="cpu")
+    assert len(short.history) == short.recipe.epochs == 1
+
+    def begin(minutes, stop_after, resume):
+        def stop(history):
+            if len(history) == stop_after:
+                raise KeyboardInterrupt
+
+        options = TrainingOptions("conv", effort=minutes, batch_size=64)
+        with pytest.raises(KeyboardInterrupt):
+            train_autoencoder(*data, spec(), options, checkpoint=checkpoint, resume=resume, device="cpu", on_epoch=stop)
+        with safe_open(checkpoint, framework="pt") as file:
+            return json.loads(file.metadata()["aesearch"])["epochs"]
+
+    ten_hours = begin(600, stop_after=2, resume=False)
+    assert ten_hours == MOST_TIMES * TrainingOptions("conv", batch_size=64).recipe(len(data[0])).epochs
+    assert begin(1e-6, stop_after=4, resume=True) == ten_hours
+
+
 def test_a_loss_that_is_no_number_stops_with_what_to_do(data):
     with pytest.raises(AesearchError, match="--learning-rate"):
         train_autoencoder(*data, spec(), TrainingOptions("conv", epochs=3, learning_rate=1e30), device="cpu")
@@ -232,6 +255,7 @@ def test_a_rotation_turns_wide_images_without_squeezing_them(monkeypatch):
     [
         {"loss": "l1"}, {"invariance": "weak"}, {"channels": 2}, {"epochs": 0}, {"latent_dim": 0},
         {"learning_rate": 0.0}, {"learning_rate": math.nan}, {"batch_size": -1}, {"seed": -1}, {"seed": 2**32},
+        {"effort": 0}, {"effort": "-3"}, {"effort": "nan"}, {"effort": "slow"},
     ],
 )  # fmt: skip
 def test_wrong_options_are_one_line(options):
