@@ -544,7 +544,7 @@ ARCHITECTURES = {
         Recipe(
             optimizer="adamw", learning_rate=3e-3, schedule="one-cycle", invariance="pictures", batch_size=0, epochs=0
         ),
-        widths=(64, 128),
+        widths=(32, 64, 128),
         output="clamp",
     ),
     "conv-pool": Architecture(_conv_pool, Recipe(loss="bce"), widths=(16, 32)),

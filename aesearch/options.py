@@ -122,7 +122,9 @@ OptimizerOption = Annotated[str | None, typer.Option(help="adam or adamw.", show
 LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default="mse")]
 EpochsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Passes over the images.", show_default="36 to 100, by network; fewer for many images"),
+    typer.Option(
+        min=1, help="Passes over the images.", show_default="72; by network and number of images more or fewer"
+    ),
 ]
 BatchOption = Annotated[
     int | None,

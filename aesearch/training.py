@@ -61,8 +61,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as malloc.h names them
 
 TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
 FEWEST_EPOCHS, MOST_EPOCHS = 32, 100
-# Of pooled: epochs, and steps at least and most; pictures, with more channels to learn, are slower to train on.
-POOLED = {"pictures": (36, 110, 1000), "drawn": (72, 110, 2500)}
+# Of pooled: epochs, or of many images so many times the root of their number; steps at least and most.
+POOLED, TIMES_ROOT, LEAST_STEPS, MOST_STEPS = 72, 1.6, 110, 2500
 LEAST_BATCH, BATCH, BATCH_OF_PICTURES = 16, 128, 256  # a sixteenth of the images in between
 EFFORTS = {"quick": 0.25, "normal": 1.0, "thorough": 4.0}  # times the usual epochs; of pooled quick trains nothing
 TIMED_STEPS, TRIED_STEPS = 8, 4  # that tell how long an epoch takes, and before them
@@ -194,8 +194,8 @@ class TrainingOptions:
         batch = recipe.batch_size or min(BATCH_OF_PICTURES if pictures else BATCH, max(LEAST_BATCH, rows // 16))
         steps = math.ceil(rows / batch)
         if self.arch == "pooled":
-            enough, least, most = POOLED.get(recipe.invariance, POOLED["drawn"])
-            usual = math.ceil(min(most, max(least, enough * steps)) / steps)
+            enough = max(POOLED, TIMES_ROOT * math.sqrt(rows)) * steps
+            usual = math.ceil(min(MOST_STEPS, max(LEAST_STEPS, enough)) / steps)
             usual = 0 if self.effort == "quick" else usual
         else:
             usual = own.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(TARGET_STEPS / steps)))

@@ -273,6 +273,8 @@ def test_small_collections_get_more_epochs_and_smaller_batches():
     assert (few.batch_size, few.epochs) == (16, 100)
     assert (many.batch_size, many.epochs) == (128, 32)
     assert np.isscalar(TrainingOptions("conv", epochs=3).recipe(100).epochs)
+    pictures = TrainingOptions(invariance="pictures")
+    assert [pictures.recipe(n).epochs for n in (1200, 4900, 60_000)] == [72, 112, 11]
 
 
 @pytest.mark.parametrize(
