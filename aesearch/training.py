@@ -61,8 +61,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as malloc.h names them
 
 TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
 FEWEST_EPOCHS, MOST_EPOCHS = 32, 100
-# Of pooled: epochs, or of many images so many times the root of their number; steps at least and most.
-POOLED, TIMES_ROOT, LEAST_STEPS, MOST_STEPS = 72, 1.6, 110, 2500
+POOLED = {
+    "pictures": (36, 2000),
+    "drawn": (72, 2500),
+}  # epochs, or one for each 42 images if that is more; steps at most
+LEAST_STEPS, IMAGES_AN_EPOCH = 110, 42
 LEAST_BATCH, BATCH, BATCH_OF_PICTURES = 16, 128, 256  # a sixteenth of the images in between
 EFFORTS = {"quick": 0.25, "normal": 1.0, "thorough": 4.0}  # times the usual epochs; of pooled quick trains nothing
 TIMED_STEPS, TRIED_STEPS = 8, 4  # that tell how long an epoch takes, and before them
@@ -80,7 +83,7 @@ ALL_ALIKE = 1e-8  # of images whose mean one is this near to each there is nothi
 RECONSTRUCTION_WEIGHT, CONTRAST_WEIGHT = 3.5, 0.6
 TEMPERATURE, PROJECTION = 0.2, (256, 64)
 SIDE_OF_VIEWS, LONGEST_OF_VIEWS = 0.75, 100  # times the images' sides; how much longer than wide
-ONE_REBUILT_OF = 4  # pictures: convolutions can add little to what principal components give back of them
+ONE_REBUILT_OF = 8  # pictures: convolutions can add little to what principal components give back of them
 
 
 @dataclass(frozen=True)
@@ -194,8 +197,9 @@ class TrainingOptions:
         batch = recipe.batch_size or min(BATCH_OF_PICTURES if pictures else BATCH, max(LEAST_BATCH, rows // 16))
         steps = math.ceil(rows / batch)
         if self.arch == "pooled":
-            enough = max(POOLED, TIMES_ROOT * math.sqrt(rows)) * steps
-            usual = math.ceil(min(MOST_STEPS, max(LEAST_STEPS, enough)) / steps)
+            fewest, most = POOLED.get(recipe.invariance, POOLED["drawn"])
+            enough = max(fewest, rows // IMAGES_AN_EPOCH) * steps
+            usual = math.ceil(min(most, max(LEAST_STEPS, enough)) / steps)
             usual = 0 if self.effort == "quick" else usual
         else:
             usual = own.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(TARGET_STEPS / steps)))

@@ -283,7 +283,7 @@ def test_defaults_shown_are_the_defaults_used():
     assert help_text["--output"] == f"sigmoid, of pooled {ARCHITECTURES[training.arch].output}"
     assert float(help_text["--learning-rate"]) == recipe.learning_rate
     assert int(help_text["--seed"]) == training.seed
-    assert int(help_text["--epochs"].split(";")[0]) == POOLED == recipe.epochs
+    assert int(help_text["--epochs"].split(";")[0]) == POOLED["pictures"][0] == recipe.epochs
     assert (help_text["--index"], help_text["--metric"]) == (index.kind, index.metric)
     assert float(help_text["--min-recall"]) == index.min_recall
 
