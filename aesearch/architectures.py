@@ -29,7 +29,7 @@ ATOMS, SPARSE = 1000, 1.5  # patches to compare with; deviations above the mean 
 ATOMS_OF_FIELDS, SPARSE_OF_FIELDS, SMOOTH = 400, 1.0, 64  # of several fields, and numbers a place that are averaged
 WIDTHS_OF_SHAPES, FIELDS_OF_SHAPES = (32, 64, 96), 2  # of pooled without patches: where a stroke lies says what it is
 STYLE_OF_SHAPES = 96  # numbers: what is a shape, sharp to the pixel, takes more of them
-FIELDS, MOST_FIELDS = 3, 8  # a side, where images have a top and a bottom
+FIELDS, MOST_FIELDS = 3, 8  # a side, where it matters what lies where
 FIRST_MAPS = 16  # places a side, about, that the first convolution of pooled leaves
 SPATIAL_LEAST = 16  # pixels a side that conv-spatial's strides and pools leave something of
 OUTPUTS = ("sigmoid", "tanh", "identity", "clamp")
@@ -353,8 +353,8 @@ def _up(spec: AutoencoderSpec) -> list[nn.Module]:
 def _pooled(spec: AutoencoderSpec) -> Halves:
     """Likenesses to patches beside a small network, both averaged over the image, and the image's PCA.
 
-    What is of the patches and of the PCA is found in closed form (`aesearch.patches`), the last matrix of the network
-    when it is trained. The decoder adds to what the PCA gives back what convolutions find lacking in it.
+    The PCA, and when the network is trained its last matrix and the patches, are found in closed form
+    (`aesearch.patches`). The decoder adds to what the PCA gives back what convolutions find lacking in it.
     """
     from torch import nn
 

@@ -196,7 +196,8 @@ def resumable(manifest: Manifest, given: dict[str, Any]) -> tuple[Source, Traini
     if not begun:
         begin = command_for("train SOURCE", manifest.folder)
         raise AesearchError(f"there is no training to resume: run {begin} without --resume")
-    return open_again(begun["source"], manifest.folder), TrainingOptions.from_json(begun["options"] | given)
+    options = begun["options"] | ({"epochs": None} if "effort" in given else {}) | given
+    return open_again(begun["source"], manifest.folder), TrainingOptions.from_json(options)
 
 
 def fill_store(

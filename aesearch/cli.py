@@ -146,10 +146,12 @@ def train(
     figures = opened.manifest.artifacts["encoder"]["figures"]
     if as_json:
         return print_json({"collection": str(opened.folder), **figures})
+    error = f"reconstruction error {figures['reconstruction_mse']:.5f}"
+    if figures["held_out_loss"] is None:
+        return print(f"nothing was trained; {error}")
     print(
         f"trained in {figures['seconds']:.0f} s; held-out loss {figures['held_out_loss']:.5f} "
-        f"(epoch {figures['best_epoch']}), reconstruction error {figures['reconstruction_mse']:.5f}; "
-        f"curve: {opened.folder / 'history.png'}"
+        f"(epoch {figures['best_epoch']}), {error}; curve: {opened.folder / 'history.png'}"
     )
 
 

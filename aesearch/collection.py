@@ -177,7 +177,7 @@ class Collection(Maps):
         learning = {"train": float(n * options.recipe(n).epochs)}
         training = {"read": 0.0, "choose": 0.0} | learning
         if options.arch == "pooled":
-            training = {"read": 0.0} | learning | {"fit": FITTING * min(n, MOST_FITTED)}
+            training = {"read": 0.0, "components": 0.0} | learning | {"fit": FITTING * min(n, MOST_FITTED)}
         train = {} if "encoder" in self.manifest.artifacts else training
         return train | {"extract": ENCODING * n, "index": INDEXING * n}
 

@@ -74,7 +74,7 @@ LatentOption = Annotated[
 EffortOption = Annotated[
     str | None,
     typer.Option(
-        help="How long training may take: quick, normal, thorough, or a number of minutes. quick trains nothing: "
+        help="How long training may take: quick, normal, thorough, or minutes for its epochs. quick trains nothing: "
         "patches alone.",
         show_default="normal",
     ),
@@ -99,7 +99,7 @@ WidthsOption = Annotated[
     str | None,
     typer.Option(
         help="Channels (mlp: units) of the encoder's stages, like 16,32,96.",
-        show_default="64,128 for pictures, 32,64,96 for shapes; 16,32,64,… of conv",
+        show_default="32,64,128 for pictures, 32,64,96 for shapes; 16,32,64,… of conv",
     ),
 ]
 ChannelsOption = Annotated[int | None, typer.Option(help="1 grey, 3 colour.", show_default="from the images")]

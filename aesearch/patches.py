@@ -2,7 +2,7 @@
 
 Images are likened to patches drawn from the collection, as in Coates, Lee & Ng 2011 ("An analysis of single-layer
 networks in unsupervised feature learning") and Thiry et al. 2021 ("The unreasonable effectiveness of patches in deep
-convolutional kernels methods"). Where images have a top and a bottom the likenesses are averaged by fields, after the
+convolutional kernels methods"). Where it matters what lies where the likenesses are averaged by fields, after the
 smoothest directions of them have been taken and scaled to length 1 at each place, as in Chen et al. 2022 ("Minimalistic
 unsupervised representation learning with the sparse manifold transform"). The result is whitened by half: each
 principal component is divided by the root of its deviation.
@@ -35,7 +35,11 @@ KEPT, LEAST_SPREAD = 1e-6, 1e-3  # share of the largest variance that a componen
 FLOOR = 0.02  # of the median length of whitened patches
 LEAST_LEVELS = 0.5  # of 255: a deviation that is rounding
 LOOKED_AT = 8_000_000  # pixels of the images that the averages are learned from, at most
-MOST_COMPARED, COMPARED = 2000, 10  # images, and neighbours of each, to tell patches with and without fields apart
+FEWEST_COMPARED, MOST_COMPARED, COMPARED = (
+    50,
+    2000,
+    10,
+)  # images, and neighbours of each, that tell with fields or without
 CLEARLY = 2.0  # standard errors
 COMPONENTS_OF = 50_000_000  # pixels, and channels, of the images that principal components are learned from, at most
 AT_ONCE, AT_ONCE_ON_A_CPU = 400_000, 16_384  # pixels; a CPU's cache should hold the likenesses of them
@@ -55,8 +59,7 @@ def fit_components(model: nn.ModuleDict, spec: AutoencoderSpec, sample: NDArray[
     """
     import torch
 
-    sample = _shuffled(sample, seed)
-    flat = sample[: max(DRAWN_FROM, COMPONENTS_OF // sample[0].size)]
+    flat = _shuffled(sample, seed, max(DRAWN_FROM, COMPONENTS_OF // sample[0].size))
     with torch.no_grad():
         _set_components(_branch(model, -1)[1], _inverse(model), flat, _device(model), spec.style_dim)
         if spec.widths:
@@ -68,7 +71,8 @@ def fit_components(model: nn.ModuleDict, spec: AutoencoderSpec, sample: NDArray[
 def fit_patches(model: nn.ModuleDict, spec: AutoencoderSpec, sample: NDArray[np.uint8], seed: int) -> None:
     """Draw patches, and set the matrix behind the likenesses to them, in place; arguments as of `fit_components`."""
     if spec.patch_dim:
-        _fit_branch(_branch(model, 0), _shuffled(sample, seed), seed, _device(model))
+        few = _shuffled(sample, seed, max(DRAWN_FROM, LOOKED_AT // sample[0].size))
+        _fit_branch(_branch(model, 0), few, seed, _device(model))
 
 
 def choose_patches(
@@ -77,17 +81,18 @@ def choose_patches(
     """As `fit_patches`; if it is better without fields, then so. What the network is in the end.
 
     An image has neighbours by the rest of the network, too, which learned them from its changes, or by its pixels if
-    nothing was trained. Patches by fields are taken if theirs are clearly more often the same ones.
+    nothing was trained. Patches by fields are taken if theirs are clearly more often the same ones. Few images tell
+    nothing, and have fields.
     """
     import torch
 
     fit_patches(model, spec, sample, seed)
-    if not spec.patch_dim or spec.fields == 1:
+    if not spec.patch_dim or spec.fields == 1 or len(sample) < FEWEST_COMPARED:
         return spec
     whole, device = dataclasses.replace(spec, fields=1), _device(model)
     other = build_autoencoder(whole).to(device).eval()
     fit_patches(other, whole, sample, seed)
-    few = _shuffled(sample, seed)[:MOST_COMPARED]
+    few = _shuffled(sample, seed, MOST_COMPARED)
 
     def neighbours(branch: Any) -> NDArray[np.int64]:
         with torch.no_grad():
@@ -99,7 +104,7 @@ def choose_patches(
     more = same[0] - same[1]
     if more.mean() > CLEARLY * more.std() / math.sqrt(len(more)):
         return spec
-    _branches(model)[0] = _branch(other, 0)
+    _branches(model)[0] = _branch(other, 0).requires_grad_(False)
     return whole
 
 
@@ -108,17 +113,16 @@ def _common(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int6
     return np.asarray((one[:, :, None] == other[:, None, :]).sum(axis=(1, 2)))
 
 
-def _shuffled(sample: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    return sample[np.random.default_rng(seed).permutation(len(sample))]
+def _shuffled(sample: NDArray[np.uint8], seed: int, most: int) -> NDArray[np.uint8]:
+    return sample[np.random.default_rng(seed).permutation(len(sample))[:most]]
 
 
-def _fit_branch(branch: Any, sample: NDArray[np.uint8], seed: int, device: torch.device) -> None:
+def _fit_branch(branch: Any, few: NDArray[np.uint8], seed: int, device: torch.device) -> None:
     import torch
 
-    few = sample[: max(DRAWN_FROM, LOOKED_AT // sample[0].size)]
     codes, *between, _, _ = _averaged(branch)
     with torch.no_grad():
-        _draw_patches(codes, sample, seed)
+        _draw_patches(codes, few, seed)
         if between:
             _smoothest(codes, between[0], few, device)
         whiten(branch[-2], torch.cat([branch[:-2](images) for images in batches(few, device)]))
@@ -155,8 +159,7 @@ def settle_trunk(model: nn.ModuleDict, sample: NDArray[np.uint8]) -> None:
     """Set the matrix behind the trained part: its principal components, whitened by half."""
     import torch
 
-    device = next(model.parameters()).device
-    few = sample[: max(DRAWN_FROM, LOOKED_AT // sample[0].size)]
+    few, device = sample[: max(DRAWN_FROM, LOOKED_AT // sample[0].size)], _device(model)
     with torch.no_grad():
         branch = _branch(model, -2)
         whiten(branch[-2], torch.cat([branch[:-2](images) for images in batches(few, device)]))

@@ -39,7 +39,7 @@ from aesearch.autoencoders import (
 )
 from aesearch.batches import Images, LoadedImages
 from aesearch.decoding import Preprocessing
-from aesearch.errors import AesearchError, StaleArtifactError, check_choice
+from aesearch.errors import AesearchError, StaleArtifactError, check_choice, did_you_mean
 from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, changed_versions, held_out_batches
 from aesearch.naming import command_for
 from aesearch.patches import choose_patches, fit_components, numbers_of_trunk, settle_trunk, silence, style_part, trunk
@@ -61,11 +61,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as malloc.h names them
 
 TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
 FEWEST_EPOCHS, MOST_EPOCHS = 32, 100
-POOLED = {
-    "pictures": (36, 2000),
-    "drawn": (72, 2500),
-}  # epochs, or one for each 42 images if that is more; steps at most
-LEAST_STEPS, IMAGES_AN_EPOCH = 110, 42
+# Of pooled: epochs, if one for each so many images is not more; steps at least, and at most.
+POOLED = {"pictures": (36, 2000), "drawn": (72, 2500)}
+IMAGES_AN_EPOCH, LEAST_STEPS = 42, 110
 LEAST_BATCH, BATCH, BATCH_OF_PICTURES = 16, 128, 256  # a sixteenth of the images in between
 EFFORTS = {"quick": 0.25, "normal": 1.0, "thorough": 4.0}  # times the usual epochs; of pooled quick trains nothing
 TIMED_STEPS, TRIED_STEPS = 8, 4  # that tell how long an epoch takes, and before them
@@ -118,8 +116,9 @@ class TrainingOptions:
     seed : int
         Same seed, machine and number of threads: same weights, bit for bit, on a CPU.
     effort : {"quick", "normal", "thorough"} or a number
-        How long it may take, a number in minutes. ``quick``: of pictures nothing is trained, what is found in closed
-        form is all. With minutes the number of epochs, and so the result, depends on the machine's speed.
+        How long it may take. ``quick``: of pictures nothing is trained, what is found in closed form is all. A number:
+        minutes for the epochs; their number, and so the result, depends on the machine's speed then. ``epochs`` count
+        more.
     """
 
     arch: str = "pooled"
@@ -140,10 +139,8 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         architecture(self.arch)
-        if self.minutes is None:
-            check_choice("effort", str(self.effort), (*EFFORTS, "a number of minutes"))
-        elif not 0 < self.minutes < math.inf:
-            raise AesearchError(f"effort must be quick, normal, thorough or minutes above 0, not {self.effort}")
+        if not isinstance(self.effort, str) or self.effort not in EFFORTS:
+            object.__setattr__(self, "effort", _minutes(self.effort))  # "5", 5 and 5.0 are the same
         choices = {"loss": LOSSES, "invariance": tuple(INVARIANCES), "optimizer": OPTIMIZERS, "output": OUTPUTS}
         for name, allowed in choices.items():
             if getattr(self, name) is not None:
@@ -160,11 +157,8 @@ class TrainingOptions:
 
     @property
     def minutes(self) -> float | None:
-        """How long training may take, if that is given, and not the number of epochs."""
-        try:
-            return None if self.epochs else float(self.effort)
-        except ValueError:
-            return None
+        """How long the epochs may take, if that is given, and not their number."""
+        return None if self.epochs or isinstance(self.effort, str) else self.effort
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
@@ -205,6 +199,18 @@ class TrainingOptions:
             usual = own.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(TARGET_STEPS / steps)))
         epochs = recipe.epochs if self.epochs and usual else math.ceil(usual * EFFORTS.get(str(self.effort), 1.0))
         return dataclasses.replace(recipe, batch_size=batch, epochs=epochs)
+
+
+def _minutes(given: Any) -> float:
+    """A number of minutes; `AesearchError` if it is none."""
+    try:
+        minutes = math.nan if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        minutes = math.nan
+    if not 0 < minutes < math.inf:
+        near = did_you_mean(str(given), list(EFFORTS))
+        raise AesearchError(f"effort {given!r} is not one of {', '.join(EFFORTS)}, or minutes above 0{near}")
+    return minutes
 
 
 def loss_name(spec: AutoencoderSpec, recipe: Recipe) -> str:
@@ -283,14 +289,13 @@ def train_autoencoder(
         The loss is no longer a number, or the checkpoint is of another training.
     """
     _keep_freed_memory()
-    begun_at = time.perf_counter()
     recipe = dataclasses.replace(options.recipe(len(images)), orientations=tuple(orientations))
     _check(spec, recipe)
     sample = held_out if sample is None else sample
     chosen = pick_device(device)
     state = _begin(spec, recipe, options.seed, 0, chosen, sample)
     identity = _identity(spec, recipe, options.seed)
-    epochs = state.load(checkpoint, identity) if resume else None
+    begun_for = state.load(checkpoint, identity) if resume else {}
     few = len(held_out) < FEWEST_HELD_OUT
     judged_on = images.array if few and isinstance(images, LoadedImages) else held_out
     scale, least = _loss_of_the_mean(judged_on, recipe.loss), _loss_at_best(judged_on, recipe.loss)
@@ -298,11 +303,14 @@ def train_autoencoder(
     learned_nothing = math.inf if spec.arch == "pooled" else weight * (least + STARTED * (scale - least))
     resident = _resident(images, chosen)
     if options.minutes is not None:
-        if epochs is None:
-            left = 60 * options.minutes - (time.perf_counter() - begun_at)
+        epochs = begun_for["epochs"] if begun_for.get("minutes") == options.minutes else 0
+        if not epochs:
+            began = time.perf_counter()
             of_an_epoch = _seconds_an_epoch(state, images, resident, held_out, spec, recipe, scale, chosen)
-            epochs = round(min(max(1, left / of_an_epoch), MOST_TIMES * recipe.epochs))
-            logger.info("%s minutes are %d epochs here", options.effort, epochs)
+            left = 60 * options.minutes - state.seconds - (time.perf_counter() - began)
+            more = round(min(max(1, left / of_an_epoch), MOST_TIMES * recipe.epochs))
+            epochs = len(state.history) + (more if left > 0 or not state.history else 0)
+            logger.info("%g minutes are %d epochs here", options.minutes, epochs)
         recipe = dataclasses.replace(recipe, epochs=epochs)
         settled("train", recipe.epochs * len(images))
     steps = math.ceil(len(images) / recipe.batch_size)
@@ -330,7 +338,7 @@ def train_autoencoder(
             state.seconds, started = state.seconds + time.perf_counter() - started, time.perf_counter()
             bar.say(epoch=f"{epoch}/{recipe.epochs}", loss=f"{train_loss:.5f}", held_out=f"{held_out_loss:.5f}")
             if checkpoint is not None:
-                state.save(checkpoint, identity, recipe.epochs)
+                state.save(checkpoint, identity, {"epochs": recipe.epochs, "minutes": options.minutes})
             if on_epoch is not None:
                 on_epoch(state.history)
     spec = _finish(state, spec, recipe, sample, held_out, options.seed, chosen)
@@ -373,25 +381,29 @@ def _finish(
         del state.model["projection"]
     if spec.arch != "pooled":
         return spec
+    state.model.to("cpu" if device.type == "mps" else device)  # that has no float64
     with told("fit"):
         if spec.widths:
             settle_trunk(state.model, sample)
-            _keep_if_better(state.model, held_out, recipe, device)
-        return choose_patches(state.model, spec, sample, seed)
+            _keep_if_better(state.model, held_out, recipe)
+        spec = choose_patches(state.model, spec, sample, seed)
+    state.model.to(device)
+    return spec
 
 
-def _keep_if_better(model: nn.ModuleDict, held_out: NDArray[np.uint8], recipe: Recipe, device: torch.device) -> None:
+def _keep_if_better(model: nn.ModuleDict, held_out: NDArray[np.uint8], recipe: Recipe) -> None:
     """Silence what the decoder adds to the principal components where held-out images are rebuilt worse with it."""
     learned = copy.deepcopy(model["decoder"].state_dict())
-    with_it = _rebuilding_error(model, held_out, recipe, device)
+    with_it = _rebuilding_error(model, held_out, recipe)
     silence(model)
-    if with_it < _rebuilding_error(model, held_out, recipe, device):
+    if with_it < _rebuilding_error(model, held_out, recipe):
         model["decoder"].load_state_dict(learned)
 
 
-def _rebuilding_error(model: nn.ModuleDict, images: NDArray[np.uint8], recipe: Recipe, device: torch.device) -> float:
+def _rebuilding_error(model: nn.ModuleDict, images: NDArray[np.uint8], recipe: Recipe) -> float:
     import torch
 
+    device = next(model.parameters()).device
     with torch.inference_mode():
         batches = held_out_batches(images, "none", recipe.batch_size, device)
         return sum(float((model["decoder"](style_part(model)(x)) - x).square().sum()) for x, _ in batches)
@@ -490,7 +502,8 @@ def _begin(
     torch.manual_seed(seed + 1_000_003 * attempt)
     model, (hidden, size) = build_autoencoder(spec), PROJECTION
     if spec.arch == "pooled":
-        fit_components(model, spec, sample, seed)
+        with told("components"):
+            fit_components(model, spec, sample, seed)
         if spec.widths:
             first = nn.Linear(numbers_of_trunk(model), hidden, bias=False)
             model["projection"] = nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, size))
@@ -682,7 +695,7 @@ class _State:
         since = max(self.best_epoch, epochs // 2)  # at high rates the loss may stand still, and fall when they do
         return len(self.history) - since > max(5, PATIENCE * epochs)
 
-    def save(self, path: Path, identity: dict[str, Any], epochs: int) -> None:
+    def save(self, path: Path, identity: dict[str, Any], begun_for: dict[str, Any]) -> None:
         from safetensors.torch import save_file
 
         moments = {
@@ -694,7 +707,7 @@ class _State:
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()} | moments
         document = {
             "identity": identity,
-            "epochs": epochs,
+            "begun_for": begun_for,
             "attempt": self.attempt,
             "history": [dataclasses.asdict(e) for e in self.history],
             "best_loss": self.best_loss,
@@ -705,8 +718,8 @@ class _State:
         with replacing(path, sum(t.nbytes for t in tensors.values())) as temporary:
             save_file(tensors, temporary, metadata={"aesearch": written, "sha256": _digest(tensors, written)})
 
-    def load(self, path: Path | None, identity: dict[str, Any]) -> int | None:
-        """Go on from a checkpoint; how many epochs it was to be, of older ones None."""
+    def load(self, path: Path | None, identity: dict[str, Any]) -> dict[str, Any]:
+        """Go on from a checkpoint; for how many epochs, and in how many minutes, it was begun."""
         import torch
         from safetensors import SafetensorError, safe_open
 
@@ -743,8 +756,8 @@ class _State:
         self.history = [Epoch(**e) for e in document["history"]]
         self.best_loss, self.best_epoch = document["best_loss"], document["best_epoch"]
         self.attempt, self.seconds = document["attempt"], document.get("seconds", 0.0)
-        epochs: int | None = document.get("epochs")
-        return epochs
+        begun_for: dict[str, Any] = document.get("begun_for", {})
+        return begun_for
 
 
 def _digest(tensors: dict[str, torch.Tensor], document: str) -> str:

@@ -120,6 +120,10 @@ def test_a_bare_build_index_takes_the_digits_then_what_there_is(run):
     np.save("x.npy", np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8))
     run("train", "x.npy", "-c", "other", *quick)
     assert "30 images of" in run("build-index", "-c", "other").stdout
+    said = run("train", "x.npy", "-c", "untrained", "--effort", "quick").stdout
+    assert said.startswith("nothing was trained; reconstruction error 0.")
+    more = run("train", "--resume", "-c", "other", "--effort", "0.01")  # minutes; the one epoch is counted no more
+    assert "trained in" in more.stdout and "minutes are" in more.stderr
 
 
 def test_the_steps_one_by_one(run):

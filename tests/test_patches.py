@@ -211,8 +211,19 @@ def test_fields_are_kept_where_it_matters_what_lies_where(kind, trained, tiles, 
     )
     chosen = {"tiles": 1, "digits": 3}[kind]
     assert training.spec == dataclasses.replace(spec, fields=chosen)
+    assert trained or training.figures["parameters"] == 0
     encoder = Autoencoder(training.model, training.spec, "cpu")
     assert encoder.encode(images[:50]).std(axis=0).min() > 0
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_of_very_few_images_patches_have_fields(count, tiles):
+    few = tiles[0][:count]
+    options = TrainingOptions(invariance="pictures", effort="quick")
+    spec = options.spec(TILE, count, fields=3)
+    training = train_autoencoder(LoadedImages(few), few, spec, options, device="cpu")
+    assert training.spec == spec
+    assert np.isfinite(Autoencoder(training.model, spec, "cpu").encode(few)).all()
 
 
 def test_quick_trains_nothing_and_can_be_searched(tiles, tmp_path):

@@ -26,7 +26,7 @@ def test_programs_get_one_line_of_json_an_event(run, tmp_path, digit_images, dig
     assert ended["train"]["done"] == ended["train"]["total"] == 2 * 108 and ended["train"]["epoch"] == "2/2"
     assert ended["list"]["done"] == ended["extract"]["done"] == 120 and ended["extract"]["seconds_left"] is not None
     assert ended["train"]["step_seconds_left"] == 0 and ended["train"]["seconds_left"] is not None
-    assert ended["train"]["steps"] == ["read", "train", "fit", "extract", "index"]
+    assert ended["train"]["steps"] == ["read", "components", "train", "fit", "extract", "index"]
     quiet = run("build-index", "-c", "mine", "--overwrite", "--epochs", "1").stderr
     assert "{" not in quiet and "train:" not in quiet and "\r" not in quiet
     assert "--json-progress" in run("query", "--help").stdout

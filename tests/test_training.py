@@ -158,11 +158,15 @@ def test_minutes_settle_the_epochs_and_a_resumed_training_keeps_them(data, tmp_p
         with pytest.raises(KeyboardInterrupt):
             train_autoencoder(*data, spec(), options, checkpoint=checkpoint, resume=resume, device="cpu", on_epoch=stop)
         with safe_open(checkpoint, framework="pt") as file:
-            return json.loads(file.metadata()["aesearch"])["epochs"]
+            return json.loads(file.metadata()["aesearch"])["begun_for"]
 
-    ten_hours = begin(600, stop_after=2, resume=False)
-    assert ten_hours == MOST_TIMES * TrainingOptions("conv", batch_size=64).recipe(len(data[0])).epochs
-    assert begin(1e-6, stop_after=4, resume=True) == ten_hours
+    most = MOST_TIMES * TrainingOptions("conv", batch_size=64).recipe(len(data[0])).epochs
+    assert begin(600, stop_after=2, resume=False) == {"epochs": most, "minutes": 600}
+    assert begin("600.0", stop_after=4, resume=True) == {"epochs": most, "minutes": 600}
+    assert begin(900, stop_after=5, resume=True) == {"epochs": most + 4, "minutes": 900}
+    spent = TrainingOptions("conv", effort=1e-6, batch_size=64)
+    ended = train_autoencoder(*data, spec(), spent, checkpoint=checkpoint, resume=True, device="cpu")
+    assert len(ended.history) == ended.recipe.epochs == 5
 
 
 def test_a_loss_that_is_no_number_stops_with_what_to_do(data):
@@ -255,7 +259,7 @@ def test_a_rotation_turns_wide_images_without_squeezing_them(monkeypatch):
     [
         {"loss": "l1"}, {"invariance": "weak"}, {"channels": 2}, {"epochs": 0}, {"latent_dim": 0},
         {"learning_rate": 0.0}, {"learning_rate": math.nan}, {"batch_size": -1}, {"seed": -1}, {"seed": 2**32},
-        {"effort": 0}, {"effort": "-3"}, {"effort": "nan"}, {"effort": "slow"},
+        {"effort": 0}, {"effort": "-3"}, {"effort": "nan"}, {"effort": "slow"}, {"effort": None}, {"effort": True},
     ],
 )  # fmt: skip
 def test_wrong_options_are_one_line(options):
@@ -266,6 +270,13 @@ def test_wrong_options_are_one_line(options):
 def test_options_survive_json():
     options = TrainingOptions("conv", widths=(4, 8), image_size=(32,), loss="bce")
     assert TrainingOptions.from_json(options.to_json()) == options
+
+
+def test_minutes_are_the_same_however_they_are_written_and_epochs_count_more():
+    written = [TrainingOptions(effort=effort) for effort in ("5", 5, "5.0", np.float32(5))]
+    assert len({json.dumps(options.to_json()) for options in written}) == 1 and written[0].minutes == 5
+    both = TrainingOptions("conv", effort="5", epochs=3)
+    assert both.minutes is None and both.recipe(100).epochs == 3
 
 
 def test_small_collections_get_more_epochs_and_smaller_batches():
