@@ -35,11 +35,8 @@ KEPT, LEAST_SPREAD = 1e-6, 1e-3  # share of the largest variance that a componen
 FLOOR = 0.02  # of the median length of whitened patches
 LEAST_LEVELS = 0.5  # of 255: a deviation that is rounding
 LOOKED_AT = 8_000_000  # pixels of the images that the averages are learned from, at most
-FEWEST_COMPARED, MOST_COMPARED, COMPARED = (
-    50,
-    2000,
-    10,
-)  # images, and neighbours of each, that tell with fields or without
+FEWEST_COMPARED, MOST_COMPARED = 50, 2000  # images that tell whether fields are better
+COMPARED = 10  # neighbours of each
 CLEARLY = 2.0  # standard errors
 COMPONENTS_OF = 50_000_000  # pixels, and channels, of the images that principal components are learned from, at most
 AT_ONCE, AT_ONCE_ON_A_CPU = 400_000, 16_384  # pixels; a CPU's cache should hold the likenesses of them

@@ -381,29 +381,29 @@ def _finish(
         del state.model["projection"]
     if spec.arch != "pooled":
         return spec
-    state.model.to("cpu" if device.type == "mps" else device)  # that has no float64
+    able = pick_device("cpu") if device.type == "mps" else device  # that has no float64
+    state.model.to(able)
     with told("fit"):
         if spec.widths:
             settle_trunk(state.model, sample)
-            _keep_if_better(state.model, held_out, recipe)
+            _keep_if_better(state.model, held_out, recipe, able)
         spec = choose_patches(state.model, spec, sample, seed)
     state.model.to(device)
     return spec
 
 
-def _keep_if_better(model: nn.ModuleDict, held_out: NDArray[np.uint8], recipe: Recipe) -> None:
+def _keep_if_better(model: nn.ModuleDict, held_out: NDArray[np.uint8], recipe: Recipe, device: torch.device) -> None:
     """Silence what the decoder adds to the principal components where held-out images are rebuilt worse with it."""
     learned = copy.deepcopy(model["decoder"].state_dict())
-    with_it = _rebuilding_error(model, held_out, recipe)
+    with_it = _rebuilding_error(model, held_out, recipe, device)
     silence(model)
-    if with_it < _rebuilding_error(model, held_out, recipe):
+    if with_it < _rebuilding_error(model, held_out, recipe, device):
         model["decoder"].load_state_dict(learned)
 
 
-def _rebuilding_error(model: nn.ModuleDict, images: NDArray[np.uint8], recipe: Recipe) -> float:
+def _rebuilding_error(model: nn.ModuleDict, images: NDArray[np.uint8], recipe: Recipe, device: torch.device) -> float:
     import torch
 
-    device = next(model.parameters()).device
     with torch.inference_mode():
         batches = held_out_batches(images, "none", recipe.batch_size, device)
         return sum(float((model["decoder"](style_part(model)(x)) - x).square().sum()) for x, _ in batches)
