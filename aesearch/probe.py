@@ -23,6 +23,9 @@ LEAST_ACCURACY = 0.6
 LEAST_GAIN = 0.25  # of what always saying the commonest label leaves wrong
 UNSURE = 0.6  # a probability below which a half to two thirds of the answers were wrong
 HOTTEST = 20.0  # temperature
+STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # C of logistic regression: one over the weight of the penalty
+CHOSEN_ON = 5000  # rows at most
+LEAST_CHANCE = 1e-9  # that a logarithm is taken of
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,16 +239,20 @@ def _hold_out(targets: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64],
     return np.setdiff1d(np.arange(len(targets)), held_out), held_out
 
 
-def _pipeline() -> Any:
+def _pipeline(strength: float) -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
 
 
-def fit_linear(vectors: NDArray[np.float32], targets: NDArray[np.int64], classes: NDArray[np.str_]) -> LinearProbe:
+def fit_linear(
+    vectors: NDArray[np.float32], targets: NDArray[np.int64], classes: NDArray[np.str_], seed: int = 0
+) -> LinearProbe:
     """Fit logistic regression on standardised features, and fold the standardising into the weights.
+
+    How strong the penalty on large weights is, these rows choose: see `choose_strength`.
 
     Parameters
     ----------
@@ -254,7 +261,7 @@ def fit_linear(vectors: NDArray[np.float32], targets: NDArray[np.int64], classes
         Positions in ``classes``; at least two different ones.
     classes : (c,) str
     """
-    fitted = _pipeline().fit(vectors, targets)
+    fitted = _pipeline(choose_strength(vectors, targets, seed)).fit(vectors, targets)
     scaler, logistic = fitted[0], fitted[1]
     weights = logistic.coef_ / scaler.scale_
     bias = logistic.intercept_ - weights @ scaler.mean_
@@ -274,18 +281,51 @@ def _class_figures(predicted: NDArray[np.str_], truth: NDArray[np.str_], name: s
     }
 
 
-def _doubts(vectors: NDArray[np.float32], targets: NDArray[np.int64], seed: int) -> list[tuple[int, int, float]]:
-    """(row, predicted class, its probability) where an out-of-fold probe disagrees, surest first."""
+def choose_strength(vectors: NDArray[np.float32], targets: NDArray[np.int64], seed: int) -> float:
+    """C of logistic regression, the first of ``STRENGTHS`` after which rows not fitted on surprise more.
+
+    Parameters
+    ----------
+    vectors : (n, d) float32
+    targets : (n,) int64
+        Of up to 5,000 rows, drawn at random, all are predicted by models of the other folds.
+    """
+    few = np.random.default_rng(seed).permutation(len(targets))[:CHOSEN_ON]
+    vectors, targets = vectors[few], np.unique(targets[few], return_inverse=True)[1]
+    best, least = STRENGTHS[-1], np.inf
+    for strength in STRENGTHS:
+        chances = _out_of_fold(vectors, targets, strength, seed)
+        if chances is None:
+            break
+        surprise = -np.log(np.maximum(chances[np.arange(len(targets)), targets], LEAST_CHANCE)).mean()
+        if surprise >= least:
+            break
+        best, least = strength, surprise
+    return best
+
+
+def _out_of_fold(
+    vectors: NDArray[np.float32], targets: NDArray[np.int64], strength: float, seed: int
+) -> NDArray[np.float64] | None:
+    """Probabilities (n, c) of each row by a model of the folds it is not in; none where the rows are too few."""
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     # Of each fold's rows the other folds must know two labels, or there is nothing to predict.
-    folds = min(FOLDS, int(np.sort(np.bincount(targets))[-2:].min()))
+    folds = min(FOLDS, int(np.sort(np.bincount(targets, minlength=2))[-2:].min()))
     if folds < 2:
-        return []
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes rarer than the folds
         splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-        chances = cross_val_predict(_pipeline(), vectors, targets, cv=splitter, method="predict_proba")
+        chances = cross_val_predict(_pipeline(strength), vectors, targets, cv=splitter, method="predict_proba")
+    return np.asarray(chances, np.float64)
+
+
+def _doubts(vectors: NDArray[np.float32], targets: NDArray[np.int64], seed: int) -> list[tuple[int, int, float]]:
+    """(row, predicted class, its probability) where an out-of-fold probe disagrees, surest first."""
+    chances = _out_of_fold(vectors, targets, choose_strength(vectors, targets, seed), seed)
+    if chances is None:
+        return []
     predicted = chances.argmax(axis=1)
     confidence = chances[np.arange(len(targets)), predicted]
     wrong = np.flatnonzero(predicted != targets)

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from aesearch.errors import AesearchError
-from aesearch.probe import UNSURE, LinearProbe, knn_accuracy, probe
+from aesearch.probe import STRENGTHS, UNSURE, LinearProbe, choose_strength, fit_linear, knn_accuracy, probe
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +114,21 @@ def test_a_probe_is_no_surer_than_it_is_right(points, digit_labels):
     sure = chances.max(axis=1)
     assert abs(sure.mean() - right.mean()) < 0.06  # without the temperature it is .16 surer
     assert right[sure >= UNSURE].mean() > 0.7 > right[sure < UNSURE].mean() + 0.15
+
+
+def test_wrong_labels_ask_for_a_stronger_penalty(points, digit_labels):
+    draw, right = np.random.default_rng(0), np.array(digit_labels, np.int64)
+    wrong = np.where(draw.random(len(right)) < 0.3, draw.integers(0, 10, len(right)), right)
+    chosen = [choose_strength(points[:600], targets[:600], 0) for targets in (right, wrong)]
+    assert chosen[1] < chosen[0] and set(chosen) <= set(STRENGTHS)
+    fixed = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(points[:600], wrong[:600])
+    found = fit_linear(points[:600], wrong[:600], np.arange(10).astype(str))
+    accuracy = (found.predict_probabilities(points[600:]).argmax(axis=1) == right[600:]).mean()
+    assert accuracy > fixed.score(points[600:], right[600:]) + 0.02
+
+
+@pytest.mark.parametrize("targets", [[0, 1], [0, 0, 0, 1], [3, 3, 3, 3, 5, 5], [0, 1, 2, 3]])
+def test_rows_too_few_to_choose_a_penalty_are_fitted_all_the_same(targets):
+    vectors = np.random.default_rng(0).normal(size=(len(targets), 3)).astype(np.float32)
+    model = fit_linear(vectors, np.array(targets), np.array(list("abcdef")))
+    assert model.classes == [list("abcdef")[t] for t in sorted(set(targets))]
