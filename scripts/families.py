@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,44 +41,58 @@ def few(family: Family, train: int = 240, test: int = 120) -> Family:
     )
 
 
-def families(data: Path, seed: int) -> Iterator[Family]:
-    """Yield those that are there, and say which are not; where no division is given it is drawn by the seed."""
-    steel, cifar = data / "steel-surface-jpeg.tar", data / "cifar10-test-jpeg.tar"
-    if steel.exists():
-        images, labels, parts = read_tar(steel, "L")
-        train = parts == "train"
-        yield Family("steel surfaces", images[train], labels[train], images[~train], labels[~train])
-    else:
-        print(f"steel surfaces are left out: there is no {steel}")
-    yield from _solar(seed)
-    if cifar.exists():
-        images, labels, _ = read_tar(cifar, "RGB")
-        yield _halved("colour photographs", images, labels, 0.5, seed)
-    else:
-        print(f"colour photographs are left out: there is no {cifar}")
-    from sklearn.datasets import load_digits
+def families(data: Path, seed: int, wanted: Sequence[str] = ()) -> Iterator[Family]:
+    """Yield those that are there, and say which are not; where no division is given it is drawn by the seed.
 
-    digits = load_digits()
-    yield _halved("small digits", (digits.images * 255 / 16).round().astype(np.uint8), digits.target, 2 / 3, seed)
-    mnist = load_mnist()
-    yield Family(
-        "MNIST",
-        mnist["train"],
-        mnist["train_labels"].astype(np.int64),
-        mnist["test"],
-        mnist["test_labels"].astype(np.int64),
-    )
+    ``wanted`` are the first words of names, by default all of ``FAMILIES``.
+    """
+    for word, find in FAMILIES.items():
+        if (not wanted or word in wanted) and (found := find(data, seed)):
+            yield found
 
 
-def _solar(seed: int) -> Iterator[Family]:
+def _steel(data: Path, seed: int) -> Family | None:
+    tar = data / "steel-surface-jpeg.tar"
+    if not tar.exists():
+        return print(f"steel surfaces are left out: there is no {tar}")
+    images, labels, parts = read_tar(tar, "L")
+    train = parts == "train"
+    return Family("steel surfaces", images[train], labels[train], images[~train], labels[~train])
+
+
+def _solar(data: Path, seed: int) -> Family | None:
     try:
         from elpv_dataset.utils import load_dataset
     except ImportError:
-        print("solar cells are left out: pip install elpv-dataset")
-        return
+        return print("solar cells are left out: pip install elpv-dataset")
     images, broken, _ = load_dataset()
     sure = (broken == 0) | (broken == 1)
-    yield _halved("solar cells", shrink(images[sure]), (broken[sure] == 1).astype(np.int64), 0.627, seed)
+    return _halved("solar cells", shrink(images[sure]), (broken[sure] == 1).astype(np.int64), 0.627, seed)
+
+
+def _colour(data: Path, seed: int) -> Family | None:
+    tar = data / "cifar10-test-jpeg.tar"
+    if not tar.exists():
+        return print(f"colour photographs are left out: there is no {tar}")
+    images, labels, _ = read_tar(tar, "RGB")
+    return _halved("colour photographs", images, labels, 0.5, seed)
+
+
+def _small(data: Path, seed: int) -> Family:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = (digits.images * 255 / 16).round().astype(np.uint8)
+    return _halved("small digits", images, digits.target, 2 / 3, seed)
+
+
+def _mnist(data: Path, seed: int) -> Family:
+    mnist = load_mnist()
+    labels = {part: mnist[f"{part}_labels"].astype(np.int64) for part in ("train", "test")}
+    return Family("MNIST", mnist["train"], labels["train"], mnist["test"], labels["test"])
+
+
+FAMILIES = {"steel": _steel, "solar": _solar, "colour": _colour, "small": _small, "MNIST": _mnist}
 
 
 def _halved(name: str, images: Images, labels: Any, share: float, seed: int) -> Family:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from families import accuracies, families, few, free_of_cost
+from families import FAMILIES, accuracies, families, few, free_of_cost
 from measuring import load_mnist, print_circumstances
 from numpy.typing import NDArray
 
@@ -180,10 +180,8 @@ def of_families(bench: Bench) -> None:
     """Kinds of images that are no digits, and digits: features beside what trains nothing, and what they cost."""
     found: dict[tuple[str, str], list[list[float]]] = {}
     for seed in bench.seeds:
-        for family in families(bench.data, seed):
-            wanted = bench.families or (["steel", "small"] if bench.quick else [])
-            if wanted and family.name.split()[0] not in wanted:
-                continue
+        wanted = bench.families or (["steel", "small"] if bench.quick else [])
+        for family in families(bench.data, seed, wanted):
             family = few(family) if bench.quick else family
             for name, *free in free_of_cost(family, seed):
                 found.setdefault((family.name, name), []).append([*accuracies(*free, family), 0.0, 0.0, 0.0])
@@ -356,7 +354,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--digits", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("AESEARCH_DATA", "data")))
-    parser.add_argument("--families", nargs="+", default=[], help="only these: steel solar colour small MNIST")
+    parser.add_argument("--families", nargs="+", default=[], choices=list(FAMILIES), help="only these")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
