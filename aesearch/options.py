@@ -123,7 +123,7 @@ LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default
 EpochsOption = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Passes over the images.", show_default="36; by network and number of images more or fewer"
+        min=1, help="Passes over the images.", show_default="48; by network and number of images more or fewer"
     ),
 ]
 BatchOption = Annotated[

@@ -62,7 +62,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as malloc.h names them
 TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
 FEWEST_EPOCHS, MOST_EPOCHS = 32, 100
 # Of pooled: epochs, if one for each so many images is not more; steps at least, and at most.
-POOLED = {"pictures": (36, 3000), "drawn": (72, 2500)}
+POOLED = {"pictures": (48, 3000), "drawn": (72, 2500)}
 IMAGES_AN_EPOCH, LEAST_STEPS = 30, 110
 LEAST_BATCH, BATCH, BATCH_OF_PICTURES = 16, 128, 256  # a sixteenth of the images in between
 EFFORTS = {"quick": 0.25, "normal": 1.0, "thorough": 4.0}  # times the usual epochs; of pooled quick trains nothing
