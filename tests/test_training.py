@@ -285,7 +285,7 @@ def test_small_collections_get_more_epochs_and_smaller_batches():
     assert (many.batch_size, many.epochs) == (128, 32)
     assert np.isscalar(TrainingOptions("conv", epochs=3).recipe(100).epochs)
     pictures = TrainingOptions(invariance="pictures")
-    assert [pictures.recipe(n).epochs for n in (1200, 4500, 60_000)] == [36, 107, 9]
+    assert [pictures.recipe(n).epochs for n in (1200, 4500, 60_000)] == [48, 150, 13]
 
 
 @pytest.mark.parametrize(
