@@ -156,7 +156,7 @@ def probe(
     """
     known, classes, targets, train, test = divide(labels, splits, seed)
     vectors = features[known]
-    model = fit_linear(vectors[train], targets[train], classes)
+    model = fit_linear(vectors[train], targets[train], classes, seed)
     predicted = np.array(model.classes)[model.predict_probabilities(vectors[test]).argmax(axis=1)]
     truth = classes[targets[test]]
     doubted = _doubts(vectors, targets, seed) if doubts else []
@@ -260,6 +260,8 @@ def fit_linear(
     targets : (n,) int64
         Positions in ``classes``; at least two different ones.
     classes : (c,) str
+    seed : int
+        Of the drawing of those rows.
     """
     fitted = _pipeline(choose_strength(vectors, targets, seed)).fit(vectors, targets)
     scaler, logistic = fitted[0], fitted[1]
@@ -282,13 +284,15 @@ def _class_figures(predicted: NDArray[np.str_], truth: NDArray[np.str_], name: s
 
 
 def choose_strength(vectors: NDArray[np.float32], targets: NDArray[np.int64], seed: int) -> float:
-    """C of logistic regression, the first of ``STRENGTHS`` after which rows not fitted on surprise more.
+    """C of logistic regression: the first of ``STRENGTHS`` after which rows surprise more that were not fitted on.
+
+    The surprise of a row is minus the logarithm of the probability of its label. Of too few rows the last strength.
 
     Parameters
     ----------
     vectors : (n, d) float32
     targets : (n,) int64
-        Of up to 5,000 rows, drawn at random, all are predicted by models of the other folds.
+        Of up to 5,000 rows, drawn at random, each is predicted by a model of the folds it is not in.
     """
     few = np.random.default_rng(seed).permutation(len(targets))[:CHOSEN_ON]
     vectors, targets = vectors[few], np.unique(targets[few], return_inverse=True)[1]
