@@ -156,10 +156,11 @@ def probe(
     """
     known, classes, targets, train, test = divide(labels, splits, seed)
     vectors = features[known]
-    model = fit_linear(vectors[train], targets[train], classes, seed)
+    strength = choose_strength(vectors[train], targets[train], seed)
+    model = fit_linear(vectors[train], targets[train], classes, strength)
     predicted = np.array(model.classes)[model.predict_probabilities(vectors[test]).argmax(axis=1)]
     truth = classes[targets[test]]
-    doubted = _doubts(vectors, targets, seed) if doubts else []
+    doubted = _doubts(vectors, targets, strength, seed) if doubts else []
     withheld = _why_withheld(1 - len(doubted) / len(targets), float(np.bincount(targets).max() / len(targets)))
     return ProbeResult(
         train_rows=len(train),
@@ -248,11 +249,12 @@ def _pipeline(strength: float) -> Any:
 
 
 def fit_linear(
-    vectors: NDArray[np.float32], targets: NDArray[np.int64], classes: NDArray[np.str_], seed: int = 0
+    vectors: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    classes: NDArray[np.str_],
+    strength: float | None = None,
 ) -> LinearProbe:
     """Fit logistic regression on standardised features, and fold the standardising into the weights.
-
-    How strong the penalty on large weights is, these rows choose: see `choose_strength`.
 
     Parameters
     ----------
@@ -260,10 +262,10 @@ def fit_linear(
     targets : (n,) int64
         Positions in ``classes``; at least two different ones.
     classes : (c,) str
-    seed : int
-        Of the drawing of those rows.
+    strength : float, optional
+        C of the regression; by default as `choose_strength` finds it.
     """
-    fitted = _pipeline(choose_strength(vectors, targets, seed)).fit(vectors, targets)
+    fitted = _pipeline(strength or choose_strength(vectors, targets)).fit(vectors, targets)
     scaler, logistic = fitted[0], fitted[1]
     weights = logistic.coef_ / scaler.scale_
     bias = logistic.intercept_ - weights @ scaler.mean_
@@ -283,7 +285,7 @@ def _class_figures(predicted: NDArray[np.str_], truth: NDArray[np.str_], name: s
     }
 
 
-def choose_strength(vectors: NDArray[np.float32], targets: NDArray[np.int64], seed: int) -> float:
+def choose_strength(vectors: NDArray[np.float32], targets: NDArray[np.int64], seed: int = 0) -> float:
     """C of logistic regression: the first of ``STRENGTHS`` after which rows surprise more that were not fitted on.
 
     The surprise of a row is minus the logarithm of the probability of its label. Of too few rows the last strength.
@@ -325,9 +327,11 @@ def _out_of_fold(
     return np.asarray(chances, np.float64)
 
 
-def _doubts(vectors: NDArray[np.float32], targets: NDArray[np.int64], seed: int) -> list[tuple[int, int, float]]:
+def _doubts(
+    vectors: NDArray[np.float32], targets: NDArray[np.int64], strength: float, seed: int
+) -> list[tuple[int, int, float]]:
     """(row, predicted class, its probability) where an out-of-fold probe disagrees, surest first."""
-    chances = _out_of_fold(vectors, targets, choose_strength(vectors, targets, seed), seed)
+    chances = _out_of_fold(vectors, targets, strength, seed)
     if chances is None:
         return []
     predicted = chances.argmax(axis=1)

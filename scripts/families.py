@@ -54,7 +54,8 @@ def families(data: Path, seed: int, wanted: Sequence[str] = ()) -> Iterator[Fami
 def _steel(data: Path, seed: int) -> Family | None:
     tar = data / "steel-surface-jpeg.tar"
     if not tar.exists():
-        return print(f"steel surfaces are left out: there is no {tar}")
+        print(f"steel surfaces are left out: there is no {tar}")
+        return None
     images, labels, parts = read_tar(tar, "L")
     train = parts == "train"
     return Family("steel surfaces", images[train], labels[train], images[~train], labels[~train])
@@ -64,7 +65,8 @@ def _solar(data: Path, seed: int) -> Family | None:
     try:
         from elpv_dataset.utils import load_dataset
     except ImportError:
-        return print("solar cells are left out: pip install elpv-dataset")
+        print("solar cells are left out: pip install elpv-dataset")
+        return None
     images, broken, _ = load_dataset()
     sure = (broken == 0) | (broken == 1)
     return _halved("solar cells", shrink(images[sure]), (broken[sure] == 1).astype(np.int64), 0.627, seed)
@@ -73,7 +75,8 @@ def _solar(data: Path, seed: int) -> Family | None:
 def _colour(data: Path, seed: int) -> Family | None:
     tar = data / "cifar10-test-jpeg.tar"
     if not tar.exists():
-        return print(f"colour photographs are left out: there is no {tar}")
+        print(f"colour photographs are left out: there is no {tar}")
+        return None
     images, labels, _ = read_tar(tar, "RGB")
     return _halved("colour photographs", images, labels, 0.5, seed)
 
