@@ -13,16 +13,22 @@ from aesearch.distances import mahalanobis, principal_directions
 from aesearch.errors import AesearchError, did_you_mean
 from aesearch.facts import FACTS
 
-SCORES = ("combined", "reconstruction", "nap", "neighbours")
+SCORES = ("combined", "patches", "reconstruction", "nap", "neighbours")
 NEIGHBOURS = 5
-WIDE_SHARE, MOST_NEIGHBOURS = 1 / 30, 200
 BLUR = 1 / 28  # of the longer side: single pixels are no region
 MOST_REGIONS = 3
 MOST_LEVERAGE = 0.99  # of one image on the directions learned from it
 TINY, LEAST_RISE = 1e-12, 0.02
 # What ``combined`` puts together, and why an image is odd by each; of facts one of `aesearch.facts.FACTS` says it.
-PARTS = ("neighbours", "many neighbours", "activations", "facts")
-REASONS = ("far from its neighbours", "far from many others", "new to the encoder")
+PARTS = ("neighbours", "pixels", "places", "whole", "details", "facts")
+OF_PATCHES = ("places", "whole", "details")  # those that ``patches`` puts together
+REASONS = (
+    "far from its neighbours",
+    "its pixels are far from others",
+    "a place looks faulty",
+    "as a whole unlike sound ones",
+    "in detail unlike sound ones",
+)
 KNOTS = (0.0, 0.2, 0.5, 0.8, 0.95)  # shares of normal images; beyond the last their tail is taken to be exponential
 MOST_NEEDED = 1e12  # images, that a message names
 
@@ -180,15 +186,6 @@ def learn_threshold(normal: NDArray[np.float32], rate: float, seed: int = 0) -> 
     return Alarms(threshold, rate, float((fresh > threshold).mean()), learned, len(fresh))
 
 
-def neighbours_of(score: str, rows: int) -> tuple[int, ...]:
-    """To how many nearest of so many rows a score measures the mean distance.
-
-    ``combined`` takes a few, and many: a few odd images of one sort would vouch for each other.
-    """
-    wide = min(MOST_NEIGHBOURS, max(NEIGHBOURS, round(WIDE_SHARE * rows)))
-    return (NEIGHBOURS, wide) if score == "combined" else (NEIGHBOURS,)
-
-
 def neighbour_distance(
     rows: NDArray[np.int64], distances: NDArray[np.float32], own: NDArray[np.int64] | None = None
 ) -> NDArray[np.float32]:
@@ -252,38 +249,40 @@ class Normality:
         return np.asarray(squares, dtype=np.float32)
 
 
-def learn_scales(measures: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logarithms of each column that a fifth, half, four fifths and 95 % of normal images lie below: (5, p) float32.
+def learn_scales(oddness: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a fifth, half, four fifths and 95 % of normal images lie below in each column: (5, p) float32.
 
     Parameters
     ----------
-    measures : (n, p) float32
-        Several measures of oddity of normal images. The first row is of the least.
+    oddness : (n, p) float32
+        Several measures of normal images, on scales without ends. The first row is of the least.
     """
-    return np.quantile(_logarithms(measures), KNOTS, axis=0).astype(np.float32)
+    return np.quantile(oddness, KNOTS, axis=0).astype(np.float32)
 
 
-def alarms_of(measures: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How alarming each measure is: -ln of the share of normal images that are at least as odd, (n, p) float32.
+def alarms_of(oddness: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How alarming each measure is: -ln of its conformal p-value, (n, p) float32; their sum is Fisher's (1925).
 
-    Between the shares that `learn_scales` knows it is interpolated. Beyond 95 % it rises as it does from 80 %, as that
-    of an exponential tail, so that few odd images among the normal ones change nothing.
+    The p-value is the share of normal images that are at least as odd (Vovk et al. 2005). Between the shares that
+    `learn_scales` knows it is interpolated. Beyond 95 % its logarithm falls as it does from 80 %, as that of an
+    exponential tail, so that few odd images among the normal ones change nothing.
     """
     levels = -np.log1p(-np.array(KNOTS))
-    logs, alarms = _logarithms(measures), np.empty(measures.shape, np.float32)
+    alarms = np.empty(oddness.shape, np.float32)
     for column, knots in enumerate(scales.T.astype(np.float64)):
         rise = max(knots[-1] - knots[-2], LEAST_RISE) / (levels[-1] - levels[-2])
-        inside = np.interp(logs[:, column], knots, levels)
-        alarms[:, column] = inside + np.maximum(logs[:, column] - knots[-1], 0) / rise
+        inside = np.interp(oddness[:, column], knots, levels)
+        alarms[:, column] = inside + np.maximum(oddness[:, column] - knots[-1], 0) / rise
     return alarms
 
 
-def _logarithms(measures: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.log(np.maximum(measures.astype(np.float64), TINY))
+def logarithm(measures: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of what is not negative: a scale without ends."""
+    return np.log(np.maximum(measures, np.float32(TINY)))
 
 
 def explain(why: int) -> str:
-    """A number that `Scorer` gives, in words: the part of ``combined`` that spoke, or the fact."""
+    """A number that `Scorer` gives, in words: the part of ``combined`` that spoke loudest, or the fact."""
     if why < len(REASONS):
         return REASONS[why] if why >= 0 else ""
     place, high = divmod(why - len(REASONS), 2)
@@ -291,7 +290,7 @@ def explain(why: int) -> str:
 
 
 def part_of(why: int) -> str:
-    """Which of ``PARTS`` spoke."""
+    """Which of ``PARTS`` spoke loudest."""
     return PARTS[min(why, len(REASONS))] if why >= 0 else ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,7 +68,13 @@ class Anomalies:
     flagged : int
         How many of those scored lie above it.
     why : list of int
-        What made each odd by ``combined``, as `aesearch.anomalies.explain` puts it in words; -1 by the other scores.
+        What made each odd by ``combined`` or ``patches``, as `aesearch.anomalies.explain` puts it in words; -1 by the
+        other scores.
+    where : (top, 2) float32
+        By those two: the place that looks most faulty, from the left and from the top, in shares of width and height;
+        else NaN.
+    by : str
+        The score.
     """
 
     rows: NDArray[np.int64]
@@ -80,6 +86,8 @@ class Anomalies:
     alarms: Alarms | None = None
     flagged: int = 0
     why: Sequence[int] = ()
+    where: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
+    by: str = ""
 
     @property
     def reasons(self) -> list[str]:
@@ -89,9 +97,9 @@ class Anomalies:
     def to_json(self) -> list[dict[str, Any]]:
         """As ``aesearch anomalies --json`` lists them."""
         listed = _ranked(self.rows, self.ids, self.labels, self.scores, "score")
-        for one, why in zip(listed, self.why, strict=False):
+        for one, why, where in zip(listed, self.why, self.where, strict=False):
             if why >= 0:
-                one |= {"part": part_of(why), "why": explain(why)}
+                one |= {"part": part_of(why), "why": explain(why), "where": [round(float(side), 3) for side in where]}
         if self.alarms:
             for one, p_value in zip(listed, self.alarms.p_values(self.scores), strict=True):
                 one["p_value"] = float(p_value)

@@ -355,7 +355,8 @@ def _rebuilt(collection: Collection, images: Sequence[ImageLike] = (), rows: Seq
     errors = error_map(original, rebuilt)
     brightest = collection.heat_scale
     seen = to_picture(original)
-    pictures = {"original": seen, "rebuilt": to_picture(rebuilt), "difference": heat_over(seen, errors, brightest)}
+    over = heat_over(seen, errors / np.float32(brightest))
+    pictures = {"original": seen, "rebuilt": to_picture(rebuilt), "difference": over}
     urls = {name: data_url(webp(picture), "webp") for name, picture in pictures.items()}
     return {"error": float(errors.mean()), "brightest": brightest, **urls}
 
@@ -412,13 +413,12 @@ def picture(live: Asked, row: Row, version: Version = None) -> Response:
 
 @router.get("/images/{row}/heat", response_class=Response, responses=PICTURES)
 def heat(live: Asked, row: Row, version: Version = None) -> Response:
-    """The same with its reconstruction error laid over it; the brightest is what 1 in 200 pixels of all exceeds."""
+    """The same with heat laid over it: where it looks faulty once ``combined`` is learned, else where badly rebuilt."""
 
     def question(collection: Collection) -> NDArray[np.uint8]:
         live.check(version)
-        (original,), (rebuilt,) = collection.reconstruct(rows=[row])
-        errors = error_map(original, rebuilt)
-        return heat_over(to_picture(collection.pictures([row])[0]), errors, collection.heat_scale)
+        hot = collection.heat_of_row(row)
+        return heat_over(to_picture(collection.pictures([row])[0]), hot)
 
     return _picture(webp(live.ask(question)), version)
 

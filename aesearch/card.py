@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies import error_map
 from aesearch.baselines import judge
 from aesearch.errors import AesearchError
 from aesearch.figures import LOSSLESS_SIDE, data_url, draw_history, heat_over, short_names, to_picture, webp
@@ -182,19 +181,17 @@ def _clusters(collection: Collection) -> str:
 def _oddest(collection: Collection) -> str:
     learned = collection.is_fresh("combined")
     found = collection.anomalies(score="combined" if learned else "reconstruction", top=ODD)
-    originals, rebuilt = collection.reconstruct_anomalies(found)
-    maps = [error_map(original, again) for original, again in zip(originals, rebuilt, strict=True)]
-    scale = collection.heat_scale
+    maps = collection.heat_maps(found)
     pictures = [to_picture(picture) for picture in collection.pictures_of(found)]
     shown = (
-        (_stack(picture, heat_over(picture, errors, scale)), (f"{score:.4f} {why}".strip(), name))
-        for picture, errors, score, why, name in zip(
+        (_stack(picture, heat_over(picture, heat)), (f"{score:.4f} {why}".strip(), name))
+        for picture, heat, score, why, name in zip(
             pictures, maps, found.scores, found.reasons, short_names(found.ids), strict=True
         )
     )
     better = f"reconstruction error alone; {collection.command('anomalies')} finds them better"
     by = "combined score" if learned else _text(better)
-    told = f"<p>By {by}. Under each where it errs: the brightest is {collection.heat_told}.</p>"
+    told = f"<p>By {by}. Under each where: the brightest is {collection.heat_told(found.by)}.</p>"
     return told + _grid(shown, "pairs")
 
 

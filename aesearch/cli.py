@@ -388,10 +388,11 @@ def anomalies(
     score: Annotated[
         str,
         typer.Option(
-            help="combined: far from its neighbours, unlike all in the network's activations, or a bad frame by its "
-            "low-level facts (blank, noise, overexposed, half lost), whichever is most unusual, and says which; "
-            "reconstruction: mean squared error per pixel on the [0, 1] scale; nap: what each layer of the "
-            "encoder loses; neighbours: mean distance to the 5 nearest features. Larger is odder."
+            help="combined: how unusual by all that is known: patches, features, pixels, low-level facts (blank, "
+            "noise, overexposed, half lost), and by what most; patches: how faulty it looks to a network that has "
+            "learned to find planted faults; reconstruction: mean squared error per pixel on the [0, 1] scale; nap: "
+            "what each layer of the encoder loses; neighbours: mean distance to the 5 nearest features. Larger is "
+            "odder."
         ),
     ] = "combined",
     top: Annotated[int, typer.Option(min=1, help="How many to list.")] = 50,
@@ -429,12 +430,12 @@ def anomalies(
     if csv or heatmaps or save or show:
         from aesearch import report
 
-        maps = opened.error_maps(found, new) if csv or heatmaps else []
+        maps = opened.heat_maps(found, new) if csv or heatmaps else []
         if csv:
             report.write_anomalies(csv, listed, maps)
         if heatmaps:
-            report.write_heatmaps(heatmaps, found.ids, maps, opened.heat_scale)
-            note(f"heat-maps: {len(maps)} pictures in {heatmaps}; the brightest is {opened.heat_told}")
+            report.write_heatmaps(heatmaps, found.ids, maps)
+            note(f"heat-maps: {len(maps)} pictures in {heatmaps}; the brightest is {opened.heat_told(score)}")
         if save or show:
             _present(report.draw_anomalies(opened, found, new), save, show)
     if as_json:
@@ -455,7 +456,7 @@ def anomalies(
             str(a["rank"]),
             f"{a['score']:.5f}",
             *chance,
-            *([a["why"]] if "why" in a else []),
+            *([a["why"], "{:.2f} {:.2f}".format(*a["where"])] if "why" in a else []),
             str(a["row"]),
             a["label"],
             a["id"],
@@ -463,7 +464,7 @@ def anomalies(
         for a, chance in zip(listed, chances, strict=True)
     ]
     named = ["error" if score == "reconstruction" else "score", *(["p-value"] if found.alarms else [])]
-    named += ["why"] if score == "combined" else []
+    named += ["why", "where"] if listed and "why" in listed[0] else []
     print_table(["rank", *named, "row", "label", "id"], table)
 
 

@@ -23,7 +23,6 @@ from aesearch.atomic import check_own, check_room, drop, replacing
 from aesearch.decoding import on_its_side
 from aesearch.distances import exact_neighbours, in_blocks, nearest_way
 from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_choice, need_torch
-from aesearch.facts import UsualFacts
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, least_bytes, most_rows
 from aesearch.manifest import (
     CHECKPOINT,
@@ -58,7 +57,7 @@ logger = logging.getLogger(__name__)
 PROBE, VANISHED = "probe.h5", "vanished.h5"
 KEPT = ("vanished", VANISHED)  # encodings of images that are gone
 GROWING, ANEW = ".growing.json", ".anew.json"  # manifests of what is not finished: an update, another collection
-LEARNED = ("nap", "combined")  # scores that need more of the images than the store holds
+LEARNED = {"nap": "nap", "combined": "combined", "patches": "combined"}  # from the images: scores, and what keeps them
 MOST = 0.5  # of the images looked at, for a folder to be the one that was elsewhere
 ENCODING, INDEXING = 0.6, 0.02  # of the work of training on an image once, about: to encode it, to index it
 FITTING, MOST_FITTED = 3.0, 2000  # likewise, to learn from it in closed form; images
@@ -655,18 +654,22 @@ class Collection(Maps):
         ----------
         source : as `build` takes it, optional
             New images, scored with the collection's encoder; by default the collection itself.
-        score : {"combined", "reconstruction", "nap", "neighbours"}
+        score : {"combined", "patches", "reconstruction", "nap", "neighbours"}
             Larger is odder.
             ``reconstruction``: mean squared error per pixel on the [0, 1] scale.
             ``neighbours``: mean distance to the 5 nearest features of the collection, in its metric.
             ``nap``: squared Mahalanobis distance of what each layer of the encoder loses from one image to its
             reconstruction (RaPP: Kim et al. 2020).
-            ``combined``: the most alarming of ``neighbours``, for collections of many kinds, of the same with a
-            thirtieth of all rows, at most 200, for odd images that are there more than once, of the Mahalanobis
-            distance of the network's activations (compare Lee et al. 2018), for collections of one kind, and of that
-            of low-level facts, for bad frames (`aesearch.facts`); each as -ln of the share of normal images that are
-            at least as odd. `Anomalies.why` says which it was.
-            The last two are learned from the collection's images when first asked for.
+            ``patches``: what a network that has learned to find planted faults (`aesearch.finder`) says of an image,
+            whose longer side it sees with 256 pixels: of the places that look most faulty, and how far the means of
+            its layers lie from those of normal images, over the whole image and in detail.
+            ``combined``: the same, ``neighbours``, the distance to the nearest by pixels, less what is expected of such
+            an image, and the Mahalanobis distance of low-level facts, for bad frames (`aesearch.facts`). Each part of
+            the two is a conformal p-value on normal images that nothing was learned from (Vovk et al. 2005). Of the sum
+            of their -ln (Fisher 1925) that is taken once more; the score is -ln of it, or of 20 times the smallest
+            p-value of a part if that is less. `Anomalies.why` says which part that is of, `Anomalies.where` which place
+            looks most faulty.
+            ``combined``, ``patches`` and ``nap`` are learned from the collection's images when first asked for.
         top : int
         normal_label : str, optional
             Measures how well the score tells images of other labels from this one (AUROC).
@@ -683,11 +686,11 @@ class Collection(Maps):
         if source is None:
             texts, places = self.store.texts, np.arange(self.store.rows)
             known = scores = self.scores_of_rows(score) if scores is None else scores
-            why = self._read_rows(score, "why")["why"] if score == "combined" else np.full(len(scores), -1)
+            why, where = self._reasons_of_rows(score)
         else:
             source = self.open_images(source)
             scored, places = self._scorer(score).of_source(source, progress=self.progress)
-            texts, known, scores, why = source.texts, None, scored.scores, scored.why
+            texts, known, scores, why, where = source.texts, None, scored.scores, scored.why, scored.where
         alarms = None if false_alarms is None else self._learn_threshold(score, false_alarms, normal_label, known)
         flagged = int((scores > alarms.threshold).sum()) if alarms else 0
         top = min(top, flagged) if alarms else top
@@ -707,7 +710,16 @@ class Collection(Maps):
             alarms,
             flagged,
             [int(one) for one in why[ranking.rows]],
+            where[ranking.rows],
+            score,
         )
+
+    def _reasons_of_rows(self, score: str) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
+        """What made each row odd, and where, as `aesearch.scoring.Scored` has it."""
+        if LEARNED.get(score) != "combined":
+            return np.full(self.store.rows, -1, np.int16), np.full((self.store.rows, 2), np.nan, np.float32)
+        kept = self._read_rows("combined", f"{score}_why", "where")
+        return kept[f"{score}_why"], kept["where"]
 
     def _learn_threshold(
         self, score: str, rate: float, normal_label: str | None, known: NDArray[np.float32] | None
@@ -735,44 +747,52 @@ class Collection(Maps):
         if score == "neighbours":
             far = self._scorer(score).far
             blocks = in_blocks(rows, "score" if self.progress else "", most_rows(self.store.dim))
-            parts = [far(self.store.features(part), part)[:, 0] for _, part in blocks]
+            parts = [far(self.store.features(part), part) for _, part in blocks]
             return np.concatenate([*parts, np.empty(0, np.float32)])
-        return np.asarray(self._learned(score)["score"][rows], dtype=np.float32)
+        return np.asarray(self._learned(score)[f"{score}_score"][rows], dtype=np.float32)
 
     def _scorer(self, score: str) -> Scorer:
+        from aesearch.finder import larger
+        from aesearch.scoring import Usual
+
         blank = self._blank_scorer(score)
         if score not in LEARNED:
             return blank
         learned = self._learned(score)
-        count = self.manifest.artifacts[score]["figures"]["learned_from"]
-        normality = anomaly_scores.Normality(learned["mean"], learned["directions"], count)
         if score == "nap":
+            count = self.manifest.artifacts[score]["figures"]["learned_from"]
+            normality = anomaly_scores.Normality(learned["mean"], learned["directions"], count)
             return dataclasses.replace(blank, normality=normality)
-        facts = UsualFacts(*(learned[f"facts_{field.name}"] for field in dataclasses.fields(UsualFacts)))
-        return dataclasses.replace(blank, normality=normality, usual_facts=facts, scales=learned["scales"])
+        detailed = larger(self.spec.preprocessing, self._native_size)
+        return dataclasses.replace(blank, usual=Usual.from_arrays(learned, detailed, self.autoencoder.device))
 
     def _blank_scorer(self, score: str) -> Scorer:
         from aesearch.scoring import Scorer
 
-        rows = 0 if score in ("reconstruction", "nap") else self.store.rows
-        return Scorer(score, self.autoencoder, self._nearest, anomaly_scores.neighbours_of(score, rows))
+        return Scorer(score, self.autoencoder, self._nearest, anomaly_scores.NEIGHBOURS)
+
+    @property
+    def _native_size(self) -> tuple[int, int]:
+        height, width = self.manifest.artifacts["encoder"]["native_size"]
+        return int(height), int(width)
 
     def _learned(self, score: str) -> dict[str, NDArray[np.float32]]:
         """What a score has learned from the images, and that of each row; learned when first asked for."""
         if not self.is_learned(score):
-            self._learn_score(score, self._compared(score))
-        return self._read_rows(score)
+            self._learn_score(score)
+        return self._read_rows(LEARNED[score])
 
     def is_learned(self, score: str) -> bool:
         """Whether one of the scores that are learned from the images is, of the features and the index as they are."""
-        return self.is_fresh(score) and self.manifest.artifacts[score]["parameters"] == self._compared(score)
+        name = LEARNED[score]
+        return self.is_fresh(name) and self.manifest.artifacts[name]["parameters"] == self._compared(name)
 
-    def _compared(self, score: str) -> dict[str, Any]:
-        return {"metric": self.metric, "parts": list(anomaly_scores.PARTS)} if score == "combined" else {}
+    def _compared(self, name: str) -> dict[str, Any]:
+        return {"metric": self.metric, "parts": list(anomaly_scores.PARTS)} if name == "combined" else {}
 
     @changes
-    def _learn_score(self, score: str, parameters: dict[str, Any]) -> None:
-        from aesearch.scoring import learn_scorer
+    def _learn_score(self, score: str) -> None:
+        from aesearch.scoring import learn_normality, learn_usual
 
         try:
             positions = np.array(self._positions(self.ids))
@@ -783,21 +803,57 @@ class Collection(Maps):
                 f"--score {score} needs the images, and some are gone: "
                 f"run {self.command('extract')}, or take --score reconstruction or neighbours"
             )
-        blank, trained = self._blank_scorer(score), ~self.store.held_out()
-        check_room(self.manifest.target(f"{score}.h5"), 4 * self.store.rows)
-        scorer, scored = learn_scorer(
-            blank, self.source, positions, trained, self._usual_rows(), progress=self.progress
-        )
-        assert scorer.normality is not None
-        columns: dict[str, NDArray[Any]] = {
-            "mean": scorer.normality.mean,
-            "directions": scorer.normality.directions,
-            "score": scored.scores,
-        }
-        if scorer.usual_facts is not None and scorer.scales is not None:
-            facts = {f"facts_{name}": value for name, value in vars(scorer.usual_facts).items()}
-            columns |= {"why": scored.why, "scales": scorer.scales, **facts}
-        self._write_rows(score, columns, parameters, {"learned_from": scorer.normality.learned_from})
+        name, trained = LEARNED[score], ~self.store.held_out()
+        check_room(self.manifest.target(f"{name}.h5"), 4 * self.store.rows)
+        images = self.source, positions, trained
+        kept: dict[str, NDArray[Any]]
+        if name == "nap":
+            normality, scored = learn_normality(self._blank_scorer(name), *images, progress=self.progress)
+            kept = {"mean": normality.mean, "directions": normality.directions, "nap_score": scored.scores}
+            learned_from = normality.learned_from
+        else:
+            usual, by_score = learn_usual(
+                self._blank_scorer(name), *images, self._usual_rows(), self._native_size, progress=self.progress
+            )
+            kept = usual.arrays() | {"where": by_score[name].where}
+            for one, scored in by_score.items():
+                kept |= {f"{one}_score": scored.scores, f"{one}_why": scored.why}
+            learned_from = len(usual.pixels.rows)
+        self._write_rows(name, kept, self._compared(name), {"learned_from": learned_from})
+
+    def heat_maps(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.float32]]:
+        """Where anomalies are odd, each (height, width) float32: 1 is drawn brightest, 0 and less dark.
+
+        By ``combined`` and ``patches`` it is where they look faulty, by the others where they are rebuilt badly;
+        ``source`` is what was scored, if not the collection.
+        """
+        if LEARNED.get(found.by) == "combined":
+            places = self._places(found.rows.tolist()) if source is None else found.rows.tolist()
+            return self._faults_of(source or self.source, places)
+        return [errors / np.float32(self.heat_scale) for errors in self.error_maps(found, source)]
+
+    def heat_of_row(self, row: int) -> NDArray[np.float32]:
+        """That of one image, by ``combined`` where that is learned, else by its reconstruction."""
+        self.check_rows([row])
+        if self.is_learned("combined"):
+            if read_pictures(self.source, self._places([row]), self.spec.preprocessing)[0] is None:
+                raise SourceError(f"the image of row {row} cannot be read any more")
+            return self._faults_of(self.source, self._places([row]))[0]
+        (original,), (rebuilt,) = self.reconstruct(rows=[row])
+        return anomaly_scores.error_map(original, rebuilt) / np.float32(self.heat_scale)
+
+    def _faults_of(self, source: Source, places: Sequence[int]) -> list[NDArray[np.float32]]:
+        usual, detailed = self._kept_scorer.usual, self._kept_scorer.detailed
+        assert usual is not None and detailed is not None
+        pictures = read_pictures(source, places, detailed)
+        there = [picture for picture in pictures if picture is not None]
+        maps = iter(usual.heat_maps(np.stack(there)) if there else ())
+        nothing = np.zeros(detailed.shape[1:], np.float32)
+        return [nothing if picture is None else next(maps) for picture in pictures]
+
+    @cached_property
+    def _kept_scorer(self) -> Scorer:
+        return self._scorer("combined")
 
     def error_maps(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.float32]]:
         """Where the reconstruction errors of anomalies lie; see `aesearch.anomalies.error_map`.
@@ -1091,7 +1147,7 @@ class Collection(Maps):
         known = [position for position in positions if position >= 0]
         like = self.spec.preprocessing
         found = dict(zip(known, source.thumbnails(known, DISPLAY_SIDE, like) if known else [], strict=True))
-        height, width = self.manifest.artifacts["encoder"]["native_size"]
+        height, width = self._native_size
         scale = min(1.0, DISPLAY_SIDE / max(height, width))
         gone = blank((like.channels, max(1, round(height * scale)), max(1, round(width * scale))))
         return [gone if (picture := found.get(position)) is None else picture for position in positions]
@@ -1153,9 +1209,10 @@ class Collection(Maps):
         errors = np.stack([anomaly_scores.error_map(original, rebuilt) for original, rebuilt in pairs])
         return max(LEAST_HEAT, float(np.quantile(errors, HEAT_SHARE)))
 
-    @property
-    def heat_told(self) -> str:
-        """What the brightest colour of a heat-map stands for."""
+    def heat_told(self, score: str) -> str:
+        """What the brightest colour of a score's heat-maps stands for."""
+        if LEARNED.get(score) == "combined":
+            return "a place that looks faulty, far beyond those of 19 in 20 normal images"
         return f"a squared error of {self.heat_scale:.2g} or more, which 1 in 200 pixels of the collection has"
 
     def _rebuild(self, originals: list[NDArray[np.uint8]]) -> NDArray[np.float32]:

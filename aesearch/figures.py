@@ -77,15 +77,15 @@ def data_url(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def heat_over(picture: NDArray[np.uint8], error_map: NDArray[np.float32], scale: float) -> NDArray[np.uint8]:
-    """A picture, paler and grey, with an error map (height, width) of any size laid over it.
+def heat_over(picture: NDArray[np.uint8], heat_map: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """A picture, paler and grey, with a heat-map (height, width) of any size laid over it.
 
-    The larger the error, the brighter and the less transparent: ``scale`` or more covers the picture.
+    The hotter, the brighter and the less transparent: 1 or more covers the picture, 0 and less leave it.
     """
     from PIL import Image
 
     size = picture.shape[1::-1]
-    heat = Image.fromarray(np.clip(error_map / max(scale, 1e-12), 0, 1).astype(np.float32))
+    heat = Image.fromarray(np.clip(heat_map, 0, 1).astype(np.float32))
     share = np.asarray(heat.resize(size, Image.Resampling.BILINEAR))[..., None]
     grey = np.asarray(Image.fromarray(picture).convert("L"), dtype=np.float32)[..., None]
     weight = np.sqrt(share)  # small errors are seen too
@@ -93,9 +93,9 @@ def heat_over(picture: NDArray[np.uint8], error_map: NDArray[np.float32], scale:
     return np.asarray(np.rint(mixed), dtype=np.uint8)
 
 
-def heat_picture(error_map: NDArray[np.float32], scale: float) -> Image.Image:
-    """An error map (height, width), dark where it is 0, bright where it is ``scale`` or more; enlarged to be seen."""
-    coloured = _heat_colours(np.clip(error_map / max(scale, 1e-12), 0, 1))
+def heat_picture(heat_map: NDArray[np.float32]) -> Image.Image:
+    """A heat-map (height, width), dark where it is 0 or less, bright where it is 1 or more; enlarged to be seen."""
+    coloured = _heat_colours(np.clip(heat_map, 0, 1))
     return _fit_tile(Tile(np.asarray(np.rint(coloured), dtype=np.uint8)), HEAT_SIDE, least=True)
 
 

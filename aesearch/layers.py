@@ -166,3 +166,52 @@ class Beside(nn.Module):
     def join(self, outputs: list[torch.Tensor]) -> torch.Tensor:
         """Join what the branches gave, in their order."""
         return torch.stack(outputs).sum(dim=0) if self.added else torch.cat(outputs, dim=1)
+
+
+class FaultNet(nn.Module):
+    """Marks faults: four stages down, each of half the places, and three up, beside what went down (a U-Net).
+
+    Parameters
+    ----------
+    channels : int
+        Of the images, which come twice, each time levelled in another way.
+    widths : four int
+        Channels of the stages.
+    """
+
+    def __init__(self, channels: int, widths: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        first, second, third, fourth = widths
+        self.down = nn.ModuleList(
+            [
+                _convolution(2 * channels, first, stride=2, side=5),
+                nn.Sequential(_convolution(first, second, stride=2), _convolution(second, second)),
+                nn.Sequential(_convolution(second, third, stride=2), _convolution(third, third)),
+                nn.Sequential(_convolution(third, fourth, stride=2), *[_convolution(fourth, fourth) for _ in range(2)]),
+            ]
+        )
+        self.up = nn.ModuleList(
+            [
+                _convolution(fourth + third, second),
+                _convolution(second + second, first),
+                _convolution(first + first, first),
+            ]
+        )
+        self.mark = nn.Conv2d(first, 1, 1)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """From (n, 2 c, h, w) to means of the last stages, (n, d), and log-odds of faults, (n, 1, h / 2, w / 2)."""
+        stages = []
+        for stage in self.down:
+            images = stage(images)
+            stages.append(images)
+        for stage, beside in zip(self.up, stages[-2::-1], strict=True):
+            wide = nn.functional.interpolate(images, beside.shape[2:], mode="nearest")
+            images = stage(torch.cat([wide, beside], dim=1))
+        return torch.cat([maps.mean(dim=(2, 3)) for maps in stages[1:]], dim=1), self.mark(images)
+
+
+def _convolution(into: int, out: int, stride: int = 1, side: int = 3) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(into, out, side, stride, side // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
+    )

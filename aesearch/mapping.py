@@ -109,7 +109,7 @@ class Maps(Parts):
             columns["cluster"] = self.cluster_of_rows(shown)
         scores, score_name = self.store.reconstruction_errors(), "reconstruction error"
         if self.is_fresh("combined"):
-            scores, score_name = self._read_rows("combined")["score"], "combined score"
+            scores, score_name = self._read_rows("combined", "combined_score")["combined_score"], "combined score"
         return MapPage(
             title,
             shown,

@@ -293,6 +293,7 @@ class Parts:
             "ids",
             "_place_of",
             "heat_scale",
+            "_kept_scorer",
         ):
             self.__dict__.pop(name, None)
 

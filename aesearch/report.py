@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies import error_map, worst_regions
+from aesearch.anomalies import worst_regions
 from aesearch.atomic import replacing
 from aesearch.export import cell
 from aesearch.figures import (
@@ -56,24 +56,23 @@ def draw_query(collection: Collection, hits: Sequence[Hits], queries: Sequence[N
 
 
 def draw_anomalies(collection: Collection, found: Anomalies, source: Source | None = None) -> Image.Image:
-    """Each with its error laid over it and its reconstruction; ``source`` is what was scored, if not the collection."""
-    originals, rebuilt = collection.reconstruct_anomalies(found, source)
-    maps = [error_map(original, again) for original, again in zip(originals, rebuilt, strict=True)]
-    scale = collection.heat_scale
+    """Each with where it is odd laid over it, and as it is rebuilt where that tells; ``source`` is what was scored."""
+    maps = collection.heat_maps(found, source)
+    rebuilt = None if len(found.why) and found.why[0] >= 0 else collection.reconstruct_anomalies(found, source)[1]
     groups: list[list[Tile]] = []
     names = _names(found.labels, found.ids)
     for n, picture in enumerate(collection.pictures_of(found, source)):
         shown = to_picture(picture)
         caption = (f"{n + 1}.  {found.scores[n]:.4f}", names[n])
-        again = _stretch(to_picture(rebuilt[n]), shown.shape)
-        over = heat_over(shown, maps[n], scale)
-        groups.append(
-            [Tile(shown, caption), Tile(over, ("where it errs", found.reasons[n])), Tile(again, ("as rebuilt",))]
-        )
-    together = max(1, columns_for(3 * len(groups)) // 3)
+        group = [Tile(shown, caption), Tile(heat_over(shown, maps[n]), ("where", found.reasons[n]))]
+        if rebuilt is not None:
+            group.append(Tile(_stretch(to_picture(rebuilt[n]), shown.shape), ("as rebuilt",)))
+        groups.append(group)
+    size = 2 if rebuilt is None else 3
+    together = max(1, columns_for(size * len(groups)) // size)
     rows = [[tile for group in groups[i : i + together] for tile in group] for i in range(0, len(groups), together)]
-    title = f"the oddest images, {collection.folder.name}"
-    return draw_sheet(rows, title, together=3, scale=("squared error", scale))
+    scale = None if rebuilt is None else ("squared error", collection.heat_scale)
+    return draw_sheet(rows, f"the oddest images, {collection.folder.name}", together=size, scale=scale)
 
 
 def draw_duplicates(collection: Collection, found: Duplicates) -> Image.Image:
@@ -179,14 +178,14 @@ def write_anomalies(path: Path, listed: list[dict[str, Any]], maps: Sequence[NDA
         columns = list(listed[0]) if listed else ["rank", "row", "id", "label", "score"]
         writer = csv.DictWriter(file, [*columns, "boxes"])
         writer.writeheader()
-        for one, errors in zip(listed, maps, strict=True):
-            boxes = [" ".join(f"{side:.3f}" for side in box) for box in worst_regions(errors)]
+        for one, heat in zip(listed, maps, strict=True):
+            boxes = [" ".join(f"{side:.3f}" for side in box) for box in worst_regions(heat)]
             writer.writerow({name: cell(value) for name, value in one.items()} | {"boxes": "; ".join(boxes)})
 
 
-def write_heatmaps(folder: Path, ids: Sequence[str], maps: Sequence[NDArray[np.float32]], scale: float) -> None:
-    """Write one picture of each (height, width) map; ``scale`` is the squared error that is drawn brightest."""
+def write_heatmaps(folder: Path, ids: Sequence[str], maps: Sequence[NDArray[np.float32]]) -> None:
+    """Write one picture of each (height, width) map, in which 1 is drawn brightest."""
     folder.mkdir(parents=True, exist_ok=True)
-    for rank, (id, errors) in enumerate(zip(ids, maps, strict=True), 1):
+    for rank, (id, heat) in enumerate(zip(ids, maps, strict=True), 1):
         name = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in id)[-80:]
-        save_picture(heat_picture(errors, scale), folder / f"{rank:04d}-{name}.png")
+        save_picture(heat_picture(heat), folder / f"{rank:04d}-{name}.png")

@@ -54,6 +54,7 @@ class Anomaly(BaseModel):
     score: float
     part: str | None = None
     why: str | None = None
+    where: list[float] | None = None
     p_value: float | None = None
 
 

@@ -115,7 +115,7 @@ def shrink(images: Images) -> Images:
     return np.stack([np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX)) for image in images])
 
 
-def read_tar(path: Path, mode: str) -> tuple[Images, Labels, NDArray[np.str_]]:
+def read_tar(path: Path, mode: str, *, reduced: bool = True) -> tuple[Images, Labels, NDArray[np.str_]]:
     """Images, classes, and the folder above the class's, of a tar of folders of JPEGs."""
     from PIL import Image
 
@@ -127,7 +127,8 @@ def read_tar(path: Path, mode: str) -> tuple[Images, Labels, NDArray[np.str_]]:
                 names.append(Path(member.name).parent.name)
                 parts.append(Path(member.name).parent.parent.name)
     labels = np.unique(names, return_inverse=True)[1].astype(np.int64)
-    return shrink(np.stack(images)), labels, np.array(parts)
+    stacked = np.stack(images)
+    return shrink(stacked) if reduced else stacked, labels, np.array(parts)
 
 
 def free_of_cost(family: Family, seed: int) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.float32]]]:

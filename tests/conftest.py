@@ -21,11 +21,18 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from typer.testing import CliRunner
 
+from aesearch import finder
 from aesearch.cli import app
 from aesearch.collection import Collection
 from aesearch.manifest import Manifest, file_fingerprint
 
 QUICK = {"epochs": 8, "latent_dim": 16}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_trainings():
+    """The finder of faults learns for a few steps; a test of how good it is asks for all of them."""
+    finder.MOST_STEPS = 60
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,207 @@
+"""A network that learns to find planted faults, to show where real ones are and how far an image is from sound ones.
+
+It reads images larger than the encoder does, whole and in detail. What it says of each place is a map of faults; the
+means of its layers are numbers by which images with faults lie far from sound ones, as in Li et al. 2021 ("CutPaste").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.decoding import Preprocessing
+from aesearch.planting import plant_faults
+from aesearch.progress import step
+
+if TYPE_CHECKING:
+    import torch
+
+Floats = NDArray[np.float32]
+Planted = tuple[Floats, NDArray[np.bool_]]
+
+LARGEST, WHOLE = 256, 128  # pixels of the longer side: to look at in detail, and to see the image as a whole
+WIDTHS = (16, 32, 64, 64)  # channels of its stages, each of half the places of the one before
+MOST_STEPS, FEWEST_STEPS, SHOWN = 1000, 200, 100  # of training; times an image is shown, where that is between
+BATCH, RATE, DECAY = 16, 3e-3, 1e-3
+FOCUS, OVERLAP = 5.0, 0.3  # weights of the two losses
+SLOW = 1 / 16  # of the longer side of a whole image: slower light is no fault
+SMOOTH = 1.0  # places, of the map
+AT_ONCE, AT_ONCE_ON_A_CPU = 2**22, 2**19  # pixels
+
+
+def larger(preprocessing: Preprocessing, native: tuple[int, int]) -> Preprocessing:
+    """How the finder reads images: as the encoder does, at their own size, but the longer side at most ``LARGEST``."""
+    scale = min(1.0, LARGEST / max(native))
+    height, width = (max(1, round(side * scale)) for side in native)
+    return replace(preprocessing, height=height, width=width)
+
+
+class FaultFinder:
+    """The trained network on one device.
+
+    Attributes
+    ----------
+    preprocessing : Preprocessing
+        How it reads images.
+    weights : dict of array
+        Of the network, by name.
+    """
+
+    def __init__(self, preprocessing: Preprocessing, weights: dict[str, NDArray[Any]], device: torch.device) -> None:
+        import torch
+
+        from aesearch.layers import FaultNet
+
+        self.preprocessing, self.weights, self._device = preprocessing, weights, device
+        net = FaultNet(preprocessing.channels, WIDTHS)
+        known = {name: torch.from_numpy(np.asarray(value)) for name, value in weights.items()}
+        net.load_state_dict(net.state_dict() | known)
+        self._net = net.eval().to(device).to(memory_format=torch.channels_last)
+
+    @classmethod
+    def learn(
+        cls,
+        images: NDArray[np.uint8],
+        preprocessing: Preprocessing,
+        device: torch.device,
+        *,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> FaultFinder:
+        """Train it on faults planted in normal images, (n, channels, height, width)."""
+        import torch
+
+        from aesearch.layers import FaultNet
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = FaultNet(preprocessing.channels, WIDTHS).to(device).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY)
+        steps = min(max(FEWEST_STEPS, SHOWN * len(images) // BATCH), MOST_STEPS)
+        course = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.15)
+        with step("plant", steps, unit="step", progress=progress) as bar:
+            for changed, masks in _planted(images, steps, seed):
+                found = net(_levelled(torch.from_numpy(changed).to(device)))[1]
+                optimizer.zero_grad()
+                _loss(found, torch.from_numpy(masks).to(device)).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                course.step()
+                bar.update()
+        weights = {name: value.cpu().numpy() for name, value in net.state_dict().items() if value.ndim}
+        return cls(preprocessing, weights, device)
+
+    def look(self, images: NDArray[np.uint8]) -> tuple[list[Floats], Floats]:
+        """Numbers of images (n, channels, height, width) uint8, and where their faults are.
+
+        Returns
+        -------
+        list of (n, d) float32, (n, height, width) float32
+            Means of the network's layers over the image, seen as a whole and, unless it is small, in detail; and how
+            likely each place, a square of two by two pixels, is part of a fault, as log-odds, the mean of both ways.
+        """
+        import torch
+        from torch.nn.functional import interpolate
+
+        numbers, maps = [], []
+        with torch.inference_mode():
+            for part in self._parts(images):
+                seen = [self._net(_levelled(scaled)) for scaled in _scales(part)]
+                numbers.append([means for means, _ in seen])
+                size = seen[-1][1].shape[2:]
+                marked = [interpolate(marks, size, mode="bilinear", align_corners=False) for _, marks in seen]
+                maps.append(_blurred(torch.stack(marked).mean(dim=0), SMOOTH)[:, 0])
+        by_scale = [torch.cat(parts).cpu().numpy() for parts in zip(*numbers, strict=True)]
+        return by_scale, torch.cat(maps).cpu().numpy()
+
+    def _parts(self, images: NDArray[np.uint8]) -> Iterator[torch.Tensor]:
+        import torch
+
+        pixels = AT_ONCE_ON_A_CPU if self._device.type == "cpu" else AT_ONCE
+        size = max(1, pixels // (images.shape[2] * images.shape[3]))
+        for start in range(0, len(images), size):
+            yield torch.from_numpy(images[start : start + size]).to(self._device).float() / 255
+
+
+def _planted(images: NDArray[np.uint8], steps: int, seed: int) -> Iterator[Planted]:
+    """Batches to learn from, the next while the network learns from one: by turns of whole images and of details."""
+    draw = np.random.default_rng(seed)
+    small, side = shrunk(images, WHOLE), min(WHOLE, *images.shape[2:])
+
+    def batch() -> Planted:
+        sized = small if draw.random() < 0.5 else images
+        top, left = (draw.integers(length - side + 1) if length > side else 0 for length in sized.shape[2:])
+        crops = sized[:, :, top : top + side, left : left + side] if sized is images else small
+        return plant_faults(crops[draw.integers(len(crops), size=BATCH)], draw)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="plant") as planter:
+        waiting = planter.submit(batch)
+        for number in range(steps):
+            ready = waiting.result()
+            if number + 1 < steps:
+                waiting = planter.submit(batch)
+            yield ready
+
+
+def shrunk(images: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """Images (n, channels, height, width) whose longer side has so many pixels at most; small ones as they are."""
+    import torch
+
+    if max(images.shape[2:]) <= longest:
+        return images
+    parts = (torch.from_numpy(images[start : start + 64]) / 255 for start in range(0, len(images), 64))
+    return np.concatenate([(_reduced(part, longest) * 255).round().to(torch.uint8).numpy() for part in parts])
+
+
+def _scales(images: torch.Tensor) -> list[torch.Tensor]:
+    """Images in [0, 1] as a whole, and in detail."""
+    return [images] if max(images.shape[2:]) <= WHOLE else [_reduced(images, WHOLE), images]
+
+
+def _reduced(images: torch.Tensor, longest: int) -> torch.Tensor:
+    from torch.nn import functional
+
+    size = [max(1, round(side * longest / max(images.shape[2:]))) for side in images.shape[2:]]
+    return functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _levelled(images: torch.Tensor) -> torch.Tensor:
+    """What the network gets: images at a standard contrast, and the same without slow light, (n, 2 c, h, w)."""
+    import torch
+
+    fine = images - _blurred(images, SLOW * min(WHOLE, max(images.shape[2:])))
+    both = [
+        (images - images.mean((1, 2, 3), keepdim=True)) / (images.std((1, 2, 3), keepdim=True, correction=0) + 0.02),
+        fine / (fine.std((1, 2, 3), keepdim=True, correction=0) + 0.01),
+    ]
+    return torch.cat(both, dim=1).contiguous(memory_format=torch.channels_last)
+
+
+def _blurred(images: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussian blur; the border is continued."""
+    import torch
+    from torch.nn import functional
+
+    reach, channels = max(1, math.ceil(3 * sigma)), images.shape[1]
+    bell = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=images.device) / sigma) ** 2)
+    bell = (bell / bell.sum()).expand(channels, 1, 1, -1)
+    padded = functional.pad(images, (reach, reach, reach, reach), mode="replicate")
+    across = functional.conv2d(padded, bell, groups=channels)
+    return functional.conv2d(across, bell.transpose(2, 3), groups=channels)
+
+
+def _loss(found: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Focal loss (Lin et al. 2017), and what found and planted faults do not overlap (Milletari et al. 2016)."""
+    from torch.nn import functional
+
+    there = functional.max_pool2d(masks[:, None].float(), 2, ceil_mode=True)
+    chances = found.sigmoid()
+    each = functional.binary_cross_entropy_with_logits(found, there, reduction="none")
+    focal = (each * (chances - there).abs().square()).mean()
+    overlap = (2 * (chances * there).sum() + 1) / (chances.sum() + there.sum() + 1)
+    return FOCUS * focal + OVERLAP * (1 - overlap)

@@ -1,0 +1,104 @@
+"""What is usual of normal images: how near the nearest others are, by numbers or by pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aesearch.anomalies import logarithm, neighbour_distance
+from aesearch.baselines import raw_pixels
+from aesearch.distances import exact_neighbours
+
+NEAREST, NEAREST_BY_PIXELS = 10, 5
+COMPONENTS = 64  # that numbers are brought to
+LEAST_SPREAD = 1e-3  # share of the largest deviation that is added to each
+LEAST_CONTRAST = 1 / 255
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class UsualNumbers:
+    """Numbers of normal images, as principal components divided by the root of their deviation.
+
+    Attributes
+    ----------
+    mean, matrix : (d,), (d, m) float32
+        From numbers to components.
+    vectors : (n, m) float32
+    rows : (n,) int64
+        Of the images, in the collection.
+    """
+
+    mean: Floats
+    matrix: Floats
+    vectors: Floats
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def learn(cls, numbers: Floats, rows: NDArray[np.int64]) -> UsualNumbers:
+        """From numbers (n, d) of normal images, those rows."""
+        mean = numbers.mean(axis=0)
+        variances, axes = np.linalg.eigh(np.cov((numbers - mean).T.astype(np.float64), ddof=0))
+        most = slice(-min(COMPONENTS, *numbers.shape), None)
+        spread = np.sqrt(variances[most].clip(min=0))
+        scale = 1 / np.sqrt(spread + LEAST_SPREAD * spread.max(initial=0) + 1e-12)
+        matrix = (axes[:, most] * scale).astype(np.float32)
+        return cls(mean, matrix, (numbers - mean) @ matrix, rows)
+
+    def oddness(self, numbers: Floats, own: NDArray[np.int64] | None = None) -> Floats:
+        """Logarithm of the mean distance to the ten nearest, (n,) float32; ``own`` rows do not count."""
+        components = np.asarray((numbers - self.mean) @ self.matrix, np.float32)
+        return _far(components, self.vectors, self.rows, NEAREST, own)
+
+
+@dataclass(frozen=True, eq=False)
+class UsualPixels:
+    """Pixels of normal images, each of mean 0 and deviation 1, and how far from others an image may be that looks so.
+
+    Images of a rich texture are far from all others, faulty or not. So of the logarithm of the distance is taken what a
+    ridge regression on features expects.
+
+    Attributes
+    ----------
+    pixels : (n, d) uint8
+        As `aesearch.baselines.raw_pixels` gives them, in grey levels.
+    rows : (n,) int64
+        Of the images, in the collection.
+    weights, expected : (f,), (1,) float32
+        Of the regression.
+    """
+
+    pixels: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    weights: Floats
+    expected: Floats
+
+    @classmethod
+    def learn(cls, images: NDArray[np.uint8], features: Floats, rows: NDArray[np.int64]) -> UsualPixels:
+        """From normal images (n, channels, height, width) and their features (n, f)."""
+        from sklearn.linear_model import Ridge
+
+        pixels = np.rint(255 * raw_pixels(images)).astype(np.uint8)
+        plain = cls(pixels, rows, np.zeros(features.shape[1], np.float32), np.zeros(1, np.float32))
+        far = plain.oddness(images, features, rows)
+        found = Ridge(alpha=len(far) * float(features.var(axis=0).mean()) + 1e-9).fit(features, far)
+        return cls(pixels, rows, found.coef_.astype(np.float32), np.full(1, found.intercept_, np.float32))
+
+    def oddness(self, images: NDArray[np.uint8], features: Floats, own: NDArray[np.int64] | None = None) -> Floats:
+        """Logarithm of the mean distance to the five nearest, less what is expected: (n,) float32."""
+        known = np.asarray(self.pixels / np.float32(255), np.float32)
+        far = _far(_levelled(raw_pixels(images)), _levelled(known), self.rows, NEAREST_BY_PIXELS, own)
+        return far - features @ self.weights - self.expected[0]
+
+
+def _levelled(pixels: Floats) -> Floats:
+    centred = pixels - pixels.mean(axis=1, keepdims=True)
+    return centred / (pixels.std(axis=1, keepdims=True) + np.float32(LEAST_CONTRAST))
+
+
+def _far(vectors: Floats, base: Floats, base_rows: NDArray[np.int64], k: int, own: NDArray[np.int64] | None) -> Floats:
+    themselves = int(own is not None)
+    places, distances = exact_neighbours(base, vectors, min(len(base), k + themselves), "l2")
+    return logarithm(neighbour_distance(base_rows[places], distances, own))

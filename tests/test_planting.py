@@ -1,0 +1,86 @@
+"""Planted faults, and the network that learns from them to find others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from sklearn.metrics import roc_auc_score
+
+from aesearch.autoencoders import pick_device
+from aesearch.decoding import Preprocessing
+from aesearch.finder import FaultFinder, larger
+from aesearch.planting import plant_faults
+
+
+def textures(count: int, side: int = 64, channels: int = 1, seed: int = 0) -> np.ndarray:
+    """Brushed metal: (count, channels, side, side) uint8."""
+    generator = np.random.default_rng(seed)
+    fine = generator.normal(0, 12, (count, channels, side, side)) + generator.normal(0, 12, (count, channels, side, 1))
+    light = np.linspace(-1, 1, side)[None, None, None] * generator.normal(0, 20, (count, 1, 1, 1))
+    return np.clip(128 + light + fine, 0, 255).astype(np.uint8)
+
+
+def scratched(images: np.ndarray, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Each with one thin line, drawn in another way than those learned from; and where it is."""
+    generator = np.random.default_rng(seed)
+    changed, masks = images.copy(), np.zeros((len(images), *images.shape[2:]), bool)
+    for image, mask in zip(changed, masks, strict=True):
+        canvas = Image.new("1", mask.shape[::-1])
+        ImageDraw.Draw(canvas).line((generator.uniform(0.1, 0.9, 4) * len(mask)).tolist(), fill=1)
+        mask |= np.asarray(canvas)
+        image[:, mask] = 240
+    return changed, masks
+
+
+@pytest.mark.parametrize(("height", "width", "channels"), [(48, 48, 1), (40, 24, 3), (8, 8, 1), (3, 2, 1)])
+def test_planted_faults_lie_where_the_mask_says(height, width, channels):
+    images = np.full((60, channels, height, width), 128, np.uint8)
+    images[30:] = np.random.default_rng(0).integers(0, 255, images[30:].shape)
+    changed, masks = plant_faults(images, np.random.default_rng(0))
+    assert changed.shape == images.shape and changed.dtype == np.float32
+    assert changed.min() >= 0 and changed.max() <= 1
+    assert masks.shape == (60, height, width) and masks.any(axis=(1, 2)).mean() > 0.2
+    plain = changed[~masks.any(axis=(1, 2))]
+    assert 0.05 < len(plain) / 60 < 0.8
+    for image, mask in zip(changed, masks, strict=True):
+        if not mask.any() and len(np.unique(image)) <= 1:  # other light, and nothing else
+            assert np.ptp(image) == 0
+
+
+def test_the_same_seed_plants_the_same_faults():
+    images = textures(20)
+    first, second = (plant_faults(images, np.random.default_rng(3)) for _ in range(2))
+    assert np.array_equal(first[0], second[0]) and np.array_equal(first[1], second[1])
+
+
+def test_images_are_read_for_the_finder_as_large_as_they_are_up_to_a_bound():
+    usual = Preprocessing(64, 48, 3, paper=7)
+    assert larger(usual, (100, 80)) == Preprocessing(100, 80, 3, paper=7)
+    assert larger(usual, (1024, 512)).shape == (3, 256, 128)
+    assert larger(usual, (5000, 3)).shape == (3, 256, 1)
+
+
+@pytest.fixture(scope="module")
+def finder() -> FaultFinder:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("aesearch.finder.MOST_STEPS", 250)
+        return FaultFinder.learn(textures(150), Preprocessing(64, 64, 1), pick_device("cpu"))
+
+
+def test_it_finds_scratches_that_it_has_never_seen_and_where_they_are(finder):
+    sound = textures(40, seed=5)
+    faulty, masks = scratched(textures(40, seed=6))
+    numbers, maps = finder.look(np.concatenate([sound, faulty]))
+    assert [one.shape for one in numbers] == [(80, 160)] and maps.shape == (80, 32, 32)
+    assert roc_auc_score(np.arange(80) >= 40, maps.max(axis=(1, 2))) > 0.95
+    places = masks.reshape(40, 32, 2, 32, 2).any(axis=(2, 4))
+    assert roc_auc_score(places.ravel(), maps[40:].ravel()) > 0.95
+
+
+def test_it_is_kept_as_arrays_and_sees_one_image_as_among_many(finder):
+    images = textures(5, seed=7)
+    again = FaultFinder(finder.preprocessing, finder.weights, pick_device("cpu"))
+    (many,), maps = finder.look(images)
+    (one,), one_map = again.look(images[2:3])
+    assert np.allclose(one, many[2:3], atol=1e-4) and np.allclose(one_map, maps[2:3], atol=1e-3)
