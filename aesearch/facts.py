@@ -31,6 +31,7 @@ LEVEL = 1 / 255
 RESOLUTION = 0.01  # of a share
 LEAST_SPREAD = 0.1
 FARTHEST = 8.0  # spreads from the median that count
+EXTREME, TRIMMED = 0.02, 3  # share of the images that tell nothing of what is usual, and times that it is learned
 
 
 def measure_facts(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -96,9 +97,13 @@ class UsualFacts:
         low, centre, high = np.quantile(facts, [0.16, 0.5, 0.84], axis=0).astype(np.float32)
         spread = np.maximum((high - low) / 2, np.float32(LEAST_SPREAD))
         scaled = np.clip((facts - centre) / spread, -FARTHEST, FARTHEST).astype(np.float64)
-        mean = scaled.mean(axis=0)
-        covariance = scaled.T @ scaled / len(scaled) - np.outer(mean, mean)
-        return cls(centre, spread, mean.astype(np.float32), principal_directions(covariance))
+        kept = scaled
+        for _ in range(TRIMMED):  # bad frames among the images would make others like them usual
+            mean = kept.mean(axis=0)
+            directions = principal_directions(kept.T @ kept / len(kept) - np.outer(mean, mean))
+            far = mahalanobis(scaled.astype(np.float32), mean.astype(np.float32), directions)
+            kept = scaled[far <= np.quantile(far, 1 - EXTREME)]
+        return cls(centre, spread, mean.astype(np.float32), directions)
 
     def distance(self, facts: NDArray[np.float32]) -> NDArray[np.float32]:
         """Squared Mahalanobis distance of facts from the usual ones, (n,) float32."""
