@@ -56,8 +56,10 @@ def region_overlap(maps: Maps, masks: Masks) -> float:
         regions += [np.sort(one[numbered == number]) for number in range(1, count + 1)]
     if not regions or not len(sound):
         return float("nan")
-    thresholds = np.quantile(sound, 1 - np.linspace(0, MOST_FALSE, LEVELS))
+    allowed = np.linspace(0, MOST_FALSE, LEVELS)
+    thresholds = np.quantile(sound, 1 - allowed)
     marked = 1 - np.searchsorted(sound, thresholds, side="right") / len(sound)
     overlap = np.mean([1 - np.searchsorted(r, thresholds, side="right") / len(r) for r in regions], axis=0)
-    order = np.argsort(marked, kind="stable")
-    return float(np.trapezoid(overlap[order], marked[order]) / MOST_FALSE)
+    last = np.flatnonzero(np.diff(marked, append=2) > 0)  # of thresholds that mark as much, and all for the end
+    reached = np.interp(allowed, [*marked[last], 1], [*overlap[last], 1])
+    return float(np.trapezoid(reached, allowed) / MOST_FALSE)

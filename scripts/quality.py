@@ -341,7 +341,8 @@ def of_surfaces(bench: Bench) -> None:
     """Faults on surfaces: of images, of pixels, of regions; and false alarms, times what was asked for."""
     found: dict[tuple[str, str], list[list[float]]] = {}
     for seed in bench.seeds:
-        for surface in surfaces.surfaces(bench.data, seed):
+        kinds = surfaces.STEEL_KINDS[:1] if bench.quick else surfaces.STEEL_KINDS
+        for surface in surfaces.surfaces(bench.data, seed, kinds):
             surface = surfaces.few(surface) if bench.quick else surface
             head(f"{surface.name}, seed {seed}, {len(surface.train):,} to learn from", *SURFACE_MEASURES)
             rows = surfaces.free_of_cost(surface)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +38,8 @@ class Surface:
     kinds: NDArray[np.str_] | None = None
 
 
-def surfaces(data: Path, seed: int) -> Iterator[Surface]:
-    """Yield those that are there, and say which are not."""
+def surfaces(data: Path, seed: int, kinds: Sequence[str] = STEEL_KINDS) -> Iterator[Surface]:
+    """Yield those that are there, and say which are not; of steel each of those kinds as the normal one."""
     steel, solar = _steel(data), _solar()
     if solar is not None:
         cells, broken = solar
@@ -47,7 +47,8 @@ def surfaces(data: Path, seed: int) -> Iterator[Surface]:
         yield Surface("solar cells, broken", train, sound, broken)
     if steel is not None:
         images, labels = steel
-        for kind, name in enumerate(STEEL_KINDS):
+        for name in kinds:
+            kind = STEEL_KINDS.index(name)
             train, sound = _parted(images[labels == kind], 0.7, seed)
             others = np.random.default_rng(seed).permutation(images[labels != kind])[:OTHERS]
             yield Surface(f"steel, {name} normal", train, sound, others)
@@ -58,15 +59,12 @@ def surfaces(data: Path, seed: int) -> Iterator[Surface]:
 
 def few(surface: Surface) -> Surface:
     """Some of the images alone, reduced."""
-    parts = [shrunk(part[:count, None], 40)[:, 0] for part, count in _few_of(surface)]
+    sizes = ((surface.train, 60), (surface.sound, 12), (surface.faulty, 12))
+    parts = [shrunk(part[:count, None], 40)[:, 0] for part, count in sizes]
     masks = None
     if surface.masks is not None:
         masks = shrunk(surface.masks[: len(parts[2]), None].astype(np.uint8) * 255, 40)[:, 0] > 0
     return Surface(surface.name, *parts, masks, surface.kinds)
-
-
-def _few_of(surface: Surface) -> Iterator[tuple[Images, int]]:
-    yield from ((surface.train, 60), (surface.sound, 12), (surface.faulty, 12))
 
 
 def _steel(data: Path) -> tuple[Images, NDArray[np.int64]] | None:

@@ -33,6 +33,7 @@ def test_every_table_of_quality_is_printed(monkeypatch, capsys):
         "nap",
         "10% odd",
         "first-6000, seed 1",
+        "raw 1-NN",
         "digit 8",
     )
     for row in rows:
