@@ -8,12 +8,16 @@ from numpy.typing import NDArray
 from aesearch.architectures import AutoencoderSpec, build_autoencoder
 from aesearch.autoencoders import Autoencoder
 from aesearch.decoding import Preprocessing
+from aesearch.distances import exact_neighbours
+from aesearch.patchbank import PatchBank
 from aesearch.patches import fit_patches
+from aesearch.shrinking import shrunk
 
 COMPONENTS = 64
 MOST_TRAIN, MOST_TEST = 1000, 500  # images that features are compared on
 OURS = "features"
 RAW_SIDE = 32  # pixels: larger images are averaged to fewer
+WHOLE_SIDE, FEW_COMPONENTS = 64, 32  # pixels of images, and principal components, by which they are odd
 Targets = tuple[NDArray[np.int64], NDArray[np.int64]]
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -115,6 +119,35 @@ def judge(found: dict[str, dict[str, float]]) -> str:
     parts = [f"{name} for {told[kind]} ({found[name][kind]:.3f}, the features {found[OURS][kind]:.3f})"
              for kind, name in lost.items()]  # fmt: skip
     return f"better than the features: {' and '.join(parts)}. Train longer, --effort thorough, or on more images"
+
+
+def free_scores(
+    train: NDArray[np.uint8], new: NDArray[np.uint8]
+) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32] | None]]:
+    """How odd new images are by what trains nothing, and where: scores (m,), maps (m, height, width) or None, by name.
+
+    Parameters
+    ----------
+    train, new : (n, channels, height, width), (m, channels, height, width) uint8
+        Normal images to learn from, and those to judge.
+    """
+    from sklearn.decomposition import PCA
+
+    flat, flat_new = (_standardised(shrunk(images, WHOLE_SIDE)) for images in (train, new))
+    pca = PCA(min(FEW_COMPONENTS, *flat.shape), svd_solver="randomized", random_state=0).fit(flat)
+    errors = np.square(pca.inverse_transform(pca.transform(flat_new)) - flat_new).mean(axis=1)
+    maps = (bank := PatchBank.learn(train)).maps(new)
+    return {
+        "raw 1-NN": (exact_neighbours(flat, flat_new, 1, "l2")[1][:, 0], None),
+        "PCA error": (errors.astype(np.float32), None),
+        "patch bank": (bank.scores(maps), maps),
+    }
+
+
+def _standardised(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Pixels of each image at mean 0 and deviation 1, (n, d)."""
+    flat = images.reshape(len(images), -1).astype(np.float32)
+    return np.asarray((flat - flat.mean(axis=1, keepdims=True)) / (flat.std(axis=1, keepdims=True) + 1), np.float32)
 
 
 def _is_better(accuracy: float, than: float) -> bool:

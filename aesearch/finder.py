@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from aesearch.decoding import Preprocessing
 from aesearch.planting import plant_faults
 from aesearch.progress import step
+from aesearch.shrinking import reduced, shrunk
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +112,7 @@ class FaultFinder:
         numbers, maps = [], []
         with torch.inference_mode():
             for part in self._parts(images):
-                seen = [self._net(_levelled(scaled)) for scaled in _scales(part)]
+                seen = [self._net(_levelled(scaled.to(self._device))) for scaled in _scales(part)]
                 numbers.append([means for means, _ in seen])
                 size = seen[-1][1].shape[2:]
                 marked = [interpolate(marks, size, mode="bilinear", align_corners=False) for _, marks in seen]
@@ -125,18 +126,18 @@ class FaultFinder:
         pixels = AT_ONCE_ON_A_CPU if self._device.type == "cpu" else AT_ONCE
         size = max(1, pixels // (images.shape[2] * images.shape[3]))
         for start in range(0, len(images), size):
-            yield torch.from_numpy(images[start : start + size]).to(self._device).float() / 255
+            yield torch.from_numpy(images[start : start + size]).float() / 255
 
 
 def _planted(images: NDArray[np.uint8], steps: int, seed: int) -> Iterator[Planted]:
     """Batches to learn from, the next while the network learns from one: by turns of whole images and of details."""
     draw = np.random.default_rng(seed)
-    small, side = shrunk(images, WHOLE), min(WHOLE, *images.shape[2:])
+    small = shrunk(images, WHOLE)
 
     def batch() -> Planted:
         sized = small if draw.random() < 0.5 else images
-        top, left = (draw.integers(length - side + 1) if length > side else 0 for length in sized.shape[2:])
-        crops = sized[:, :, top : top + side, left : left + side] if sized is images else small
+        down, across = (draw.integers(max(0, length - WHOLE) + 1) for length in sized.shape[2:])
+        crops = sized[:, :, down : down + WHOLE, across : across + WHOLE]
         return plant_faults(crops[draw.integers(len(crops), size=BATCH)], draw)
 
     with ThreadPoolExecutor(1, thread_name_prefix="plant") as planter:
@@ -148,26 +149,9 @@ def _planted(images: NDArray[np.uint8], steps: int, seed: int) -> Iterator[Plant
             yield ready
 
 
-def shrunk(images: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
-    """Images (n, channels, height, width) whose longer side has so many pixels at most; small ones as they are."""
-    import torch
-
-    if max(images.shape[2:]) <= longest:
-        return images
-    parts = (torch.from_numpy(images[start : start + 64]) / 255 for start in range(0, len(images), 64))
-    return np.concatenate([(_reduced(part, longest) * 255).round().to(torch.uint8).numpy() for part in parts])
-
-
 def _scales(images: torch.Tensor) -> list[torch.Tensor]:
-    """Images in [0, 1] as a whole, and in detail."""
-    return [images] if max(images.shape[2:]) <= WHOLE else [_reduced(images, WHOLE), images]
-
-
-def _reduced(images: torch.Tensor, longest: int) -> torch.Tensor:
-    from torch.nn import functional
-
-    size = [max(1, round(side * longest / max(images.shape[2:]))) for side in images.shape[2:]]
-    return functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+    """Images in [0, 1] as a whole, and in detail; made on the CPU, as not every device can reduce images smoothly."""
+    return [images] if max(images.shape[2:]) <= WHOLE else [reduced(images, WHOLE), images]
 
 
 def _levelled(images: torch.Tensor) -> torch.Tensor:

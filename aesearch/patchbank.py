@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.distances import exact_neighbours
+from aesearch.shrinking import shrunk
 
 Floats = NDArray[np.float32]
 
@@ -91,8 +92,6 @@ def _patches(images: NDArray[np.uint8]) -> Iterator[tuple[Floats, tuple[int, int
 def _levelled(images: NDArray[np.uint8]) -> Floats:
     """Reduced, without slow light, at a standard contrast."""
     from scipy import ndimage
-
-    from aesearch.finder import shrunk
 
     small = shrunk(images, SIDE) / np.float32(255)
     sigma = SLOW * max(small.shape[2:])

@@ -14,15 +14,14 @@ from sklearn.metrics import roc_auc_score
 
 from aesearch import Collection
 from aesearch.anomalies import SCORES
-from aesearch.distances import exact_neighbours
-from aesearch.finder import shrunk
+from aesearch.baselines import free_scores
 from aesearch.localisation import at_size, pixel_auroc, region_overlap
-from aesearch.patchbank import PatchBank
+from aesearch.shrinking import shrunk
 
 Numbers = NDArray[np.float32]
+Maps = Sequence[Numbers] | Numbers | None
 STEEL_KINDS = ("crazing", "inclusion", "patches", "pitted surface", "rolled-in scale", "scratches")
 OTHERS, PLANTED = 300, 150  # images of other kinds, and with a planted fault, at most
-SIDE, COMPONENTS = 64, 32  # of the free baselines
 ASKED = 0.05  # false alarms
 
 
@@ -99,37 +98,21 @@ def _planted(name: str, images: Images, foreign: Images, seed: int) -> Surface:
     return Surface(name, train, sound[:OTHERS], faulty.images, faulty.masks, faulty.kinds)
 
 
-def free_of_cost(surface: Surface) -> dict[str, tuple[Numbers, list[Numbers] | None]]:
+def free_of_cost(surface: Surface) -> dict[str, tuple[Numbers, Maps]]:
     """Scores of sound and faulty images together, and maps, by what trains nothing."""
-    train = channels_first(surface.train)
     new = np.concatenate([channels_first(surface.sound), channels_first(surface.faulty)])
-    flat, flat_new = _standardised(train), _standardised(new)
-    from sklearn.decomposition import PCA
-
-    pca = PCA(min(COMPONENTS, *flat.shape), random_state=0).fit(flat)
-    errors = np.square(pca.inverse_transform(pca.transform(flat_new)) - flat_new).mean(axis=1)
-    maps = (bank := PatchBank.learn(train)).maps(new)
-    return {
-        "raw 1-NN": (exact_neighbours(flat, flat_new, 1, "l2")[1][:, 0], None),
-        "PCA error": (errors, None),
-        "patch bank": (bank.scores(maps), list(maps)),
-    }
-
-
-def _standardised(images: Images) -> Numbers:
-    """Pixels of at most 64 a side, of each image with mean 0 and deviation 1: (n, d)."""
-    flat = shrunk(images, SIDE).reshape(len(images), -1).astype(np.float32)
-    return np.asarray((flat - flat.mean(axis=1, keepdims=True)) / (flat.std(axis=1, keepdims=True) + 1), np.float32)
+    return free_scores(channels_first(surface.train), new)
 
 
 def by_aesearch(
     surface: Surface, collection: Collection, folder: Path
-) -> tuple[dict[str, tuple[Numbers, list[Numbers] | None]], dict[str, float]]:
+) -> tuple[dict[str, tuple[Numbers, Maps]], dict[str, float]]:
     """Scores and maps by each score, and of ``combined`` and ``patches`` the false alarms where 5 % are asked for."""
     files = {"sound": surface.sound, "faulty": surface.faulty}
     for name, images in files.items():
         np.save(folder / f"{name}.npy", images)
-    found, alarms = {}, {}
+    found: dict[str, tuple[Numbers, Maps]] = {}
+    alarms = {}
     for score in SCORES:
         scores, maps = [], []
         for name in files:
@@ -148,7 +131,7 @@ def by_aesearch(
     return found, alarms
 
 
-def measures(surface: Surface, scores: Numbers, maps: list[Numbers] | None) -> list[float]:
+def measures(surface: Surface, scores: Numbers, maps: Maps) -> list[float]:
     """AUROC of the images, of the pixels, and the overlap with the faults; NaN where there are no maps."""
     odd = np.arange(len(scores)) >= len(surface.sound)
     images = float(roc_auc_score(odd, scores))
