@@ -40,6 +40,7 @@ from aesearch.stopping import MESSAGE
 
 if TYPE_CHECKING:
     from aesearch.collection import Collection
+    from aesearch.inspection import Measures
     from aesearch.pictures import Read
 
 FIRST_SOURCE = "digits"  # what a bare build-index takes
@@ -438,8 +439,12 @@ def anomalies(
             note(f"heat-maps: {len(maps)} pictures in {heatmaps}; the brightest is {opened.heat_told(score)}")
         if save or show:
             _present(report.draw_anomalies(opened, found, new), save, show)
+    measured = [] if new is not None or normal_label is None else opened.inspect(normal_label, score=score)
     if as_json:
-        return print_json(documents.of_anomalies(opened, found, score))
+        inspected = {"inspection": [one.to_json() for one in measured]} if measured else {}
+        return print_json(documents.of_anomalies(opened, found, score) | inspected)
+    if measured:
+        _print_measures(measured)
     if found.auroc is not None:
         print(f"AUROC {found.auroc:.4f} for telling other labels from {printable(normal_label or '')}")
     if found.alarms:
@@ -466,6 +471,20 @@ def anomalies(
     named = ["error" if score == "reconstruction" else "score", *(["p-value"] if found.alarms else [])]
     named += ["why", "where"] if listed and "why" in listed[0] else []
     print_table(["rank", *named, "row", "label", "id"], table)
+
+
+def _print_measures(measured: Sequence[Measures]) -> None:
+    """How well known faults of the split test are found."""
+
+    def shown(value: float | None) -> str:
+        return "" if value is None else f"{value:.3f}"
+
+    head = ["kind", "faulty", "score", "image AUROC", "F1", "pixel AUROC", "PRO"]
+    rows = [
+        [m.kind, str(m.images), m.score, *map(shown, (m.image_auroc, m.f1, m.pixel_auroc, m.pro))] for m in measured
+    ]
+    print_table(head, rows)
+    print()
 
 
 @app.command(cls=Command)

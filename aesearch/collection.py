@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from aesearch import anomalies as anomaly_scores
 from aesearch.answers import Anomalies, Classified, Duplicates, Hits
 from aesearch.atomic import check_own, check_room, drop, replacing
-from aesearch.decoding import on_its_side
+from aesearch.decoding import larger_side, on_its_side
 from aesearch.distances import exact_neighbours, in_blocks, nearest_way
 from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_choice, need_torch
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, least_bytes, most_rows
@@ -43,8 +43,10 @@ from aesearch.progress import plan
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
     from aesearch.clusters import Clustering
+    from aesearch.decoding import Preprocessing
     from aesearch.duplicates import Pixels as SamePixels
     from aesearch.extraction import Extraction
+    from aesearch.inspection import Measures
     from aesearch.probe import LinearProbe, ProbeResult
     from aesearch.scoring import Scorer
     from aesearch.sources import Source
@@ -62,6 +64,7 @@ MOST = 0.5  # of the images looked at, for a folder to be the one that was elsew
 ENCODING, INDEXING = 0.6, 0.02  # of the work of training on an image once, about: to encode it, to index it
 FITTING, MOST_FITTED = 3.0, 2000  # likewise, to learn from it in closed form; images
 CENTRAL = 10  # rows that stand for the middle of many
+FREE_SIDE = 96  # pixels of images that are judged by what trains nothing
 MOST_DOUBTS = 50  # labels in doubt that the manifest keeps
 MOST_PLACES = 3  # clusters that the images of one that is no more have gone to, in a message
 LONGEST_NAME = 100  # characters of a cluster's
@@ -752,7 +755,7 @@ class Collection(Maps):
         return np.asarray(self._learned(score)[f"{score}_score"][rows], dtype=np.float32)
 
     def _scorer(self, score: str) -> Scorer:
-        from aesearch.finder import larger
+        from aesearch.finder import LARGEST
         from aesearch.scoring import Usual
 
         blank = self._blank_scorer(score)
@@ -763,7 +766,7 @@ class Collection(Maps):
             count = self.manifest.artifacts[score]["figures"]["learned_from"]
             normality = anomaly_scores.Normality(learned["mean"], learned["directions"], count)
             return dataclasses.replace(blank, normality=normality)
-        detailed = larger(self.spec.preprocessing, self._native_size)
+        detailed = larger_side(self.spec.preprocessing, self._native_size, LARGEST)
         return dataclasses.replace(blank, usual=Usual.from_arrays(learned, detailed, self.autoencoder.device))
 
     def _blank_scorer(self, score: str) -> Scorer:
@@ -820,6 +823,58 @@ class Collection(Maps):
                 kept |= {f"{one}_score": scored.scores, f"{one}_why": scored.why}
             learned_from = len(usual.pixels.rows)
         self._write_rows(name, kept, self._compared(name), {"learned_from": learned_from})
+
+    def inspect(self, normal_label: str, *, score: str = "combined", false_alarms: float = 0.05) -> list[Measures]:
+        """How well a score finds the faulty images of split ``test``, each kind by itself, beside what trains nothing.
+
+        Sound images, of the normal label, and faulty ones are told apart, and where there are masks, as in the layout
+        of MVTec AD, the places too. Thresholds are learned from normal images outside the split, that nothing was
+        trained on.
+
+        Parameters
+        ----------
+        normal_label : str
+        score : str
+            As of `anomalies`.
+        false_alarms : float
+            Share of the normal images that the threshold is to call faulty; more if they are too few.
+
+        Returns
+        -------
+        list of Measures
+            Empty where the split has no faulty image, or no sound one.
+        """
+        from aesearch.baselines import free_scores
+        from aesearch.inspection import Judged, measure, read_mask
+
+        labels, test = np.array(self.labels()), self.store.where("split", lambda split: split == "test")
+        rows, normal = np.flatnonzero(test & (labels != "")), labels == normal_label
+        new, known = np.flatnonzero(self._usual_rows() & normal), np.flatnonzero(~self.store.held_out() & normal)
+        if not 0 < normal[rows].sum() < len(rows) or not len(known) or not len(new):
+            return []
+        scores = self.scores_of_rows(score)
+        rate = max(false_alarms, 1 / (len(new) + 1))
+        small = larger_side(self.spec.preprocessing, self._native_size, FREE_SIDE)
+        images = [self._read_again(part, small) for part in (known, np.concatenate([new, rows]))]
+        judged = {score: Judged(scores[rows], float(np.quantile(scores[new], 1 - rate)), self._heat_of(rows, score))}
+        for name, (free, maps) in free_scores(*images).items():
+            of_rows = None if maps is None else list(maps[len(new) :])
+            judged[name] = Judged(free[len(new) :], float(np.quantile(free[: len(new)], 1 - rate)), of_rows)
+        files = [self.source.masks.get(id) for id in self.store.texts("id", rows)]
+        masks = [None if file is None else read_mask(file) for file in files]
+        return measure(judged, labels[rows].tolist(), normal_label, masks)
+
+    def _read_again(self, rows: NDArray[np.int64], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+        pictures = read_pictures(self.source, self._places(rows.tolist()), preprocessing)
+        if any(picture is None for picture in pictures):
+            raise StaleArtifactError(f"some images can no longer be read: run {self.command('extract')}")
+        return np.stack([picture for picture in pictures if picture is not None])
+
+    def _heat_of(self, rows: NDArray[np.int64], score: str) -> list[NDArray[np.float32]]:
+        if LEARNED.get(score) == "combined":
+            return self._faults_of(self.source, self._places(rows.tolist()))
+        originals, rebuilt = self.reconstruct(rows=rows.tolist())
+        return [anomaly_scores.error_map(*pair) for pair in zip(originals, rebuilt, strict=True)]
 
     def heat_maps(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.float32]]:
         """Where anomalies are odd, each (height, width) float32: 1 is drawn brightest, 0 and less dark.

@@ -128,6 +128,13 @@ class Preprocessing:
         return (self.float_black, self.float_white) if dtype.kind == "f" else (self.black, self.white)
 
 
+def larger_side(preprocessing: Preprocessing, native: tuple[int, int], longest: int) -> Preprocessing:
+    """The same for images of another size: their own, ``native``, but the longer side at most so many pixels."""
+    scale = min(1.0, longest / max(native))
+    height, width = (max(1, round(side * scale)) for side in native)
+    return dataclasses.replace(preprocessing, height=height, width=width)
+
+
 @dataclass(frozen=True)
 class Levels:
     """The lowest and the highest value of an image deeper than 8 bits, but for a thousandth of them at either end."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,13 +33,6 @@ FOCUS, OVERLAP = 5.0, 0.3  # weights of the two losses
 SLOW = 1 / 16  # of the longer side of a whole image: slower light is no fault
 SMOOTH = 1.0  # places, of the map
 AT_ONCE, AT_ONCE_ON_A_CPU = 2**22, 2**19  # pixels
-
-
-def larger(preprocessing: Preprocessing, native: tuple[int, int]) -> Preprocessing:
-    """How the finder reads images: as the encoder does, at their own size, but the longer side at most ``LARGEST``."""
-    scale = min(1.0, LARGEST / max(native))
-    height, width = (max(1, round(side * scale)) for side in native)
-    return replace(preprocessing, height=height, width=width)
 
 
 class FaultFinder:

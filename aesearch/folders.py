@@ -32,11 +32,14 @@ class Listing:
         What was left out or followed, a line each.
     unreadable : list of (id, reason)
         Folders that could not be listed.
+    masks : list of Path
+        Folders of masks, relative to the folder; nothing in them is among the paths.
     """
 
     paths: list[Path]
     notes: list[str] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    masks: list[Path] = field(default_factory=list)
 
 
 def list_files(root: Path) -> Listing:
@@ -46,13 +49,14 @@ def list_files(root: Path) -> Listing:
     """
     walk = _Walk(root)
     paths = sorted(counted(walk.files(), "list", "file"), key=lambda path: os.fsencode(path.as_posix()))
-    return Listing(paths, walk.notes(), walk.unreadable)
+    return Listing(paths, walk.notes(), walk.unreadable, walk.masks)
 
 
 class _Walk:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.unreadable: list[tuple[str, str]] = []
+        self.masks: list[Path] = []
         self._left_out: Counter[str] = Counter()
         self._followed: list[str] = []
         self._circular: list[str] = []
@@ -65,6 +69,7 @@ class _Walk:
                 folders.clear()
                 continue
             beside = {name.casefold() for name in folders}
+            self.masks += [(Path(folder) / name).relative_to(self.root) for name in folders if _is_masks(name, beside)]
             kept = [name for name in sorted(folders, key=os.fsencode) if not self._leaves_out(name, beside)]
             folders[:] = [name for name in kept if self._enters(folder, name)]
             for file in files:
@@ -82,7 +87,7 @@ class _Walk:
 
     def _leaves_out(self, name: str, beside: set[str]) -> bool:
         """Whether a folder of that name holds no images of the collection; they are counted."""
-        kind = _no_images(name) or ("folder of masks" if name.casefold() in MASKS and beside & MASKED else "")
+        kind = _no_images(name) or ("folder of masks" if _is_masks(name, beside) else "")
         self._left_out.update([kind] if kind else [])
         return bool(kind)
 
@@ -109,6 +114,30 @@ class _Walk:
     def _cannot_read(self, error: OSError) -> None:
         folder = Path(os.fsdecode(error.filename)).relative_to(self.root)
         self.unreadable.append((id_of(folder), f"cannot be read: {error.strerror}"))
+
+
+def _is_masks(name: str, beside: set[str]) -> bool:
+    return name.casefold() in MASKS and bool(beside & MASKED)
+
+
+def find_masks(root: Path, folder: Path, paths: Sequence[Path]) -> dict[Path, Path]:
+    """Which file of a folder of masks belongs to which image, both relative to the root.
+
+    As in MVTec AD: to ``test/crack/007.png`` belongs ``ground_truth/crack/007_mask.png``, or without ``_mask``.
+    """
+    known = {}
+    for path in sorted((root / folder).rglob("*")):
+        if path.is_file() and not path.name.startswith("."):
+            inner = path.relative_to(root / folder)
+            known[inner.with_name(inner.stem.removesuffix("_mask"))] = path.relative_to(root)
+    beside = len(folder.parts)  # folders above the splits
+    found = {}
+    for path in paths:
+        if path.parts[: beside - 1] == folder.parts[:-1] and len(path.parts) > beside:
+            inner = Path(*path.parts[beside:])
+            if mask := known.get(inner.with_name(inner.stem)):
+                found[path] = mask
+    return found
 
 
 def _no_images(name: str) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from aesearch.atomic import at_home, replacing
 from aesearch.errors import SourceError, did_you_mean, need_torch
-from aesearch.folders import find_splits, list_files
+from aesearch.folders import find_masks, find_splits, list_files
 from aesearch.index import memory_at_hand
 from aesearch.manifest import NEXT
 from aesearch.names import as_text, id_of, labels_of, split_of, splits_of
@@ -283,6 +283,9 @@ def _folder(root: Path, labels: str) -> Source:
     if not found.paths:
         raise SourceError("; ".join([f"there is no image in {root}", *map(": ".join, found.unreadable), *found.notes]))
     split_folders, said = find_splits(found.paths)
+    inspected = bool(found.masks and split_folders)  # the layout of MVTec AD, whose sub-folders are kinds of faults
+    if inspected and labels != "folder":
+        labels, said = "folder", f"{said}; sub-folders taken as labels, as there are masks of faults"
     ids, file_labels, splits = [], [], []
     for path in found.paths:
         folders = path.parts[:-1]
@@ -293,6 +296,10 @@ def _folder(root: Path, labels: str) -> Source:
         file_labels.append(as_text(inner[0]) if labels == "folder" and inner else "")
     source = FileSource(str(root), [root / p for p in found.paths], ids, file_labels, splits)
     source.listing_skips, source.notes = found.unreadable, [*found.notes, *([said] if said else [])]
+    if inspected:
+        for folder in found.masks:
+            pairs = find_masks(root, folder, found.paths)
+            source.masks |= {id_of(path): root / mask for path, mask in pairs.items()}
     return source
 
 

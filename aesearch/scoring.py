@@ -25,10 +25,10 @@ from aesearch.anomalies import (
 )
 from aesearch.autoencoders import Autoencoder
 from aesearch.batches import in_order, load, read_batches
-from aesearch.decoding import Preprocessing
+from aesearch.decoding import Preprocessing, larger_side
 from aesearch.errors import AesearchError, SourceError, StaleArtifactError
 from aesearch.facts import UsualFacts, measure_facts
-from aesearch.finder import FaultFinder, larger
+from aesearch.finder import LARGEST, FaultFinder
 from aesearch.progress import step
 from aesearch.sources import Batch, Source
 from aesearch.usual import UsualNumbers, UsualPixels
@@ -402,7 +402,7 @@ def _learned(
     progress: bool,
 ) -> Usual:
     """From some of those rows, which are normal."""
-    autoencoder, detailed = blank.autoencoder, larger(blank.autoencoder.spec.preprocessing, native)
+    autoencoder, detailed = blank.autoencoder, larger_side(blank.autoencoder.spec.preprocessing, native, LARGEST)
     most = max(
         FEWEST_NEW, min(MOST_LEARNED, LEARNED_BYTES // (detailed.pixels + autoencoder.spec.preprocessing.pixels))
     )

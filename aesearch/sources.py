@@ -82,6 +82,8 @@ class Source(abc.ABC):
         What was listed but cannot be a row, found before decoding.
     notes : list of str
         What people must know of how it was found, a line each.
+    masks : dict of id to Path
+        Files that say where in an image its faults are, of an inspection set.
     """
 
     def __init__(self, name: str, ids: list[str], labels: list[str], splits: list[str]) -> None:
@@ -93,6 +95,7 @@ class Source(abc.ABC):
         self.opening: dict[str, Any] = {"name": name}
         self.listing_skips: list[tuple[str, str]] = []
         self.notes: list[str] = []
+        self.masks: dict[str, Path] = {}
 
     def __len__(self) -> int:
         return len(self.ids)

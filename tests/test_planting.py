@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
 from aesearch.autoencoders import pick_device
-from aesearch.decoding import Preprocessing
-from aesearch.finder import FaultFinder, larger
+from aesearch.decoding import Preprocessing, larger_side
+from aesearch.finder import LARGEST, FaultFinder
 from aesearch.planting import plant_faults
 
 
@@ -56,9 +56,9 @@ def test_the_same_seed_plants_the_same_faults():
 
 def test_images_are_read_for_the_finder_as_large_as_they_are_up_to_a_bound():
     usual = Preprocessing(64, 48, 3, paper=7)
-    assert larger(usual, (100, 80)) == Preprocessing(100, 80, 3, paper=7)
-    assert larger(usual, (1024, 512)).shape == (3, 256, 128)
-    assert larger(usual, (5000, 3)).shape == (3, 256, 1)
+    assert larger_side(usual, (100, 80), LARGEST) == Preprocessing(100, 80, 3, paper=7)
+    assert larger_side(usual, (1024, 512), LARGEST).shape == (3, 256, 128)
+    assert larger_side(usual, (5000, 3), LARGEST).shape == (3, 256, 1)
 
 
 @pytest.fixture(scope="module")
