@@ -31,7 +31,7 @@ LEVEL = 1 / 255
 RESOLUTION = 0.01  # of a share
 LEAST_SPREAD = 0.1
 FARTHEST = 8.0  # spreads from the median that count
-EXTREME, TRIMMED = 0.02, 3  # share of the images that tell nothing of what is usual, and times that it is learned
+EXTREME, TRIMMED = 0.01, 3  # share of the images that tell nothing of what is usual, and times that it is learned
 
 
 def measure_facts(images: NDArray[np.uint8]) -> NDArray[np.float32]:

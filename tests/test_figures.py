@@ -105,7 +105,7 @@ def test_heat_lies_where_images_differ_and_the_picture_shows_elsewhere():
     errors = np.zeros((4, 4), np.float32)
     errors[2, 1] = 0.5
     picture = np.random.default_rng(0).integers(0, 256, (40, 80, 3), dtype=np.uint8)
-    over = heat_over(picture, errors, 0.5).astype(int)
+    over = heat_over(picture, errors / np.float32(0.5)).astype(int)
     assert over.shape == picture.shape and np.ptp(over[25, 30]) > 50  # coloured
     assert np.ptp(over[:8], axis=-1).max() == 0 and over[:8].std() > 10  # grey, and still there
 
