@@ -42,7 +42,7 @@ NEAREST_AT_ONCE = 2**22  # that are looked for
 MOST_LEARNED, LEARNED_BYTES = 4000, 2**28  # images that tell what is usual, and the memory they may take
 FEWEST_NEW = 20  # images not trained on that tell what is usual
 TOP = 0.002  # share of a map's places, those that look most faulty, that count
-ALONE = 20  # times its p-value, a part counts without the others
+ALONE = 10  # times its p-value, a part counts without the others
 BOTH = ("combined", "patches")
 FOLDED = {"facts": UsualFacts, "pixels": UsualPixels, "whole": UsualNumbers, "details": UsualNumbers}
 
@@ -210,7 +210,7 @@ class Usual:
     def judge(self, measured: Measured, score: str) -> Scored:
         """Scores by ``combined`` or ``patches``, and the loudest part: how alarming the sum of its alarms is.
 
-        A part that is very loud where all others are silent is heard too, its p-value times 20.
+        A part that is very loud where all others are silent is heard too, its p-value times 10.
         """
         assert self.sums is not None
         alarms = self._alarms(measured, score)
