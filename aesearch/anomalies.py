@@ -24,10 +24,10 @@ PARTS = ("neighbours", "pixels", "places", "whole", "details", "facts")
 OF_PATCHES = ("places", "whole", "details")  # those that ``patches`` puts together
 REASONS = (
     "far from its neighbours",
-    "its pixels are far from others",
+    "unusual pixels",
     "a place looks faulty",
-    "as a whole unlike sound ones",
-    "in detail unlike sound ones",
+    "unusual as a whole",
+    "unusual in detail",
 )
 KNOTS = (0.0, 0.2, 0.5, 0.8, 0.95)  # shares of normal images; beyond the last their tail is taken to be exponential
 MOST_NEEDED = 1e12  # images, that a message names
