@@ -240,7 +240,7 @@ def test_what_a_message_says_to_run_names_the_collection_that_was_given(run, dig
 
 
 def test_the_usual_collection_needs_no_name(run, digits, tmp_path, monkeypatch):
-    shutil.copytree(digits.folder, tmp_path / "indexes/default")
+    shutil.copytree(digits.folder, tmp_path / "indexes/default", ignore=shutil.ignore_patterns("clusters*"))
     assert run("query", "--row", 1, "--where", "cluster=0", code=1).stderr.endswith(": run aesearch cluster\n")
     monkeypatch.setenv("AESEARCH_COLLECTION", "other")
     assert "run aesearch cluster -c default" in run(
