@@ -222,24 +222,6 @@ class Autoencoder:
         with torch.inference_mode():
             return _joined([through(x) - through(self._rebuild(x)) for x in self._batches(images)])
 
-    def activations(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Latents (n, latent_dim), and what the layers around them make of an image: (n, m) float32.
-
-        The encoder's last ReLU, the latent, and the decoder's ReLUs, side by side, each scaled to length 1; maps of
-        more than 512 numbers are averaged to fewer.
-        """
-        import torch
-        from torch.nn import functional
-
-        latents, around = [], []
-        with torch.inference_mode():
-            for inputs in self._batches(images):
-                before, latent = _hidden(self._model["encoder"], inputs)
-                after, _ = _hidden(self._model["decoder"], latent)
-                latents.append(latent)
-                around.append(torch.cat([functional.normalize(x) for x in (*before[-1:], latent, *after)], dim=1))
-            return _joined(latents), _joined(around)
-
     def _rebuild(self, images: torch.Tensor) -> torch.Tensor:
         rebuilt: torch.Tensor = self._model["decoder"](self._model["encoder"](images))
         return rebuilt

@@ -133,7 +133,7 @@ def free_scores(
     """
     from sklearn.decomposition import PCA
 
-    flat, flat_new = (_standardised(shrunk(images, WHOLE_SIDE)) for images in (train, new))
+    flat, flat_new = (standardised(shrunk(images, WHOLE_SIDE)) for images in (train, new))
     pca = PCA(min(FEW_COMPONENTS, *flat.shape), svd_solver="randomized", random_state=0).fit(flat)
     errors = np.square(pca.inverse_transform(pca.transform(flat_new)) - flat_new).mean(axis=1)
     maps = (bank := PatchBank.learn(train)).maps(new)
@@ -144,8 +144,8 @@ def free_scores(
     }
 
 
-def _standardised(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Pixels of each image at mean 0 and deviation 1, (n, d)."""
+def standardised(images: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Grey levels (n, ...) of each image brought to mean 0 and deviation 1: (n, d) float32."""
     flat = images.reshape(len(images), -1).astype(np.float32)
     return np.asarray((flat - flat.mean(axis=1, keepdims=True)) / (flat.std(axis=1, keepdims=True) + 1), np.float32)
 

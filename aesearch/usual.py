@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.anomalies import logarithm, neighbour_distance
-from aesearch.baselines import raw_pixels
+from aesearch.baselines import raw_pixels, standardised
 from aesearch.distances import exact_neighbours
 
 NEAREST, NEAREST_BY_PIXELS = 10, 5
 COMPONENTS = 64  # that numbers are brought to
 LEAST_SPREAD = 1e-3  # share of the largest deviation that is added to each
-LEAST_CONTRAST = 1 / 255
 Floats = NDArray[np.float32]
 
 
@@ -88,14 +87,9 @@ class UsualPixels:
 
     def oddness(self, images: NDArray[np.uint8], features: Floats, own: NDArray[np.int64] | None = None) -> Floats:
         """Logarithm of the mean distance to the five nearest, less what is expected: (n,) float32."""
-        known = np.asarray(self.pixels / np.float32(255), np.float32)
-        far = _far(_levelled(raw_pixels(images)), _levelled(known), self.rows, NEAREST_BY_PIXELS, own)
+        new, known = standardised(255 * raw_pixels(images)), standardised(self.pixels)
+        far = _far(new, known, self.rows, NEAREST_BY_PIXELS, own)
         return far - features @ self.weights - self.expected[0]
-
-
-def _levelled(pixels: Floats) -> Floats:
-    centred = pixels - pixels.mean(axis=1, keepdims=True)
-    return centred / (pixels.std(axis=1, keepdims=True) + np.float32(LEAST_CONTRAST))
 
 
 def _far(vectors: Floats, base: Floats, base_rows: NDArray[np.int64], k: int, own: NDArray[np.int64] | None) -> Floats:

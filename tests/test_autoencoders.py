@@ -52,14 +52,6 @@ def test_the_batch_size_changes_nothing():
     assert np.allclose(autoencoder.decode(whole), decoded, atol=1e-6)
 
 
-def test_the_activations_are_those_of_the_relus_around_the_latent():
-    spec = AutoencoderSpec.choose("mlp", Preprocessing(28, 28, 1), 3)
-    autoencoder = Autoencoder(build_autoencoder(spec), spec, "cpu")
-    images = np.random.default_rng(0).integers(0, 255, (4, 1, 28, 28), dtype=np.uint8)
-    latents, around = autoencoder.activations(images)
-    assert latents.shape == (4, 3) and around.shape == (4, 64 + 3 + 64 + 128)
-
-
 def test_saving_and_loading_keeps_every_weight(tmp_path):
     model, spec = make()
     save_autoencoder(tmp_path / "encoder.safetensors", model, spec)
