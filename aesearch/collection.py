@@ -891,9 +891,12 @@ class Collection(Maps):
         """That of one image, by ``combined`` where that is learned, else by its reconstruction."""
         self.check_rows([row])
         if self.is_learned("combined"):
-            if read_pictures(self.source, self._places([row]), self.spec.preprocessing)[0] is None:
+            usual, detailed = self._kept_scorer.usual, self._kept_scorer.detailed
+            assert usual is not None and detailed is not None
+            (picture,) = read_pictures(self.source, self._places([row]), detailed)
+            if picture is None:
                 raise SourceError(f"the image of row {row} cannot be read any more")
-            return self._faults_of(self.source, self._places([row]))[0]
+            return np.asarray(usual.heat_maps(picture[None])[0])
         (original,), (rebuilt,) = self.reconstruct(rows=[row])
         return anomaly_scores.error_map(original, rebuilt) / np.float32(self.heat_scale)
 
