@@ -153,7 +153,9 @@ class Alarms:
         return {name: getattr(self, name) for name in names}
 
 
-def learn_threshold(normal: NDArray[np.float32], rate: float, seed: int = 0) -> Alarms:
+def learn_threshold(
+    normal: NDArray[np.float32], rate: float, seed: int = 0, units: NDArray[np.int64] | None = None
+) -> Alarms:
     """Threshold that a new normal image exceeds with at most that probability (split conformal, Vovk et al. 2005).
 
     Half of the scores, at random, give the threshold; the other half measures what it does. The images must not
@@ -165,6 +167,8 @@ def learn_threshold(normal: NDArray[np.float32], rate: float, seed: int = 0) -> 
         Scores of normal images.
     rate : float
         Between 0 and 1.
+    units : (n,) int64, optional
+        Images of the same number belong together: all of them are in one half.
 
     Raises
     ------
@@ -173,8 +177,11 @@ def learn_threshold(normal: NDArray[np.float32], rate: float, seed: int = 0) -> 
     """
     if not 0 < rate < 1:
         raise AesearchError(f"--false-alarms must lie between 0 and 1, not {rate:g}")
-    shuffled = np.random.default_rng(seed).permutation(normal)
-    learned, fresh = np.sort(shuffled[::2]), shuffled[1::2]
+    order = np.random.default_rng(seed).permutation(len(normal))
+    of = np.arange(len(normal)) if units is None else np.asarray(units)
+    _, first, unit = np.unique(of[order], return_index=True, return_inverse=True)
+    odd = np.argsort(np.argsort(first))[unit] % 2 == 1  # every other unit, in the order in which they come
+    learned, fresh = np.sort(normal[order[~odd]]), normal[order[odd]]
     place = math.ceil((len(learned) + 1) * (1 - rate))
     if place > len(learned) or not len(fresh):
         needed = 2 * math.ceil(min(1 / rate, MOST_NEEDED))
@@ -187,24 +194,25 @@ def learn_threshold(normal: NDArray[np.float32], rate: float, seed: int = 0) -> 
 
 
 def neighbour_distance(
-    rows: NDArray[np.int64], distances: NDArray[np.float32], own: NDArray[np.int64] | None = None
+    units: NDArray[np.int64], distances: NDArray[np.float32], k: int, own: NDArray[np.int64] | None = None
 ) -> NDArray[np.float32]:
-    """Mean distance to the nearest rows of a collection (Angiulli & Pizzuti 2002), (n,) float32; larger is odder.
+    """Mean distance to the k nearest rows of a collection (Angiulli & Pizzuti 2002), (n,) float32; larger is odder.
 
     Parameters
     ----------
-    rows, distances : (n, k), or (n, k + 1) with ``own``
-        The nearest ones, as an index gives them.
+    units, distances : (n, m)
+        Of the nearest, as an index gives them, which unit each is of, as `aesearch.grouping.units_of` numbers them; -1
+        where there is none.
     own : (n,) int64, optional
-        Rows that the images are themselves and that do not count; where not among them the farthest does not.
+        Units of the images: what is of the same does not count. Where all are, the distance to the farthest is taken.
     """
-    keep = np.ones(rows.shape, dtype=bool)
+    keep = units >= 0
     if own is not None:
-        keep = rows != own[:, None]
-        keep[keep.all(axis=1), -1] = False
-    keep &= rows >= 0  # an index that finds fewer answers -1
+        keep &= units != own[:, None]
+    keep &= keep.cumsum(axis=1) <= k
     counted = np.where(keep, distances, 0).sum(axis=1) / np.maximum(keep.sum(axis=1), 1)
-    return np.asarray(counted, dtype=np.float32)
+    farthest = np.where(units >= 0, distances, 0).max(axis=1, initial=0)
+    return np.asarray(np.where(keep.any(axis=1), counted, farthest), dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -70,24 +70,31 @@ def load(
     source: Source, positions: NDArray[np.int64], preprocessing: Preprocessing, *, progress: bool = False
 ) -> NDArray[np.uint8]:
     """Read those positions into one array; ``SourceError`` if none of them is readable."""
+    return load_readable(source, positions, preprocessing, progress=progress)[0]
+
+
+def load_readable(
+    source: Source, positions: NDArray[np.int64], preprocessing: Preprocessing, *, progress: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """As `load`; also the positions of what is in the array."""
     images = np.empty((len(positions), *preprocessing.shape), dtype=np.uint8)
-    filled, reason = 0, ""
+    filled, reason, readable = 0, "", []
     with step("read", len(positions), progress=progress) as bar:
         groups = [positions[g] for g in in_order(0, len(positions), 1024)]
         for batch in read_batches(source, preprocessing, groups):
             images[filled : filled + len(batch.images)] = batch.images
             filled += len(batch.images)
+            readable.append(batch.positions)
             reason = reason or (f"{source.ids[batch.skipped[0][0]]}: {batch.skipped[0][1]}" if batch.skipped else "")
             bar.update(len(batch.images) + len(batch.skipped))
     if not filled:
         raise SourceError(f"no usable image in {source.name}, the first of {len(positions)}: {reason}")
-    return images[:filled]
+    return images[:filled], np.concatenate(readable)
 
 
-def load_or_stream(
-    source: Source, positions: NDArray[np.int64], preprocessing: Preprocessing, *, memory: int, progress: bool = False
-) -> Images:
-    """Keep the images in memory if they take at most that many bytes, else read them anew each time."""
-    if len(positions) * preprocessing.pixels > memory:
-        return StreamedImages(source, positions, preprocessing)
-    return LoadedImages(load(source, positions, preprocessing, progress=progress))
+def keep_only(images: NDArray[np.uint8], kept: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Those of the images, moved together in the same memory."""
+    rows = np.flatnonzero(kept)
+    for group in in_order(0, len(rows), 1024):
+        images[group] = images[rows[group]]
+    return images[: len(rows)]

@@ -7,7 +7,7 @@ import csv
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,23 @@ from numpy.typing import NDArray
 from aesearch.architectures import FIELDS, AutoencoderSpec, build_autoencoder, count_parameters
 from aesearch.atomic import check_room, replacing
 from aesearch.autoencoders import Autoencoder, save_autoencoder
-from aesearch.batches import LoadedImages, load, load_or_stream
+from aesearch.batches import (
+    Images,
+    LoadedImages,
+    StreamedImages,
+    in_order,
+    keep_only,
+    load,
+    load_readable,
+    read_batches,
+)
 from aesearch.decoding import ImageFacts, Preprocessing, choose_preprocessing, describe_choice
 from aesearch.errors import AesearchError
 from aesearch.examination import examine
 from aesearch.export import cell
 from aesearch.extraction import Extraction, extract_features
+from aesearch.grouping import MOST_COMPARED as MOST_GROUPED
+from aesearch.grouping import NONE, near_duplicates, say_leaks, signatures, units_of
 from aesearch.invariance import choose_invariance, shares_a_ground
 from aesearch.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint, plain
 from aesearch.naming import command_for
@@ -31,7 +42,7 @@ from aesearch.opening import open_again
 from aesearch.orientation import measure_orientations, to_average, without_meaning
 from aesearch.progress import step
 from aesearch.sources import Source
-from aesearch.store import Store
+from aesearch.store import Store, read_arrays, write_arrays
 from aesearch.training import Epoch, TrainingOptions, loss_name, split_held_out, train_autoencoder
 from aesearch.updating import Update, update_features
 
@@ -41,6 +52,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HISTORY, CURVE, SKIPPED = "history.csv", "history.png", "skipped.csv"
+DIVISION = "division.h5"  # which images were trained on, and which belong together
+COMPARED_AT_ONCE = 1024
+Loaded = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images in memory and their positions
 IMAGE_MEMORY = 2 * 2**30  # bytes of uint8 training images kept in memory; more are streamed
 SAMPLE_MEMORY = 256 * 2**20  # bytes of held-out images, and of the sample that PCA learns from
 SAMPLE_IMAGES = 5000
@@ -85,12 +99,14 @@ def train_encoder(
     if resume and _begun_on(manifest) not in (None, source.fingerprint):
         raise AesearchError("the images have changed since that training began: train without --resume")
     preprocessing, native, facts = _choose_input(source, options)
-    positions, held_out_positions = _divide(source, options.seed)
+    groups, read = _find_groups(source, preprocessing, progress)
+    positions, held_out_positions = _divide(source, options.seed, groups)
+    if leaks := say_leaks(groups, source.splits, source.ids):
+        logger.warning("%s", leaks)
     if 0 < (in_train := len(source.positions_of(["train"]))) < len(source):
         logger.info("training on the %s images of split train", f"{in_train:,}")
     most = max(1, min(SAMPLE_IMAGES, SAMPLE_MEMORY // preprocessing.pixels))
-    held_out = load(source, held_out_positions[:most], preprocessing)
-    images = load_or_stream(source, positions, preprocessing, memory=IMAGE_MEMORY, progress=progress)
+    held_out, images = _parted(source, preprocessing, read, positions, held_out_positions[:most])
     drawn = np.sort(np.random.default_rng(options.seed).permutation(len(images))[:most])
     in_memory = images.array[drawn] if isinstance(images, LoadedImages) else None
     sample = load(source, positions[drawn], preprocessing) if in_memory is None else in_memory
@@ -135,6 +151,8 @@ def train_encoder(
     _draw_curve(folder / CURVE, training.history, loss_name(spec, recipe))
     figures = training.figures | examine(training, sample, held_out) | {"invariance_ratios": ratios, **orientations}
     _save_encoder(folder, training.model, training.spec)
+    trained = np.isin(np.arange(len(source)), positions)
+    write_arrays(folder / DIVISION, {"trained": trained, "unit": units_of(groups)}, {"source": source.fingerprint})
     manifest.training = None
     manifest.source = source.opening
     manifest.record(
@@ -142,6 +160,7 @@ def train_encoder(
         ENCODER,
         PORTABLE,
         HISTORY,
+        DIVISION,
         made_from={"source": source.fingerprint},
         parameters={
             "options": plain(options.to_json()),
@@ -210,12 +229,14 @@ def fill_store(
 ) -> Extraction:
     """Encode every image of a source into the collection's store, and list what gave no image."""
     folder = manifest.folder
+    trained_on, groups = _division(manifest, source)
     extraction = extract_features(
         source,
         autoencoder,
         folder / FEATURES,
         encoder_fingerprint=encoder_fingerprint,
-        trained_on=_trained_on(manifest, source),
+        trained_on=trained_on,
+        groups=groups,
         progress=progress,
     )
     _record_features(manifest, source, encoder_fingerprint, dataclasses.asdict(extraction))
@@ -334,30 +355,94 @@ def _why_alike(sample: NDArray[np.uint8], facts: Sequence[ImageFacts], preproces
     return f"{counts} are alike once decoded ({what}): {why}; search, groups and anomalies can say little of them"
 
 
-def _divide(source: Source, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions to train on and to hold out, by the source's splits where it has them."""
+def _find_groups(source: Source, preprocessing: Preprocessing, progress: bool) -> tuple[list[str], Loaded | None]:
+    """Which images belong together: as the source says, else as they look; and all images, if these fit into memory."""
+    everything, read = np.arange(len(source)), None
+    if len(source) * preprocessing.pixels <= IMAGE_MEMORY:
+        read = load_readable(source, everything, preprocessing, progress=progress)
+    if any(source.groups) or source.opening.get("group") == NONE:
+        return source.groups, read
+    if len(source) > MOST_GROUPED:
+        most = f"{MOST_GROUPED:,}"
+        logger.info("near-duplicates are looked for among %s images at most: --group says what belongs together", most)
+        return source.groups, read
+    with step("compare", len(source), progress=progress) as bar:
+        places, found = [], []
+        for positions, images in _in_parts(source, preprocessing, read):
+            places.append(positions)
+            found.append(signatures(images))
+            bar.update(len(positions))
+        alike = near_duplicates(np.concatenate(found))
+    groups = [""] * len(source)
+    for position, name in zip(np.concatenate(places).tolist(), alike, strict=True):
+        groups[position] = name
+    if count := sum(map(bool, alike)):
+        known = f"{count:,} images in {len(set(alike) - {''}):,} groups"
+        logger.info("near-duplicates stay together when images are held out: %s; --group none parts them", known)
+    return groups, read
+
+
+def _in_parts(
+    source: Source, preprocessing: Preprocessing, read: Loaded | None
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+    """Positions and images, some at a time, from memory where they are there."""
+    if read is not None:
+        yield from ((read[1][group], read[0][group]) for group in in_order(0, len(read[1]), COMPARED_AT_ONCE))
+        return
+    for batch in read_batches(source, preprocessing, in_order(0, len(source), COMPARED_AT_ONCE)):
+        yield batch.positions, batch.images
+
+
+def _parted(
+    source: Source,
+    preprocessing: Preprocessing,
+    read: Loaded | None,
+    train: NDArray[np.int64],
+    held_out: NDArray[np.int64],
+) -> tuple[NDArray[np.uint8], Images]:
+    """Images held out, in that order, and those to train on, from memory where they are there."""
+    if read is None:
+        return load(source, held_out, preprocessing), StreamedImages(source, train, preprocessing)
+    images, readable = read
+    row_of = np.full(len(source), -1)
+    row_of[readable] = np.arange(len(readable))
+    rows, kept = row_of[held_out], np.isin(readable, train)
+    if not kept.any() or not (rows >= 0).any():
+        raise AesearchError(f"of the images of {source.name} to train on, or of those held out, none is readable")
+    return images[rows[rows >= 0]], LoadedImages(keep_only(images, kept))
+
+
+def _divide(source: Source, seed: int, groups: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions to train on and to hold out, by the source's splits where it has them; groups stay together."""
     train, held_out = source.positions_of(["train"]), source.positions_of(["val"])
     if len(train) == 0:
         train, held_out = np.arange(len(source)), held_out[:0]
     if len(held_out) == 0:
-        kept, out = split_held_out(len(train), seed)
+        kept, out = split_held_out(len(train), seed, units_of(groups)[train])
+        if not len(out):
+            raise AesearchError("all images belong to one group, so none can be held out: another --group, or none")
         train, held_out = train[kept], train[out]
     return train, np.random.default_rng(seed).permutation(held_out)
 
 
-def _trained_on(manifest: Manifest, source: Source) -> NDArray[np.bool_]:
-    """Which images of a source the collection's encoder was trained on, by the way they were divided.
+def _division(manifest: Manifest, source: Source) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which images of a source the collection's encoder was trained on, and their groups, as they were divided.
 
     Where the source has changed since, that cannot be told: all but those that the store knows to be held out.
     """
     encoder = manifest.artifacts["encoder"]
-    trained = np.zeros(len(source), dtype=bool)
+    trained, groups = np.zeros(len(source), dtype=bool), source.groups
     if encoder["made_from"]["source"] == source.fingerprint:
-        trained[_divide(source, encoder["parameters"]["options"]["seed"])[0]] = True
+        if manifest.holds("encoder", DIVISION):
+            known = read_arrays(manifest.path("encoder", DIVISION))
+            _, of, sizes = np.unique(known["unit"], return_inverse=True, return_counts=True)
+            alike = [f"alike {unit}" if sizes[unit] > 1 else "" for unit in of.tolist()]
+            return known["trained"], groups if any(groups) else alike
+        trained[_divide(source, encoder["parameters"]["options"]["seed"], groups)[0]] = True
     elif encoder["source"]["name"] == source.name:
         held_out = _known_held_out(manifest, source.name)
         trained[:] = [id not in held_out for id in source.ids]
-    return trained
+    return trained, groups
 
 
 def _known_held_out(manifest: Manifest, name: str) -> set[str]:

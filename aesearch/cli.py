@@ -21,6 +21,7 @@ from aesearch.options import (
     CollectionOption,
     DataDirOption,
     DeviceOption,
+    GroupOption,
     JsonOption,
     LabelsOption,
     MemoryOption,
@@ -122,6 +123,7 @@ def train(
     collection: CollectionOption = "default",
     training: Training = None,
     labels: LabelsOption = None,
+    group: GroupOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
@@ -142,7 +144,7 @@ def train(
     else:
         options = TrainingOptions(**training or {})
     if source is not None:
-        images = opened.open_images(source, labels=labels, data_dir=data_dir)
+        images = opened.open_images(source, labels=labels, data_dir=data_dir, group=group)
     opened.train(images, options, resume=resume)
     figures = opened.manifest.artifacts["encoder"]["figures"]
     if as_json:
@@ -164,6 +166,7 @@ def sweep(
     collection: CollectionOption = "default",
     training: Training = None,
     labels: LabelsOption = None,
+    group: GroupOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     overwrite: Annotated[
@@ -186,9 +189,14 @@ def sweep(
 
     folder = _folder(collection)
     sizes = numbers_in(latent_dims, "--latent-dims")
-    found = run_sweep(
-        source, folder, sizes, labels=labels, data_dir=data_dir, device=device, overwrite=overwrite, **training or {}
-    )
+    how: dict[str, Any] = {
+        "labels": labels,
+        "data_dir": data_dir,
+        "group": group,
+        "device": device,
+        "overwrite": overwrite,
+    }
+    found = run_sweep(source, folder, sizes, **how, **training or {})
     if as_json:
         return print_json(found.to_json())
     rows = [
@@ -214,6 +222,7 @@ def extract(
     collection: CollectionOption = "default",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch.", show_default="by device")] = None,
     labels: LabelsOption = None,
+    group: GroupOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -223,7 +232,7 @@ def extract(
     Example: aesearch extract more-photos/ -c photos
     """
     opened = _open(collection, device)
-    images = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir)
+    images = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir, group=group)
     done = opened.extract(images, batch_size=batch_size)
     if as_json:
         return print_json(
@@ -260,6 +269,7 @@ def build_index(
     max_memory: MemoryOption = None,
     training: Training = None,
     labels: LabelsOption = None,
+    group: GroupOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     overwrite: Annotated[
@@ -289,7 +299,7 @@ def build_index(
     if max_memory is not None:
         asked["max_memory"] = parse_bytes(max_memory, "--max-memory")
     asked = {name: value for name, value in asked.items() if value is not None}
-    images = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir)
+    images = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir, group=group)
     opened.complete(images, training or {}, IndexOptions(**asked) if asked else None, overwrite=overwrite)
     info = opened.info()
     if as_json:

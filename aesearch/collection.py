@@ -96,6 +96,7 @@ class Collection(Maps):
         index: IndexOptions | None = None,
         labels: str | Sequence[str] | None = None,
         data_dir: str | None = None,
+        group: str | None = None,
         device: str = "auto",
         progress: bool = True,
         overwrite: bool = False,
@@ -115,6 +116,10 @@ class Collection(Maps):
         labels : {"none", "folder"}, or a sequence of str, optional
             Whether sub-folders are labels; by default as before for the collection's own source, else not. For an
             array or a list of files also the label of each.
+        group : str, optional
+            Which images belong together, as exposures of one part do, and are never parted: a regular expression for
+            their ids (its first parentheses, if it has any, name the group), a column of the table, or ``none``. By
+            default near-duplicates are found.
         overwrite : bool
             Replace a collection of other images, settings or versions when the new one is finished.
         **training
@@ -122,7 +127,7 @@ class Collection(Maps):
         """
         _check_training(training)
         collection = cls(folder, device=device, progress=progress, overwrite=overwrite)
-        opened = collection.open_images(source, labels=labels, data_dir=data_dir)
+        opened = collection.open_images(source, labels=labels, data_dir=data_dir, group=group)
         collection._keep_given(opened, overwrite)
         collection.complete(opened, training, index, overwrite=overwrite)
         return collection
@@ -242,6 +247,11 @@ class Collection(Maps):
             raise AesearchError(
                 f"collection {self.folder} holds {held}, not {source.name}: "
                 f"give the new one another name with -c NAME, or --overwrite{follow}"
+            )
+        if (asked := source.opening.get("group", "")) != (was := encoder["source"].get("group", "")):
+            raise AesearchError(
+                f"collection {self.folder} was trained with --group {was or 'found'!r}, not {asked or 'found'!r}: "
+                "another -c NAME, or --overwrite"
             )
         recorded = encoder["parameters"]["options"]
         wanted = TrainingOptions(**training).to_json()
@@ -732,7 +742,7 @@ class Collection(Maps):
         if normal_label is not None:
             normal &= self.store.where("label", lambda label: label == normal_label)
         scores = self._scores_of_rows(score, np.flatnonzero(normal)) if known is None else known[normal]
-        return anomaly_scores.learn_threshold(scores, rate)
+        return anomaly_scores.learn_threshold(scores, rate, units=self.units[normal])
 
     def _usual_rows(self) -> NDArray[np.bool_]:
         """Rows not trained on that tell what is usual; those of a split test, which may hold odd ones, do not."""
@@ -750,7 +760,7 @@ class Collection(Maps):
         if score == "neighbours":
             far = self._scorer(score).far
             blocks = in_blocks(rows, "score" if self.progress else "", most_rows(self.store.dim))
-            parts = [far(self.store.features(part), part) for _, part in blocks]
+            parts = [far(self.store.features(part), self.units[part]) for _, part in blocks]
             return np.concatenate([*parts, np.empty(0, np.float32)])
         return np.asarray(self._learned(score)[f"{score}_score"][rows], dtype=np.float32)
 
@@ -772,7 +782,8 @@ class Collection(Maps):
     def _blank_scorer(self, score: str) -> Scorer:
         from aesearch.scoring import Scorer
 
-        return Scorer(score, self.autoencoder, self._nearest, anomaly_scores.NEIGHBOURS)
+        units = self.units if "features" in self.manifest.artifacts else np.empty(0, np.int64)
+        return Scorer(score, self.autoencoder, self._nearest, anomaly_scores.NEIGHBOURS, units)
 
     @property
     def _native_size(self) -> tuple[int, int]:
@@ -821,7 +832,7 @@ class Collection(Maps):
             kept = usual.arrays() | {"where": by_score[name].where}
             for one, scored in by_score.items():
                 kept |= {f"{one}_score": scored.scores, f"{one}_why": scored.why}
-            learned_from = len(usual.pixels.rows)
+            learned_from = len(usual.pixels.units)
         self._write_rows(name, kept, self._compared(name), {"learned_from": learned_from})
 
     def inspect(self, normal_label: str, *, score: str = "combined", false_alarms: float = 0.05) -> list[Measures]:
@@ -1135,7 +1146,13 @@ class Collection(Maps):
         from aesearch.probe import probe as probe_features
 
         result = probe_features(
-            self.features(), self.labels(), self.splits(), metric=self.metric, doubts=doubts, seed=seed
+            self.features(),
+            self.labels(),
+            self.splits(),
+            units=self.units,
+            metric=self.metric,
+            doubts=doubts,
+            seed=seed,
         )
         result = dataclasses.replace(result, free=self._free_accuracies(seed))
         result.model.save(self.manifest.target(PROBE), self.store.fingerprint)
@@ -1161,7 +1178,7 @@ class Collection(Maps):
             need_torch()
         except AesearchError:
             return {}
-        known, _, targets, *parts = divide(self.labels(), self.splits(), seed)
+        known, _, targets, *parts = divide(self.labels(), self.splits(), seed, self.units)
         draw, drawn, images = np.random.default_rng(seed), [], []
         for part, most in zip(parts, (baselines.MOST_TRAIN, baselines.MOST_TEST), strict=True):
             rows = np.sort(draw.permutation(part)[:most])

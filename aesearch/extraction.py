@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from aesearch.batches import in_order, read_batches
 from aesearch.decoding import NOTHING, Tally
 from aesearch.errors import SourceError
 from aesearch.progress import step
+from aesearch.reading import content_hash
 from aesearch.sources import Batch, Source
 from aesearch.store import StoreWriter
 
@@ -47,6 +48,7 @@ def extract_features(
     *,
     encoder_fingerprint: str,
     trained_on: NDArray[np.bool_] | None = None,
+    groups: Sequence[str] | None = None,
     progress: bool = False,
 ) -> Extraction:
     """Encode every image of a source into a store; an interrupted run is continued.
@@ -59,32 +61,36 @@ def extract_features(
         Kept in the store: features of one encoder are never searched with another.
     trained_on : (len(source),) bool, optional
         Which images the encoder was trained on; by default none.
+    groups : sequence of len(source) str, optional
+        Which images belong together; by default as the source says.
 
     Raises
     ------
     SourceError
         Not one image could be read.
     """
+    together = source.groups if groups is None else groups
     identity = {
         "encoder": encoder_fingerprint,
         "source": source.fingerprint,
         "batch_size": autoencoder.batch_size,  # it shows in the last bits of the features
+        "groups": content_hash("\0".join(together).encode()),
     }
     attributes = {"encoder_fingerprint": encoder_fingerprint, "source": source.name}
     spec = autoencoder.spec
     held_out = np.ones(len(source), dtype=bool) if trained_on is None else ~trained_on
-    texts = {"id": source.ids, "label": source.labels, "split": source.splits}
+    texts = {"id": source.ids, "label": source.labels, "split": source.splits, "group": together}
     with StoreWriter(path, spec.feature_dim, identity, attributes, style_dim=spec.style_dim, texts=texts) as writer:
         resumed_at, started, tally = writer.next_position, time.perf_counter(), NOTHING
         with step("extract", len(source), done=resumed_at, progress=progress) as bar:
-            groups = in_order(resumed_at, len(source), autoencoder.reading_size)
-            for group, encoded in zip(groups, encode_source(source, autoencoder, groups), strict=True):
+            parts = in_order(resumed_at, len(source), autoencoder.reading_size)
+            for group, encoded in zip(parts, encode_source(source, autoencoder, parts), strict=True):
                 stop = int(group[-1]) + 1
                 tally += encoded.batch.tally
                 skipped = [(source.ids[p], reason) for p, reason in encoded.batch.skipped]
                 if group[0] == 0:
                     skipped = source.listing_skips + skipped
-                writer.append(_columns(source, encoded, held_out, spec.feature_dim), skipped, stop)
+                writer.append(_columns(source, encoded, held_out, together, spec.feature_dim), skipped, stop)
                 bar.update(stop - bar.done)
         seconds = time.perf_counter() - started
         rows, reasons = writer.finished_rows(), writer.skipped()
@@ -95,7 +101,9 @@ def extract_features(
     return Extraction(rows, len(reasons), resumed_at, round(seconds, 2), round(speed, 1), tally)
 
 
-def _columns(source: Source, encoded: Encoded, held_out: NDArray[np.bool_], feature_dim: int) -> dict[str, object]:
+def _columns(
+    source: Source, encoded: Encoded, held_out: NDArray[np.bool_], groups: Sequence[str], feature_dim: int
+) -> dict[str, object]:
     positions = encoded.batch.positions
     return {
         "features": encoded.latents[:, :feature_dim],
@@ -104,6 +112,7 @@ def _columns(source: Source, encoded: Encoded, held_out: NDArray[np.bool_], feat
         "held_out": held_out[positions],
         "stamp": source.stamps[positions],
         **{name: source.texts(name, positions) for name in ("id", "label", "split")},
+        "group": [groups[position] for position in positions],
         "content_hash": list(encoded.batch.hashes),
     }
 

@@ -29,7 +29,7 @@ ENCODER, PORTABLE, CHECKPOINT = "encoder.safetensors", "encoder.onnx", "training
 FEATURES = "features.h5"
 REMEDIES = {"encoder": "train", "features": "extract", "index": "build-index", "clusters": "cluster", "probe": "probe",
             "thumbnails": "map"}  # fmt: skip
-OPENING = {"name", "labels", "data_dir"}  # what opens a source again
+OPENING = {"name", "labels", "data_dir", "group", "tiles"}  # what opens a source again
 SETTLED_NS = 2 * 10**9  # a file changed later than this before now may change again without its time showing it
 PACKAGES = ("aesearch", "torch", "numpy", "faiss-cpu", "scikit-learn", "umap-learn")
 

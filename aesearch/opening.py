@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from aesearch.atomic import at_home, replacing
 from aesearch.errors import SourceError, did_you_mean, need_torch
 from aesearch.folders import find_masks, find_splits, list_files
+from aesearch.grouping import NONE, groups_by_pattern
 from aesearch.index import memory_at_hand
 from aesearch.manifest import NEXT
 from aesearch.names import as_text, id_of, labels_of, split_of, splits_of
@@ -55,7 +56,9 @@ DATASETS: dict[str, tuple[str, dict[str, dict[str, Any]], str]] = {
 }
 
 
-def open_source(name: str, *, labels: str = "none", data_dir: str | None = None, download: bool = True) -> Source:
+def open_source(
+    name: str, *, labels: str = "none", data_dir: str | None = None, group: str = "", download: bool = True
+) -> Source:
     """Find the images behind a source string.
 
     Parameters
@@ -67,6 +70,9 @@ def open_source(name: str, *, labels: str = "none", data_dir: str | None = None,
         ``folder``: a file's label is its sub-folder.
     data_dir : str, optional
         Where torchvision's datasets lie or go; ``$AESEARCH_DATA``, else ``data``.
+    group : str
+        What says which images belong together: a column of the table, or a regular expression for the ids, see
+        `aesearch.grouping.groups_by_pattern`; ``none``: none do. By default near-duplicates are found in training.
     download : bool
         Whether one that does not lie there may be fetched.
 
@@ -78,19 +84,28 @@ def open_source(name: str, *, labels: str = "none", data_dir: str | None = None,
     if labels not in LABELS:
         raise SourceError(f"labels {labels!r} is not one of {', '.join(LABELS)}{did_you_mean(labels, LABELS)}")
     data_dir = str(at_home(data_dir or os.environ.get("AESEARCH_DATA") or "data").resolve())
-    source = _open(name, labels, data_dir, download)
+    source = _open(name, labels, data_dir, download, group)
     say(source)
     return source
 
 
-def _open(name: str, labels: str, data_dir: str, download: bool) -> Source:
-    source = _find(name, labels, data_dir, download)
+def _open(name: str, labels: str, data_dir: str, download: bool, group: str = "") -> Source:
+    source = _find(name, labels, data_dir, download, group)
     at_home(source.name)  # it is written down
     source.opening = {"name": source.name, "labels": labels, "data_dir": data_dir}
+    return _grouped(source, group)
+
+
+def _grouped(source: Source, group: str) -> Source:
+    """With groups by the ids, where there are none by a table's column."""
+    if group:
+        source.opening |= {"group": group}
+        if group != NONE and not any(source.groups):
+            source.groups = groups_by_pattern(source.ids, group)
     return source
 
 
-def open_given(images: Any, labels: str | Sequence[str] | None) -> Source:
+def open_given(images: Any, labels: str | Sequence[str] | None, group: str = "") -> Source:
     """Images given in Python: an array (N, height, width[, channels]), or a list of files.
 
     An array's content is what changes its fingerprint; it cannot be opened again. `SourceError` for anything else.
@@ -113,7 +128,7 @@ def open_given(images: Any, labels: str | Sequence[str] | None) -> Source:
             f"not from {type(images).__name__}"
         )
     source.opening = {"name": source.name}
-    return source
+    return _grouped(source, group)
 
 
 def _array_in_memory(images: NDArray[Any], labels: list[str]) -> Source:
@@ -141,7 +156,7 @@ def _check_labels(labels: list[str], n: int) -> None:
 def keep_list(source: Source, collection: Path) -> None:
     """Write the files of a list into the collection's folder, so that it can be opened again."""
     assert isinstance(source, FileSource)
-    listed = {"paths": source.ids, "labels": source.labels}
+    listed = {"paths": source.ids, "labels": source.labels, "group": source.opening.get("group", "")}
     with replacing(collection / FILES) as temporary:
         temporary.write_text(json.dumps(listed), encoding="utf-8")
 
@@ -151,10 +166,11 @@ def _open_list(collection: Path) -> Source:
     try:
         listed = json.loads((folder / FILES).read_text(encoding="utf-8"))
         source = _listed_files([Path(path) for path in listed["paths"]], [str(label) for label in listed["labels"]])
+        group = str(listed.get("group", ""))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{folder / FILES}, the list of the images, cannot be read: build it again") from error
     source.opening = {"name": FILES}
-    return source
+    return _grouped(source, group)
 
 
 def say(source: Source) -> None:
@@ -188,7 +204,7 @@ def open_again(opening: dict[str, str], collection: Path, *, download: bool = Tr
     return _open(**opening, download=download)
 
 
-def _find(name: str, labels: str, data_dir: str, download: bool) -> Source:
+def _find(name: str, labels: str, data_dir: str, download: bool, group: str) -> Source:
     if not name.strip():
         raise SourceError("a source needs a name: a folder, say, or . for this one")
     path = at_home(name)
@@ -202,7 +218,7 @@ def _find(name: str, labels: str, data_dir: str, download: bool) -> Source:
     if suffix in ARRAY_SUFFIXES and path.is_file():
         return _array_file(path.resolve())
     if suffix in TABLE_SUFFIXES and path.is_file():
-        return _table(path.resolve())
+        return _table(path.resolve(), group)
     if path.is_file():
         raise SourceError(f"{name} is one file: give the folder it is in, an .npy, .npz, .h5, .csv, .tsv or .parquet")
     datasets = ["digits", *DATASETS]
@@ -303,11 +319,11 @@ def _folder(root: Path, labels: str) -> Source:
     return source
 
 
-def _table(path: Path) -> Source:
-    found = read_table(path)
+def _table(path: Path, group: str) -> Source:
+    found = read_table(path, group)
     files = [path.parent / name for name in found.paths]
     source = FileSource(str(path), files, found.paths, found.labels, found.splits)
-    source.listing_skips, source.notes = found.skips, found.notes
+    source.listing_skips, source.notes, source.groups = found.skips, found.notes, found.groups
     return source
 
 

@@ -36,6 +36,14 @@ LabelsOption = Annotated[
     str | None,
     typer.Option(help="folder: a file's sub-folder is its label; none.", show_default="as before, else none"),
 ]
+GroupOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which images belong together and are never parted: a regular expression for their ids, like "
+        "'wafer[0-9]+', a table's column, or none.",
+        show_default="near-duplicates, found",
+    ),
+]
 DataDirOption = Annotated[
     str | None,
     typer.Option(

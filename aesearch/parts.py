@@ -26,6 +26,7 @@ from aesearch.errors import (
     did_you_mean,
     need_torch,
 )
+from aesearch.grouping import units_of
 from aesearch.index import IndexOptions, SearchIndex, load_index
 from aesearch.locking import FolderLock
 from aesearch.manifest import ENCODER, FEATURES, NEXT, PORTABLE, Manifest
@@ -129,7 +130,12 @@ class Parts:
         return command_for(name, self.folder)
 
     def open_images(
-        self, source: SourceLike | Source, *, labels: str | Sequence[str] | None = None, data_dir: str | None = None
+        self,
+        source: SourceLike | Source,
+        *,
+        labels: str | Sequence[str] | None = None,
+        data_dir: str | None = None,
+        group: str | None = None,
     ) -> Source:
         """Open a source; the collection's own one as it was opened before, unless told otherwise.
 
@@ -139,6 +145,8 @@ class Parts:
             As `aesearch.opening.open_source` takes it, or images in memory, or image files.
         labels : {"none", "folder"}, or a sequence of N str, optional
             Those of an array or a list of files may be given one by one.
+        group : str, optional
+            What says which images belong together, as `aesearch.opening.open_source` takes it.
         """
         from aesearch.opening import open_given, open_source
         from aesearch.sources import Source
@@ -146,15 +154,19 @@ class Parts:
         if isinstance(source, Source):
             return source
         if not isinstance(source, str | os.PathLike):
-            return open_given(source, labels)
+            return open_given(source, labels, group or "")
         if labels is not None and not isinstance(labels, str):
             raise SourceError("labels one by one are for an array or a list of files; else it is folder, or none")
         name = os.fsdecode(source)
         known = self.manifest.source or {}
         with heard(self.progress):
-            if labels is None and known.get("name") in (name, str(at_home(name).resolve())):
+            own = known.get("name") in (name, str(at_home(name).resolve()))
+            if own and labels is None and group in (None, known.get("group", "")):
                 return self.source
-            return open_source(name, labels=labels or "none", data_dir=data_dir)
+            before = known if own else {}
+            labels, group = (given if given is not None else before.get(what, otherwise) for what, given, otherwise in (
+                ("labels", labels, "none"), ("group", group, "")))  # fmt: skip
+            return open_source(name, labels=labels, data_dir=data_dir, group=group)
 
     @cached_property
     def autoencoder(self) -> Autoencoder:
@@ -252,6 +264,11 @@ class Parts:
         """Split of each row, empty where there is none."""
         return self.store.texts("split")
 
+    @cached_property
+    def units(self) -> NDArray[np.int64]:
+        """Of each row a number, (rows,) int64, the same for images that belong together and are never parted."""
+        return units_of(self.store.texts("group"))
+
     @property
     def metric(self) -> str:
         """Metric of the index, or the default while there is none."""
@@ -291,6 +308,7 @@ class Parts:
             "store",
             "index",
             "ids",
+            "units",
             "_place_of",
             "heat_scale",
             "_kept_scorer",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from aesearch.distances import exact_neighbours
 from aesearch.errors import AesearchError
+from aesearch.grouping import whole_units
 from aesearch.store import read_arrays, write_arrays
 
 HOLD_OUT_SHARE = 0.2
@@ -130,6 +131,7 @@ def probe(
     labels: list[str],
     splits: list[str] | None = None,
     *,
+    units: NDArray[np.int64] | None = None,
     metric: str = "l2",
     doubts: bool = True,
     seed: int = 0,
@@ -143,6 +145,8 @@ def probe(
         Rows with an empty label are left out.
     splits : list of n str, optional
         If both ``train`` and ``test`` occur they are used; otherwise a fifth of each class is held out.
+    units : (n,) int64, optional
+        Rows of the same number belong together: where rows are parted here, all of them are on one side.
     metric : {"cosine", "l2"}
         For the nearest-neighbour vote.
     doubts : bool
@@ -154,13 +158,14 @@ def probe(
     AesearchError
         Fewer than two labels, or nothing to test on.
     """
-    known, classes, targets, train, test = divide(labels, splits, seed)
+    known, classes, targets, train, test = divide(labels, splits, seed, units)
     vectors = features[known]
-    strength = choose_strength(vectors[train], targets[train], seed)
+    units = known if units is None else units[known]
+    strength = choose_strength(vectors[train], targets[train], seed, units[train])
     model = fit_linear(vectors[train], targets[train], classes, strength)
     predicted = np.array(model.classes)[model.predict_probabilities(vectors[test]).argmax(axis=1)]
     truth = classes[targets[test]]
-    doubted = _doubts(vectors, targets, strength, seed) if doubts else []
+    doubted = _doubts(vectors, targets, strength, seed, units) if doubts else []
     withheld = _why_withheld(1 - len(doubted) / len(targets), float(np.bincount(targets).max() / len(targets)))
     return ProbeResult(
         train_rows=len(train),
@@ -175,7 +180,7 @@ def probe(
 
 
 def divide(
-    labels: list[str], splits: list[str] | None, seed: int
+    labels: list[str], splits: list[str] | None, seed: int, units: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.str_], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """What a probe learns from and is tested on; see `probe`.
 
@@ -198,7 +203,7 @@ def divide(
     if {"train", "test"} <= set(parts):
         train, test = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "test")
     else:
-        train, test = _hold_out(targets, seed)
+        train, test = _hold_out(targets, seed, known if units is None else units[known])
     if len(test) == 0 or len(np.unique(targets[train])) < 2:
         raise AesearchError("too few images of each label to hold some out for a test")
     return known, classes, targets, train, test
@@ -229,14 +234,17 @@ def knn_accuracy(
     return float((votes.argmax(axis=1) == test_targets).mean())
 
 
-def _hold_out(targets: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """A fifth of each class for the test, at least one of each class that has two."""
+def _hold_out(
+    targets: NDArray[np.int64], seed: int, units: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A fifth of each class for the test, at least one of each class that has two, and all that belongs to it."""
     generator = np.random.default_rng(seed)
     test = []
     for target in np.unique(targets):
         rows = generator.permutation(np.flatnonzero(targets == target))
-        test.append(rows[: max(int(len(rows) * HOLD_OUT_SHARE), int(len(rows) > 1))])
-    held_out = np.sort(np.concatenate(test))
+        wanted = max(int(len(rows) * HOLD_OUT_SHARE), int(len(rows) > 1))
+        test.append(rows[np.isin(units[rows], whole_units(units[rows], wanted))])
+    held_out = np.flatnonzero(np.isin(units, units[np.concatenate(test)]))
     return np.setdiff1d(np.arange(len(targets)), held_out), held_out
 
 
@@ -285,7 +293,9 @@ def _class_figures(predicted: NDArray[np.str_], truth: NDArray[np.str_], name: s
     }
 
 
-def choose_strength(vectors: NDArray[np.float32], targets: NDArray[np.int64], seed: int = 0) -> float:
+def choose_strength(
+    vectors: NDArray[np.float32], targets: NDArray[np.int64], seed: int = 0, units: NDArray[np.int64] | None = None
+) -> float:
     """C of logistic regression: the first of ``STRENGTHS`` after which rows surprise more that were not fitted on.
 
     The surprise of a row is minus the logarithm of the probability of its label. Of too few rows the last strength.
@@ -295,12 +305,15 @@ def choose_strength(vectors: NDArray[np.float32], targets: NDArray[np.int64], se
     vectors : (n, d) float32
     targets : (n,) int64
         Of up to 5,000 rows, drawn at random, each is predicted by a model of the folds it is not in.
+    units : (n,) int64, optional
+        Rows of the same number are in the same fold.
     """
     few = np.random.default_rng(seed).permutation(len(targets))[:CHOSEN_ON]
     vectors, targets = vectors[few], np.unique(targets[few], return_inverse=True)[1]
+    units = few if units is None else units[few]
     best, least = STRENGTHS[-1], np.inf
     for strength in STRENGTHS:
-        chances = _out_of_fold(vectors, targets, strength, seed)
+        chances = _out_of_fold(vectors, targets, strength, seed, units)
         if chances is None:
             break
         surprise = -np.log(np.maximum(chances[np.arange(len(targets)), targets], LEAST_CHANCE)).mean()
@@ -311,27 +324,30 @@ def choose_strength(vectors: NDArray[np.float32], targets: NDArray[np.int64], se
 
 
 def _out_of_fold(
-    vectors: NDArray[np.float32], targets: NDArray[np.int64], strength: float, seed: int
+    vectors: NDArray[np.float32], targets: NDArray[np.int64], strength: float, seed: int, units: NDArray[np.int64]
 ) -> NDArray[np.float64] | None:
     """Probabilities (n, c) of each row by a model of the folds it is not in; none where the rows are too few."""
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 
     # Of each fold's rows the other folds must know two labels, or there is nothing to predict.
-    folds = min(FOLDS, int(np.sort(np.bincount(targets, minlength=2))[-2:].min()))
+    alone = len(np.unique(units)) == len(units)
+    of_classes = [len(np.unique(units[targets == target])) for target in np.unique(targets)]
+    folds = min(FOLDS, sorted([0, 0, *of_classes])[-2])
     if folds < 2:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # classes rarer than the folds
-        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-        chances = cross_val_predict(_pipeline(strength), vectors, targets, cv=splitter, method="predict_proba")
+        splitter = (StratifiedKFold if alone else StratifiedGroupKFold)(folds, shuffle=True, random_state=seed)
+        settings = {"cv": splitter, "method": "predict_proba", "groups": units}
+        chances = cross_val_predict(_pipeline(strength), vectors, targets, **settings)
     return np.asarray(chances, np.float64)
 
 
 def _doubts(
-    vectors: NDArray[np.float32], targets: NDArray[np.int64], strength: float, seed: int
+    vectors: NDArray[np.float32], targets: NDArray[np.int64], strength: float, seed: int, units: NDArray[np.int64]
 ) -> list[tuple[int, int, float]]:
     """(row, predicted class, its probability) where an out-of-fold probe disagrees, surest first."""
-    chances = _out_of_fold(vectors, targets, strength, seed)
+    chances = _out_of_fold(vectors, targets, strength, seed, units)
     if chances is None:
         return []
     predicted = chances.argmax(axis=1)

@@ -29,6 +29,7 @@ from aesearch.decoding import Preprocessing, larger_side
 from aesearch.errors import AesearchError, SourceError, StaleArtifactError
 from aesearch.facts import UsualFacts, measure_facts
 from aesearch.finder import LARGEST, FaultFinder
+from aesearch.grouping import most_mates
 from aesearch.progress import step
 from aesearch.sources import Batch, Source
 from aesearch.usual import UsualNumbers, UsualPixels
@@ -169,7 +170,8 @@ class Usual:
     ) -> Measured:
         """What each part says of images as the encoder and as the finder reads them, and of their features.
 
-        ``far`` (n,) is how far those are from their neighbours, ``own`` the rows the images have in the collection.
+        ``far`` (n,) is how far those are from their neighbours, ``own`` the units of the images, if they are of the
+        collection.
         """
         facts = measure_facts(images)
         numbers, maps = self.finder.look(detailed)
@@ -241,6 +243,8 @@ class Scorer:
         From features (n, dim) and k to the rows and distances, (n, k) each, of the nearest in the collection.
     neighbours : int
         To how many of them the mean distance is measured.
+    units : (rows,) int64
+        Of each row, as `aesearch.grouping.units_of` numbers them.
     normality : Normality, optional
         What ``nap`` needs: how what the network does with normal images is spread.
     usual : Usual, optional
@@ -251,6 +255,7 @@ class Scorer:
     autoencoder: Autoencoder
     search: Search
     neighbours: int
+    units: NDArray[np.int64]
     normality: Normality | None = None
     usual: Usual | None = None
 
@@ -273,7 +278,7 @@ class Scorer:
     def measure(
         self, images: NDArray[np.uint8], detailed: NDArray[np.uint8], own: NDArray[np.int64] | None = None
     ) -> Measured:
-        """What the parts of ``combined`` say; ``own`` are the rows the images have in the collection, if any."""
+        """What the parts of ``combined`` say; ``own`` are the units of the images, if they are of the collection."""
         assert self.usual is not None
         latents = self.autoencoder.encode_latents(images)
         features = self._features(latents)
@@ -283,15 +288,17 @@ class Scorer:
     def far(self, features: NDArray[np.float32], own: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Mean distances to the nearest features of the collection, (n,) float32.
 
-        ``own`` are the rows that the features are of, if any.
+        ``own`` are the units of what the features are of, if that is in the collection.
         """
         parts = [np.empty(0, np.float32)]
-        wanted = self.neighbours + int(own is not None)
+        wanted = self.neighbours + (0 if own is None else most_mates(self.units))
         size = NEAREST_AT_ONCE // wanted
         for start in range(0, len(features), size):
             part = slice(start, start + size)
             mine = None if own is None else own[part]
-            parts.append(neighbour_distance(*self.search(features[part], wanted), mine))
+            rows, distances = self.search(features[part], wanted)
+            units = np.where(rows < 0, -1, self.units[rows])
+            parts.append(neighbour_distance(units, distances, self.neighbours, mine))
         return np.concatenate(parts)
 
     def of_source(self, source: Source, *, progress: bool = False) -> tuple[Scored, NDArray[np.int64]]:
@@ -387,7 +394,7 @@ def learn_usual(
     for batch, detailed in read_in_order(source, positions, blank.autoencoder, "score", progress, scorer.detailed):
         if len(batch.images):
             rows = row_of[batch.positions]
-            measured.put(rows, scorer.measure(batch.images, detailed, rows))
+            measured.put(rows, scorer.measure(batch.images, detailed, blank.units[rows]))
     _check_read(measured.oddness)
     settled = scorer.usual.settle(measured.of(usual) if usual.sum() >= FEWEST_NEW else measured)
     return settled, {score: settled.judge(measured, score) for score in BOTH}
@@ -416,12 +423,13 @@ def _learned(
         raise _gone()
     finder = FaultFinder.learn(larger_ones, detailed, autoencoder.device, progress=progress)
     numbers, _ = finder.look(larger_ones)
-    usual_numbers = [UsualNumbers.learn(of_a_scale, rows) for of_a_scale in numbers]
+    units = blank.units[rows]
+    usual_numbers = [UsualNumbers.learn(of_a_scale, units) for of_a_scale in numbers]
     features = autoencoder.encode(images)
     return Usual(
         finder,
         UsualFacts.learn(measure_facts(images)),
-        UsualPixels.learn(images, looks_of(autoencoder, features), rows),
+        UsualPixels.learn(images, looks_of(autoencoder, features), units),
         usual_numbers[0],
         usual_numbers[1] if len(usual_numbers) > 1 else None,
     )

@@ -84,6 +84,8 @@ class Source(abc.ABC):
         What people must know of how it was found, a line each.
     masks : dict of id to Path
         Files that say where in an image its faults are, of an inspection set.
+    groups : list of str
+        Images of the same name belong together, as exposures of one part do; empty for one that is alone.
     """
 
     def __init__(self, name: str, ids: list[str], labels: list[str], splits: list[str]) -> None:
@@ -96,13 +98,14 @@ class Source(abc.ABC):
         self.listing_skips: list[tuple[str, str]] = []
         self.notes: list[str] = []
         self.masks: dict[str, Path] = {}
+        self.groups = [""] * len(ids)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def texts(self, name: str, positions: NDArray[np.int64]) -> list[str]:
-        """``id``, ``label`` or ``split`` of the images at those positions."""
-        values = {"id": self.ids, "label": self.labels, "split": self.splits}[name]
+        """``id``, ``label``, ``split`` or ``group`` of the images at those positions."""
+        values = {"id": self.ids, "label": self.labels, "split": self.splits, "group": self.groups}[name]
         return [values[p] for p in positions]
 
     @abc.abstractmethod
@@ -138,7 +141,8 @@ class Source(abc.ABC):
     def fingerprint(self) -> str:
         """Changes when files are added, removed, resized or touched; nothing is decoded."""
         digest = hashlib.blake2b(digest_size=16)
-        for values in (self.ids, self.labels, self.splits, self._stamps()):
+        groups = self.groups if any(self.groups) else []
+        for values in (self.ids, self.labels, self.splits, groups, self._stamps()):
             for value in values:
                 digest.update(value.encode("utf-8", "surrogateescape") + b"\0")
         return digest.hexdigest()

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 2
 CHUNK_ROWS = 8192
 FLUSH_SECONDS, FLUSH_BYTES = 5.0, 2**25  # of work are lost to a kill at most, and pending at most
-TEXTS = ("id", "label", "split", "content_hash")
+TEXTS = ("id", "label", "split", "group", "content_hash")
 NUMBERS = ("reconstruction_error", "held_out", "style", "stamp")  # beside the features
 SKIPPED = ("skipped/id", "skipped/reason")
-LATER = ("style", "stamp")  # not in every store
+LATER = ("style", "stamp", "group")  # not in every store
 HASH_BYTES = 32
 UNSOUND = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)  # of damaged files
 SLACK_BYTES = 2**18  # of HDF5's own tables, at most, between two flushes
@@ -76,8 +76,8 @@ class Store:
                     raise AesearchError(f"{path} has format {version}, this aesearch reads {FORMAT_VERSION}: {remedy}")
                 check_plain(file)
                 self.rows, self.dim = file["features"].shape
-                beside = [name for name in NUMBERS if name in file or name not in LATER]
-                if any(len(file[name]) != self.rows for name in (*TEXTS, *beside)):
+                self._there = [name for name in (*TEXTS, *NUMBERS) if name in file or name not in LATER]
+                if any(len(file[name]) != self.rows for name in self._there):
                     raise KeyError("datasets of different lengths")
                 self.encoder_fingerprint = str(file.attrs["encoder_fingerprint"])
                 self.fingerprint = str(file.attrs["fingerprint"])
@@ -120,7 +120,9 @@ class Store:
         return {name: self._read(name, rows) for name in names}
 
     def texts(self, name: str, rows: NDArray[np.int64] | Sequence[int] | None = None) -> list[str]:
-        """One of ``id``, ``label``, ``split``, ``content_hash``, of all rows or of those given."""
+        """One of ``id``, ``label``, ``split``, ``group``, ``content_hash``, of all rows or of those given."""
+        if name not in self._there and name in LATER:
+            return [""] * (self.rows if rows is None else len(rows))
         if rows is not None:
             return [v.decode() for v in self._read(name, rows).tolist()]
         found: list[str] = []
@@ -234,7 +236,8 @@ class StoreWriter:
     attributes : dict of str
         Attributes of the finished file.
     texts : dict of sequence of str
-        Every ``id``, ``label`` and ``split`` there may be: how long they get. One left out may get of any length.
+        Every ``id``, ``label``, ``split`` and ``group`` there may be: how long they get. One left out may get of any
+        length; without groups no image belongs to another.
 
     Raises
     ------
@@ -253,7 +256,7 @@ class StoreWriter:
         texts: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self.path = Path(path)
-        self._lengths = {name: _longest(values) for name, values in (texts or {}).items()}
+        self._lengths = {name: _longest(values) for name, values in ({"group": [""]} | dict(texts or {})).items()}
         self._lengths["content_hash"] = HASH_BYTES
         self._numbers: dict[str, tuple[str, tuple[int, ...]]] = {
             "features": ("f4", (dim,)),
@@ -308,12 +311,13 @@ class StoreWriter:
         ----------
         columns : dict
             ``features`` (n, dim), ``style`` (n, style_dim), left out where that is 0, ``reconstruction_error`` (n,),
-            ``held_out`` (n,), ``stamp`` (n, 2), and n strings for each of ``TEXTS``.
+            ``held_out`` (n,), ``stamp`` (n, 2), and n strings for each of ``TEXTS``; ``group`` may be left out.
         skipped : sequence of (id, reason)
         next_position : int
             Where in the source a continued run starts.
         """
         n = len(columns["features"])
+        columns = {"group": [""] * n} | columns
         if any(len(values) != n for values in columns.values()):
             raise ValueError(f"columns of different lengths: { {k: len(v) for k, v in columns.items()} }")
         self._pending.append(columns | {"skipped": list(skipped)})

@@ -39,6 +39,7 @@ def sweep(
     *,
     labels: str | None = None,
     data_dir: str | None = None,
+    group: str | None = None,
     device: str = "auto",
     progress: bool = True,
     overwrite: bool = False,
@@ -51,7 +52,7 @@ def sweep(
 
     Parameters
     ----------
-    source, labels, data_dir, device, overwrite, **training
+    source, labels, data_dir, group, device, overwrite, **training
         As `Collection.build` takes them, but that ``arch`` is ``conv`` unless given.
     latent_dims : sequence of int
 
@@ -76,6 +77,7 @@ def sweep(
             Path(folder) / f"latent-{size}",
             labels=labels,
             data_dir=data_dir,
+            group=group,
             device=device,
             progress=progress,
             overwrite=overwrite,

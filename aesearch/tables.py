@@ -34,7 +34,7 @@ class Table:
 
     Attributes
     ----------
-    paths, labels, splits : list of str
+    paths, labels, splits, groups : list of str
         Paths relative to the table, or absolute; the others empty where there is none.
     skips : list of (row, reason)
         Rows that name no file of their own.
@@ -45,6 +45,7 @@ class Table:
     paths: list[str]
     labels: list[str]
     splits: list[str]
+    groups: list[str]
     skips: list[tuple[str, str]]
     notes: list[str]
 
@@ -62,9 +63,12 @@ class _Columns:
         return self.texts.get(role) or [""] * len(self.texts["path"])
 
 
-def read_table(path: Path) -> Table:
-    """Read a CSV or parquet table; ``SourceError`` if it cannot be read, or has no column of paths."""
-    columns = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+def read_table(path: Path, group: str = "") -> Table:
+    """Read a CSV or parquet table; ``SourceError`` if it cannot be read, or has no column of paths.
+
+    ``group`` may name the column that says which images belong together.
+    """
+    columns = (_read_parquet if path.suffix.lower() == ".parquet" else _read_csv)(path, group)
     files = _Files(path.parent)
     names = [files.find(name) for name in columns["path"]]
     first: dict[str, int] = {}
@@ -80,7 +84,8 @@ def read_table(path: Path) -> Table:
         if first.get(name) != i
     ]
     notes = [f"{path.name}: {note}" for note in _notes(columns, labels, files.respelled)]
-    return Table([names[i] for i in keep], labels, splits, skips, notes)
+    groups = [or_empty(columns["group"][i]) for i in keep]
+    return Table([names[i] for i in keep], labels, splits, groups, skips, notes)
 
 
 def _notes(columns: _Columns, labels: Sequence[str], respelled: int) -> list[str]:
@@ -96,36 +101,37 @@ def _notes(columns: _Columns, labels: Sequence[str], respelled: int) -> list[str
     ]
 
 
-def _choose(header: Sequence[str]) -> dict[str, int]:
-    """Which column is what: its place by ``path``, ``label``, ``split``."""
+def _choose(header: Sequence[str], group: str = "") -> dict[str, int]:
+    """Which column is what: its place by ``path``, ``label``, ``split``, and by ``group`` if one is called so."""
     places: dict[str, int] = {}
     for place, name in enumerate(header):
         places.setdefault(re.sub(r"[\W_]+", "", name.casefold()), place)
     known = {role: [places[name] for name in names if name in places] for role, names in COLUMNS.items()}
-    return {role: found[0] for role, found in known.items() if found}
+    chosen = {role: found[0] for role, found in known.items() if found}
+    return chosen | ({"group": list(header).index(group)} if group and group in header else {})
 
 
-def _check(path: Path, header: Sequence[str]) -> dict[str, int]:
-    chosen = _choose(header)
+def _check(path: Path, header: Sequence[str], group: str) -> dict[str, int]:
+    chosen = _choose(header, group)
     if "path" not in chosen:
         there = listed([as_text(name)[:100] for name in header], 10) or "none"
         raise SourceError(f"{path.name} has no column 'path' (or 'filename', 'file', 'image'); it has {there}")
     return chosen
 
 
-def _read_csv(path: Path) -> _Columns:
+def _read_csv(path: Path, group: str) -> _Columns:
     try:
         with path.open("rb") as file:
             wide = file.read(2) in UTF16
         try:
-            return _parse_csv(path, "utf-16" if wide else "utf-8-sig")
+            return _parse_csv(path, "utf-16" if wide else "utf-8-sig", group)
         except UnicodeDecodeError:
-            return _parse_csv(path, "cp1252")
+            return _parse_csv(path, "cp1252", group)
     except (OSError, UnicodeError, csv.Error) as error:
         raise SourceError(f"cannot read {path.name} as a CSV table: {_short(error)}") from error
 
 
-def _parse_csv(path: Path, encoding: str) -> _Columns:
+def _parse_csv(path: Path, encoding: str, group: str) -> _Columns:
     with path.open(newline="", encoding=encoding) as file:
         first = file.readline()
         if first.lower().startswith("sep=") and first[4:].strip("\r\n"):  # Excel's way to name it
@@ -135,7 +141,7 @@ def _parse_csv(path: Path, encoding: str) -> _Columns:
         spaced = f"{delimiter} " in first
         rows = csv.reader(itertools.chain([first], file), delimiter=delimiter, skipinitialspace=spaced)
         header = [as_text(name) for name in next(rows, [])]
-        chosen = _check(path, header)
+        chosen = _check(path, header, group)
         texts: dict[str, list[str]] = {role: [] for role in chosen}
         for row in filter(None, rows):
             for role, place in chosen.items():
@@ -150,7 +156,7 @@ def _fits(line: str, delimiter: str) -> tuple[bool, int, int]:
     return "path" in chosen, len(chosen), len(header)
 
 
-def _read_parquet(path: Path) -> _Columns:
+def _read_parquet(path: Path, group: str) -> _Columns:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -159,7 +165,7 @@ def _read_parquet(path: Path) -> _Columns:
     try:
         schema = pyarrow.parquet.read_schema(path)
         plain = ["" if pyarrow.types.is_nested(f.type) or pyarrow.types.is_binary(f.type) else f.name for f in schema]
-        chosen = _check(path, plain)  # a column of pictures, or of lists, names no file
+        chosen = _check(path, plain, group)  # a column of pictures, or of lists, names no file
         table = pyarrow.parquet.read_table(path, columns=[plain[place] for place in chosen.values()])
         texts = {
             role: ["" if v is None else as_text(str(v)) for v in table[plain[place]].to_pylist()]

@@ -40,6 +40,7 @@ from aesearch.autoencoders import (
 from aesearch.batches import Images, LoadedImages
 from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError, StaleArtifactError, check_choice, did_you_mean
+from aesearch.grouping import whole_units
 from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, changed_versions, held_out_batches
 from aesearch.naming import command_for
 from aesearch.patches import choose_patches, fit_components, numbers_of_trunk, settle_trunk, silence, style_part, trunk
@@ -242,13 +243,19 @@ class Training:
     figures: dict[str, Any] = field(default_factory=dict)
 
 
-def split_held_out(rows: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions to train on and positions to hold out; with fewer than 10 images both are all of them."""
+def split_held_out(
+    rows: int, seed: int, units: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions to train on and positions to hold out; with fewer than 10 images both are all of them.
+
+    Images of the same of ``units`` (rows,) int64 are on one side.
+    """
     order = np.random.default_rng(seed).permutation(rows)
     if rows < 10:
         return np.arange(rows), np.arange(rows)
-    held_out = min(HELD_OUT_MOST, math.ceil(rows * HELD_OUT_SHARE))
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
+    units = np.arange(rows) if units is None else units
+    held_out = np.isin(units, whole_units(units[order], min(HELD_OUT_MOST, math.ceil(rows * HELD_OUT_SHARE))))
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def train_autoencoder(

@@ -110,12 +110,13 @@ def update_features(
     attributes = {"encoder_fingerprint": encoder_fingerprint, "source": source.name}
     unchanged = known.unchanged(source)
     spec = autoencoder.spec
-    texts = {"id": source.ids, "label": source.labels, "split": source.splits}
+    groups = _groups_now(source, before)
+    texts = {"id": source.ids, "label": source.labels, "split": source.splits, "group": groups}
     with StoreWriter(path, spec.feature_dim, identity, attributes, style_dim=spec.style_dim, texts=texts) as writer:
         begun, tally = writer.next_position, NOTHING
         with step("update", len(source), done=begun, progress=progress) as bar:
             for group in in_order(begun, len(source), autoencoder.reading_size):
-                columns, skipped, left_out = _rows_of(source, autoencoder, known, group, unchanged[group])
+                columns, skipped, left_out = _rows_of(source, autoencoder, known, group, unchanged[group], groups)
                 tally += left_out
                 listed = source.listing_skips if group[0] == 0 else []
                 named = [(source.ids[p], reason) for p, reason in skipped]
@@ -125,6 +126,14 @@ def update_features(
             raise SourceError(f"no usable image is left in {source.name}: the collection stays as it was")
         writer.finish()
     return replace(known.compare(Store(path)), tally=tally)
+
+
+def _groups_now(source: Source, before: Store) -> list[str]:
+    """The group of each image: as the source says, or as it was found for the image of that id."""
+    if any(source.groups):
+        return source.groups
+    known = dict(zip(before.texts("id"), before.texts("group"), strict=True))
+    return [known.get(id, "") for id in source.ids]
 
 
 def share_known(source: Source, store: Store, preprocessing: Preprocessing) -> float:
@@ -264,6 +273,8 @@ class _Before:
         self.store, self.vanished = store, vanished
         self.ids = {id: row for row, id in enumerate(store.texts("id"))}
         self.contents = store.contents()
+        trained = itertools.compress(store.texts("group"), ~store.held_out())
+        self.trained_groups = set(trained) - {""}  # what belongs to them is not new to the encoder
         self.by_content = _Contents(self.contents).rows
         self.by_vanished = _Contents(np.empty(0, np.uint64) if vanished is None else vanished.contents()).rows
 
@@ -310,7 +321,12 @@ class _Before:
 
 
 def _rows_of(
-    source: Source, autoencoder: Autoencoder, before: _Before, group: NDArray[np.int64], unchanged: NDArray[np.int64]
+    source: Source,
+    autoencoder: Autoencoder,
+    before: _Before,
+    group: NDArray[np.int64],
+    unchanged: NDArray[np.int64],
+    groups: Sequence[str],
 ) -> tuple[dict[str, Any], list[tuple[int, str]], Tally]:
     """Columns of a group's rows, what gave none, what was left out.
 
@@ -334,7 +350,7 @@ def _rows_of(
             "features": latents[:, : spec.feature_dim],
             "style": latents[:, spec.feature_dim :],
             "reconstruction_error": errors,
-            "held_out": np.ones(len(errors), dtype=bool),
+            "held_out": np.array([groups[p] not in before.trained_groups for p in batch.positions[fresh]]),
         }
         parts.append(new)
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -347,6 +363,7 @@ def _rows_of(
             **{name: values[order] for name, values in columns.items()},
             "stamp": source.stamps[positions],
             **{name: source.texts(name, positions) for name in ("id", "label", "split")},
+            "group": [groups[position] for position in positions],
             "content_hash": [by_position[p] for p in positions.tolist()],
         },
         batch.skipped,

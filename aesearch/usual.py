@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from aesearch.anomalies import logarithm, neighbour_distance
 from aesearch.baselines import raw_pixels, standardised
 from aesearch.distances import exact_neighbours
+from aesearch.grouping import most_mates
 
 NEAREST, NEAREST_BY_PIXELS = 10, 5
 COMPONENTS = 64  # that numbers are brought to
@@ -26,30 +27,30 @@ class UsualNumbers:
     mean, matrix : (d,), (d, m) float32
         From numbers to components.
     vectors : (n, m) float32
-    rows : (n,) int64
-        Of the images, in the collection.
+    units : (n,) int64
+        Of the images, as `aesearch.grouping.units_of` numbers them.
     """
 
     mean: Floats
     matrix: Floats
     vectors: Floats
-    rows: NDArray[np.int64]
+    units: NDArray[np.int64]
 
     @classmethod
-    def learn(cls, numbers: Floats, rows: NDArray[np.int64]) -> UsualNumbers:
-        """From numbers (n, d) of normal images, those rows."""
+    def learn(cls, numbers: Floats, units: NDArray[np.int64]) -> UsualNumbers:
+        """From numbers (n, d) of normal images of those units."""
         mean = numbers.mean(axis=0)
         variances, axes = np.linalg.eigh(np.cov((numbers - mean).T.astype(np.float64), ddof=0))
         most = slice(-min(COMPONENTS, *numbers.shape), None)
         spread = np.sqrt(variances[most].clip(min=0))
         scale = 1 / np.sqrt(spread + LEAST_SPREAD * spread.max(initial=0) + 1e-12)
         matrix = (axes[:, most] * scale).astype(np.float32)
-        return cls(mean, matrix, (numbers - mean) @ matrix, rows)
+        return cls(mean, matrix, (numbers - mean) @ matrix, units)
 
     def oddness(self, numbers: Floats, own: NDArray[np.int64] | None = None) -> Floats:
-        """Logarithm of the mean distance to the ten nearest, (n,) float32; ``own`` rows do not count."""
+        """Logarithm of the mean distance to the ten nearest, (n,) float32; those of the ``own`` units do not count."""
         components = np.asarray((numbers - self.mean) @ self.matrix, np.float32)
-        return _far(components, self.vectors, self.rows, NEAREST, own)
+        return _far(components, self.vectors, self.units, NEAREST, own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,36 +64,36 @@ class UsualPixels:
     ----------
     pixels : (n, d) uint8
         As `aesearch.baselines.raw_pixels` gives them, in grey levels.
-    rows : (n,) int64
-        Of the images, in the collection.
+    units : (n,) int64
+        Of the images, as `aesearch.grouping.units_of` numbers them.
     weights, expected : (f,), (1,) float32
         Of the regression.
     """
 
     pixels: NDArray[np.uint8]
-    rows: NDArray[np.int64]
+    units: NDArray[np.int64]
     weights: Floats
     expected: Floats
 
     @classmethod
-    def learn(cls, images: NDArray[np.uint8], features: Floats, rows: NDArray[np.int64]) -> UsualPixels:
+    def learn(cls, images: NDArray[np.uint8], features: Floats, units: NDArray[np.int64]) -> UsualPixels:
         """From normal images (n, channels, height, width) and their features (n, f)."""
         from sklearn.linear_model import Ridge
 
         pixels = np.rint(255 * raw_pixels(images)).astype(np.uint8)
-        plain = cls(pixels, rows, np.zeros(features.shape[1], np.float32), np.zeros(1, np.float32))
-        far = plain.oddness(images, features, rows)
+        plain = cls(pixels, units, np.zeros(features.shape[1], np.float32), np.zeros(1, np.float32))
+        far = plain.oddness(images, features, units)
         found = Ridge(alpha=len(far) * float(features.var(axis=0).mean()) + 1e-9).fit(features, far)
-        return cls(pixels, rows, found.coef_.astype(np.float32), np.full(1, found.intercept_, np.float32))
+        return cls(pixels, units, found.coef_.astype(np.float32), np.full(1, found.intercept_, np.float32))
 
     def oddness(self, images: NDArray[np.uint8], features: Floats, own: NDArray[np.int64] | None = None) -> Floats:
         """Logarithm of the mean distance to the five nearest, less what is expected: (n,) float32."""
         new, known = standardised(255 * raw_pixels(images)), standardised(self.pixels)
-        far = _far(new, known, self.rows, NEAREST_BY_PIXELS, own)
+        far = _far(new, known, self.units, NEAREST_BY_PIXELS, own)
         return far - features @ self.weights - self.expected[0]
 
 
-def _far(vectors: Floats, base: Floats, base_rows: NDArray[np.int64], k: int, own: NDArray[np.int64] | None) -> Floats:
-    themselves = int(own is not None)
-    places, distances = exact_neighbours(base, vectors, min(len(base), k + themselves), "l2")
-    return logarithm(neighbour_distance(base_rows[places], distances, own))
+def _far(vectors: Floats, base: Floats, units: NDArray[np.int64], k: int, own: NDArray[np.int64] | None) -> Floats:
+    mates = 0 if own is None else most_mates(units)
+    places, distances = exact_neighbours(base, vectors, min(len(base), k + mates), "l2")
+    return logarithm(neighbour_distance(units[places], distances, k, own))

@@ -52,9 +52,9 @@ def test_the_distance_to_neighbours_leaves_the_image_itself_out():
     rows = np.array([[0, 4, 7], [3, 1, 5], [8, 9, 6]])
     distances = np.array([[0, 2, 4], [1, 1, 2], [1, 2, 9]], np.float32)
     # Row 2 is not among its own neighbours: the farthest of three does not count.
-    assert neighbour_distance(rows, distances, np.array([0, 1, 2])).tolist() == [3, 1.5, 1.5]
-    assert neighbour_distance(rows, distances).tolist() == [2, pytest.approx(4 / 3), 4]
-    assert neighbour_distance(np.array([[3, -1, -1]]), np.array([[2, 9e9, 9e9]], np.float32)).tolist() == [2]
+    assert neighbour_distance(rows, distances, 2, np.array([0, 1, 2])).tolist() == [3, 1.5, 1.5]
+    assert neighbour_distance(rows, distances, 3).tolist() == [2, pytest.approx(4 / 3), 4]
+    assert neighbour_distance(np.array([[3, -1, -1]]), np.array([[2, 9e9, 9e9]], np.float32), 3).tolist() == [2]
 
 
 def test_normality_is_the_mahalanobis_distance_from_the_mean():

@@ -137,13 +137,13 @@ def test_a_text_longer_than_announced_is_an_error_that_leaves_what_was_written(t
         assert (writer.finished_rows(), writer.next_position) == (4, 4)
 
 
-@pytest.mark.parametrize("written", range(1, 11))
+@pytest.mark.parametrize("written", range(1, 12))
 def test_ctrl_c_in_the_middle_of_writing_mixes_no_rows_up(tmp_path, monkeypatch, written):
     path, put, done = tmp_path / "features.h5", store_module._put, []
 
     def interrupted(dataset, start, values):
         done.append(dataset.name)
-        if len(done) == written + 10:  # in the second flush, after so many of its columns
+        if len(done) == written + 11:  # in the second flush, after so many of its columns
             raise KeyboardInterrupt
         put(dataset, start, values)
 

@@ -38,7 +38,7 @@ def test_images_of_a_rich_texture_may_be_farther_from_others():
     usual = UsualPixels.learn(normal, features, np.arange(120))
     new = np.concatenate([rough[40:], smooth(40, 30)])
     said = usual.oddness(new, np.array([[0, 1]] * 40 + [[1, 0]] * 40, np.float32))
-    plain = UsualPixels(usual.pixels, usual.rows, 0 * usual.weights, 0 * usual.expected)
+    plain = UsualPixels(usual.pixels, usual.units, 0 * usual.weights, 0 * usual.expected)
     odd = np.arange(80) >= 40
     assert roc_auc_score(odd, plain.oddness(new, np.zeros((80, 2), np.float32))) == 0
     assert roc_auc_score(odd, said) > 0.95
