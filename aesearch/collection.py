@@ -679,8 +679,10 @@ class Collection(Maps):
             ``combined``: the same, ``neighbours``, the distance to the nearest by pixels, less what is expected of such
             an image, and the Mahalanobis distance of low-level facts, for bad frames (`aesearch.facts`). Each part of
             the two is a conformal p-value on normal images that nothing was learned from (Vovk et al. 2005). Of the sum
-            of their -ln (Fisher 1925) that is taken once more; the score is -ln of it, or of 10 times the smallest
-            p-value of a part if that is less. `Anomalies.why` says which part that is of, `Anomalies.where` which place
+            of their -ln (Fisher 1925) that is taken once more, for the parts of ``patches`` and for the others; the
+            score is -ln of that of both together, of which that of ``patches`` counts twice for large images, or of 2
+            times that of the others if that is less.
+            `Anomalies.why` says which part that is of, `Anomalies.where` which place
             looks most faulty.
             ``combined``, ``patches`` and ``nap`` are learned from the collection's images when first asked for.
         top : int

@@ -8,8 +8,9 @@ import io
 import math
 import statistics
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,7 +59,8 @@ TURNS = {
     8: "ROTATE_90",
 }
 SIDEWAYS = (2, 4, 5, 6)  # ROTATE_90, ROTATE_270, TRANSPOSE, TRANSVERSE swap height and width
-DRAFT_FACTOR, DRAFT_BOX = 2, "aesearch_box"
+DRAFT_FACTOR, DRAFT_BOX, FULL_SIZE = 2, "aesearch_box", "aesearch_size"
+HEAD, SMALL_TIFF = 4096, 2**20  # bytes that name a format; TIFFs of which no header is asked
 JPEG, TURNED = b"\xff\xd8\xff", (b"Exif\0\0", b"tiff:Orientation")  # what may say how a picture lies: EXIF, XMP
 SCAN = b"\xff\xda"
 FITS = b"SIMPLE  ="
@@ -232,6 +234,93 @@ def decode_counting(data: bytes, preprocessing: Preprocessing) -> tuple[NDArray[
     return fit(upright, preprocessing), tally
 
 
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """A decoded picture, upright and of 8 bits, that pieces are cut from.
+
+    Attributes
+    ----------
+    image : Pillow image, L or RGB
+    scale : float
+        Pixels of it for one of the file's: a JPEG is decoded no finer than is needed.
+    height, width : int
+        In the file's pixels.
+    tally : Tally
+    """
+
+    image: Image.Image
+    scale: float
+    height: int
+    width: int
+    tally: Tally
+
+    def cut(self, box: tuple[int, int, int, int], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+        """A box, left, top, width and height in the file's pixels, as the preprocessing wants it: (c, h, w) uint8."""
+        from PIL import Image
+
+        left, top, width, height = box
+        right = min(self.scale * (left + width), self.image.width)
+        bottom = min(self.scale * (top + height), self.image.height)
+        place, size = (self.scale * left, self.scale * top, right, bottom), (preprocessing.width, preprocessing.height)
+        piece = self.image.resize(size, Image.Resampling.BILINEAR, box=place)
+        pixels = np.asarray(piece, dtype=np.uint8)
+        return pixels[None] if preprocessing.channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def decode_whole(data: bytes, like: Preprocessing) -> Whole:
+    """Decode the bytes of an image file for pieces of it.
+
+    Parameters
+    ----------
+    like : Preprocessing
+        ``height`` and ``width`` are those that the whole picture is needed at.
+
+    Raises
+    ------
+    UnreadableImageError
+        As `decode`.
+    """
+    from PIL import Image
+
+    plain = _decode_plain_jpeg(data, like)
+    if plain is not None:
+        pixels, eighths, (height, width) = plain
+        picture = Image.fromarray(pixels[..., 0] if like.channels == 1 else pixels)
+        return Whole(picture, eighths / 8, height, width, NOTHING)
+    image, turn, tally = _open(data, like)
+    width, height = image.info.get(FULL_SIZE, image.size)
+    box = image.info.get(DRAFT_BOX)
+    picture = _on_paper(image, like.paper).convert("L" if like.channels == 1 else "RGB")
+    if turn is not None:
+        picture = picture.transpose(turn)
+        height, width = (width, height) if turn in SIDEWAYS else (height, width)
+    return Whole(picture, box[2] / image.info[FULL_SIZE][0] if box else 1.0, height, width, tally)
+
+
+def size_in_header(path: Path) -> tuple[int, int]:
+    """Height and width of an image file, upright; nothing is decoded where its header says them.
+
+    Raises
+    ------
+    UnreadableImageError
+        As `decode`, as far as the header shows it.
+    """
+    from PIL import Image
+
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+        file.seek(0)
+        if head.startswith(FITS) or (head[:4] in TIFFS and path.stat().st_size <= SMALL_TIFF):
+            facts = describe(file.read())
+            return facts.height, facts.width
+        with _as_unreadable(head):
+            image = open_tiff(file) if head[:4] in TIFFS else Image.open(file, formats=FORMATS)
+            known = image.format != "PNG" or "exif" in image.info  # or else asking for it decodes a PNG
+            turn = _turn(image) if known and head[:4] not in TIFFS else None
+            width, height = image.size
+    return (width, height) if turn in SIDEWAYS else (height, width)
+
+
 def thumbnail(data: bytes, side: int, like: Preprocessing) -> NDArray[np.uint8]:
     """Decode the bytes of an image file to look at: in its own shape, its longer side at most ``side`` pixels.
 
@@ -264,10 +353,27 @@ def shrink(image: Image.Image, side: int, like: Preprocessing) -> NDArray[np.uin
 
 
 def _plain_jpeg(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8] | None:
-    """Decode a JPEG of the common kind, some times quicker than Pillow; None for all others, and broken ones.
+    """A JPEG of the common kind as `decode` gives it; None for all others, and broken ones.
 
     Which way a file takes depends on its bytes alone, so that one image always gives the same pixels.
     """
+    decoded = _decode_plain_jpeg(data, preprocessing)
+    if decoded is None:
+        return None
+    pixels, eighths, (height, width) = decoded
+    if (height, width) == (preprocessing.height, preprocessing.width):
+        return pixels.transpose(2, 0, 1)
+    from PIL import Image
+
+    # Scaled sizes round up: the picture may end within the last pixel.
+    image = Image.fromarray(pixels[..., 0] if preprocessing.channels == 1 else pixels)
+    return fit(image, preprocessing, box=(0, 0, width * eighths / 8, height * eighths / 8))
+
+
+def _decode_plain_jpeg(
+    data: bytes, preprocessing: Preprocessing
+) -> tuple[NDArray[np.uint8], int, tuple[int, int]] | None:
+    """Some times quicker than Pillow: (h, w, c) uint8 at so many eighths of its size, and that, (height, width)."""
     if not data.startswith(JPEG) or TURNED[0] in data or TURNED[1] in data or _scans(data) > MOST_SCANS:
         return None
     import simplejpeg
@@ -281,14 +387,8 @@ def _plain_jpeg(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8] 
         pixels = simplejpeg.decode_jpeg(data, "GRAY" if grey else "RGB", min_height=side, min_width=side)
     except ValueError:  # broken: Pillow says how
         return None
-    if not side:
-        return pixels.transpose(2, 0, 1)
-    from PIL import Image
-
-    # Scaled sizes round up: the picture may end within the last pixel.
     eighths = next((n for n in range(8, 0, -1) if _scaled(full_height, full_width, n) == pixels.shape[:2]), 8)
-    image = Image.fromarray(pixels[..., 0] if grey else pixels)
-    return fit(image, preprocessing, box=(0, 0, full_width * eighths / 8, full_height * eighths / 8))
+    return pixels, eighths, (full_height, full_width)
 
 
 def _scans(data: bytes) -> int:
@@ -473,14 +573,21 @@ def _open(data: bytes, preprocessing: Preprocessing) -> tuple[Image.Image, Image
 
 def _read(data: bytes, preprocessing: Preprocessing | None) -> _Opened:
     """Decode; a JPEG at no more than twice the size needed, which changes little and saves much."""
-    from PIL import Image, UnidentifiedImageError
-
     if not data:
         raise UnreadableImageError("empty file")
+    with _as_unreadable(data):
+        return _read_fits(data) if data.startswith(FITS) else _read_by_pillow(data, preprocessing)
+
+
+@contextlib.contextmanager
+def _as_unreadable(data: bytes) -> Iterator[None]:
+    """Whatever is raised as `UnreadableImageError`, with what the file is by its first bytes."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns below its limit; the limit is checked here
-            return _read_fits(data) if data.startswith(FITS) else _read_by_pillow(data, preprocessing)
+            yield
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -499,11 +606,13 @@ def _read_by_pillow(data: bytes, preprocessing: Preprocessing | None) -> _Opened
     from PIL import Image
 
     is_tiff = data[:4] in TIFFS
-    image = open_tiff(data) if is_tiff else Image.open(io.BytesIO(data), formats=FORMATS)
+    image = open_tiff(io.BytesIO(data)) if is_tiff else Image.open(io.BytesIO(data), formats=FORMATS)
     _check_work(image, data)
     if preprocessing is not None and image.format in ("JPEG", "MPO"):
         side = DRAFT_FACTOR * max(preprocessing.height, preprocessing.width)
+        full = image.size
         if drafted := image.draft("", (side, side)):
+            image.info[FULL_SIZE] = full
             image.info[DRAFT_BOX] = drafted[1]  # sizes round up: the picture may end within the last pixel
     several = _has_others(image, data)
     values = deep_tiff(data, image) if is_tiff else deep_png(data, image) or deep_ppm(data, image)

@@ -8,7 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,9 +197,9 @@ def _with_alpha(samples: NDArray[Any], kind: int) -> Values:
 # ------------------------------------------------------------------ TIFF
 
 
-def open_tiff(data: bytes) -> Any:
+def open_tiff(file: BinaryIO) -> Any:
     """A TIFF, opened by Pillow, that `deep_tiff` may find deep; whatever Pillow raises where it is broken."""
-    return _reader()(io.BytesIO(data))
+    return _reader()(file)
 
 
 @cache
@@ -277,7 +277,7 @@ def deep_tiff(data: bytes, image: Any) -> Values | None:
     alpha = next((extra for extra in tags.get(EXTRA, ()) if extra in (ASSOCIATED, UNASSOCIATED)), 0)
     halves = []
     for raw in CARRIERS[size][1]:
-        again = open_tiff(data)
+        again = open_tiff(io.BytesIO(data))
         again.tile = [tile._replace(args=(raw, *tile.args[1:])) for tile in again.tile]
         again.load()
         halves.append(np.asarray(again))

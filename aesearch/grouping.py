@@ -101,7 +101,11 @@ def near_duplicates(found: NDArray[np.float32]) -> list[str]:
     ends = np.flatnonzero(near.ravel())
     links = coo_array((np.ones(len(ends)), (ends // (k + 1), rows.ravel()[ends])), shape=(n, n))
     names = connected_components(links, directed=False)[1]
-    return [f"alike {name}" if size > 1 else "" for name, size in zip(names, np.bincount(names)[names], strict=True)]
+    # Where most are alike that says nothing of what belongs together.
+    return [
+        f"alike {name}" if 1 < size <= n / 2 else ""
+        for name, size in zip(names, np.bincount(names)[names], strict=True)
+    ]
 
 
 def say_leaks(groups: Sequence[str], splits: Sequence[str], ids: Sequence[str]) -> str:

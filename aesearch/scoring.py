@@ -43,8 +43,9 @@ NEAREST_AT_ONCE = 2**22  # that are looked for
 MOST_LEARNED, LEARNED_BYTES = 4000, 2**28  # images that tell what is usual, and the memory they may take
 FEWEST_NEW = 20  # images not trained on that tell what is usual
 TOP = 0.002  # share of a map's places, those that look most faulty, that count
-ALONE = 10  # times its p-value, a part counts without the others
+ALONE = 2  # times their p-value, the parts that ``patches`` leaves out count without it
 BOTH = ("combined", "patches")
+LEARNED = ("scales", "sums", "total")
 FOLDED = {"facts": UsualFacts, "pixels": UsualPixels, "whole": UsualNumbers, "details": UsualNumbers}
 
 
@@ -123,8 +124,9 @@ class Usual:
     pixels : UsualPixels
     whole, details : UsualNumbers
         What the finder sees of images as a whole, and in detail; none of details of small images.
-    scales, sums : (5, p), (5, 2) float32, optional
-        Of the parts, and of the sums of their alarms by ``combined`` and by ``patches``, as `learn_scales` gives them.
+    scales, sums, total : (5, p), (5, 2), (5, 1) float32, optional
+        Of the parts, of the sums of the alarms of those that ``patches`` counts and of the others, and of both
+        together, as `learn_scales` gives them.
     """
 
     finder: FaultFinder
@@ -134,6 +136,7 @@ class Usual:
     details: UsualNumbers | None = None
     scales: NDArray[np.float32] | None = None
     sums: NDArray[np.float32] | None = None
+    total: NDArray[np.float32] | None = None
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -146,7 +149,8 @@ class Usual:
         for name in FOLDED:
             if (one := getattr(self, name)) is not None:
                 kept |= {f"{name}_{field}": value for field, value in vars(one).items()}
-        return kept if self.scales is None or self.sums is None else kept | {"scales": self.scales, "sums": self.sums}
+        learned = {name: getattr(self, name) for name in LEARNED if getattr(self, name) is not None}
+        return kept | learned
 
     @classmethod
     def from_arrays(cls, kept: Mapping[str, NDArray[Any]], preprocessing: Preprocessing, device: Any) -> Usual:
@@ -158,7 +162,8 @@ class Usual:
             there = f"{name}_{fields[0]}" in kept
             found[name] = kind(*(kept[f"{name}_{field}"] for field in fields)) if there else None
         finder = FaultFinder(preprocessing, weights, device)
-        return cls(finder, scales=kept["scales"], sums=kept["sums"], **found)
+        found |= {name: kept[name] for name in LEARNED}
+        return cls(finder, **found)
 
     def measure(
         self,
@@ -205,29 +210,42 @@ class Usual:
     def settle(self, measured: Measured) -> Usual:
         """With the scales that normal images give, which nothing was learned from."""
         scaled = replace(self, scales=learn_scales(measured.oddness))
-        return replace(
-            scaled, sums=learn_scales(np.column_stack([scaled._alarms(measured, s).sum(axis=1) for s in BOTH]))
-        )
+        scaled = replace(scaled, sums=learn_scales(scaled._sums(measured)))
+        return replace(scaled, total=learn_scales(scaled._weighed(measured)))
 
     def judge(self, measured: Measured, score: str) -> Scored:
-        """Scores by ``combined`` or ``patches``, and the loudest part: how alarming the sum of its alarms is.
+        """Scores by ``combined`` or ``patches``, and the loudest part.
 
-        A part that is very loud where all others are silent is heard too, its p-value times 10.
+        Of the parts that ``patches`` counts the alarms are summed (Fisher's method), and that sum is an alarm again; so
+        are those of the others. ``combined`` sums both, that of ``patches`` once for each scale that the finder has.
+        Where the finder is silent, as it is of blank frames, the others are heard alone: their p-value times 2.
         """
-        assert self.sums is not None
-        alarms = self._alarms(measured, score)
-        loudest = np.array([PARTS.index(part) for part in self._counted(score)])[alarms.argmax(axis=1)]
+        assert self.sums is not None and self.total is not None
+        counted = [part for part in self.parts if score == "combined" or part in OF_PATCHES]
+        alarms = self._alarms(measured)[:, [self.parts.index(part) for part in counted]]
+        loudest = np.array([PARTS.index(part) for part in counted])[alarms.argmax(axis=1)]
         why = np.where(loudest < len(REASONS), loudest, len(REASONS) + measured.strangest)
-        together = alarms_of(alarms.sum(axis=1)[:, None], self.sums[:, [BOTH.index(score)]])[:, 0]
-        scores = np.maximum(together, alarms.max(axis=1) - np.float32(math.log(ALONE)))
+        finder, others = alarms_of(self._sums(measured), self.sums).T
+        if score == "combined":
+            together = alarms_of(self._weighed(measured), self.total)[:, 0]
+            scores = np.maximum(together, others - np.float32(math.log(ALONE)))
+        else:
+            scores = finder
         return Scored(scores, why.astype(np.int16), measured.where)
 
-    def _counted(self, score: str) -> list[str]:
-        return [part for part in self.parts if score == "combined" or part in OF_PATCHES]
+    def _weighed(self, measured: Measured) -> NDArray[np.float32]:
+        assert self.sums is not None
+        scales = 1 if self.details is None else 2
+        weights = np.array([scales, 1], np.float32)
+        return (alarms_of(self._sums(measured), self.sums) * weights).sum(axis=1, keepdims=True)
 
-    def _alarms(self, measured: Measured, score: str) -> NDArray[np.float32]:
+    def _sums(self, measured: Measured) -> NDArray[np.float32]:
+        alarms, local = self._alarms(measured), np.isin(self.parts, OF_PATCHES)
+        return np.stack([alarms[:, local].sum(axis=1), alarms[:, ~local].sum(axis=1)], axis=1)
+
+    def _alarms(self, measured: Measured) -> NDArray[np.float32]:
         assert self.scales is not None
-        return alarms_of(measured.oddness, self.scales)[:, [self.parts.index(part) for part in self._counted(score)]]
+        return alarms_of(measured.oddness, self.scales)
 
 
 @dataclass(frozen=True, eq=False)
