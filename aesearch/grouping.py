@@ -101,9 +101,9 @@ def near_duplicates(found: NDArray[np.float32]) -> list[str]:
     ends = np.flatnonzero(near.ravel())
     links = coo_array((np.ones(len(ends)), (ends // (k + 1), rows.ravel()[ends])), shape=(n, n))
     names = connected_components(links, directed=False)[1]
-    # Where most are alike that says nothing of what belongs together.
+    # Where many are alike that says nothing of what belongs together.
     return [
-        f"alike {name}" if 1 < size <= n / 2 else ""
+        f"alike {name}" if 1 < size <= n / 3 else ""
         for name, size in zip(names, np.bincount(names)[names], strict=True)
     ]
 
