@@ -310,7 +310,7 @@ def error_map(original: NDArray[np.uint8], rebuilt: NDArray[np.float32]) -> NDAr
     return np.asarray(np.square(original / np.float32(255) - rebuilt).mean(axis=0), dtype=np.float32)
 
 
-def worst_regions(error_map: NDArray[np.float32]) -> list[tuple[float, float, float, float]]:
+def worst_regions(error_map: NDArray[np.float32], side: float | None = None) -> list[tuple[float, float, float, float]]:
     """Boxes around where the error lies, the worst first, at most three.
 
     A region is what stays together above half the peak of the smoothed map.
@@ -319,6 +319,8 @@ def worst_regions(error_map: NDArray[np.float32]) -> list[tuple[float, float, fl
     ----------
     error_map : (height, width) float32
         Error of each pixel.
+    side : float, optional
+        Pixels by which it is told how large a region is at least, by default the map's longer side.
 
     Returns
     -------
@@ -327,7 +329,7 @@ def worst_regions(error_map: NDArray[np.float32]) -> list[tuple[float, float, fl
     """
     from scipy import ndimage
 
-    smooth = ndimage.gaussian_filter(error_map.astype(np.float64), BLUR * max(error_map.shape))
+    smooth = ndimage.gaussian_filter(error_map.astype(np.float64), BLUR * (side or max(error_map.shape)))
     if not smooth.max() > 0:
         return []
     regions, count = ndimage.label(smooth >= smooth.max() / 2)

@@ -75,6 +75,9 @@ class Anomalies:
         else NaN.
     by : str
         The score.
+    tiles : list of str
+        Where pictures of tiles are ranked, of each the oddest tile, whose score and row it has; ``where`` is in the
+        picture. Else empty.
     """
 
     rows: NDArray[np.int64]
@@ -88,6 +91,7 @@ class Anomalies:
     why: Sequence[int] = ()
     where: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
     by: str = ""
+    tiles: Sequence[str] = ()
 
     @property
     def reasons(self) -> list[str]:
@@ -100,6 +104,8 @@ class Anomalies:
         for one, why, where in zip(listed, self.why, self.where, strict=False):
             if why >= 0:
                 one |= {"part": part_of(why), "why": explain(why), "where": [round(float(side), 3) for side in where]}
+        for one, tile in zip(listed, self.tiles, strict=False):
+            one["tile"] = tile
         if self.alarms:
             for one, p_value in zip(listed, self.alarms.p_values(self.scores), strict=True):
                 one["p_value"] = float(p_value)

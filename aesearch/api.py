@@ -19,7 +19,7 @@ from aesearch import documents
 from aesearch.anomalies import SCORES, error_map
 from aesearch.collection import LEARNED, Collection
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, check_choice
-from aesearch.figures import data_url, heat_over, to_picture, webp
+from aesearch.figures import data_url, heat_over, in_frame, to_picture, webp
 from aesearch.live import Live
 from aesearch.pictures import ImageLike, Read, read
 from aesearch.schema import (
@@ -409,6 +409,18 @@ def picture(live: Asked, row: Row, version: Version = None) -> Response:
         return collection.pictures([row])[0]
 
     return _picture(webp(to_picture(live.ask(question))), version)
+
+
+@router.get("/images/{row}/place", response_class=Response, responses=PICTURES)
+def place(live: Asked, row: Row, version: Version = None) -> Response:
+    """The whole picture that a tile is of, of 448 pixels at most, with a frame around the tile."""
+
+    def question(collection: Collection) -> NDArray[np.uint8]:
+        live.check(version)
+        ((whole, box),) = collection.in_place([row])
+        return in_frame(to_picture(whole), box)
+
+    return _picture(webp(live.ask(question)), version)
 
 
 @router.get("/images/{row}/heat", response_class=Response, responses=PICTURES)

@@ -43,6 +43,7 @@ from aesearch.orientation import measure_orientations, to_average, without_meani
 from aesearch.progress import step
 from aesearch.sources import Source
 from aesearch.store import Store, read_arrays, write_arrays
+from aesearch.tiles import TileSource
 from aesearch.training import Epoch, TrainingOptions, loss_name, split_held_out, train_autoencoder
 from aesearch.updating import Update, update_features
 
@@ -101,6 +102,9 @@ def train_encoder(
     preprocessing, native, facts = _choose_input(source, options)
     groups, read = _find_groups(source, preprocessing, progress)
     positions, held_out_positions = _divide(source, options.seed, groups)
+    trained = np.isin(np.arange(len(source)), positions)
+    if read is None and isinstance(source, TileSource):
+        positions = _fitting(positions, preprocessing, options.seed)
     if leaks := say_leaks(groups, source.splits, source.ids):
         logger.warning("%s", leaks)
     if 0 < (in_train := len(source.positions_of(["train"]))) < len(source):
@@ -151,7 +155,6 @@ def train_encoder(
     _draw_curve(folder / CURVE, training.history, loss_name(spec, recipe))
     figures = training.figures | examine(training, sample, held_out) | {"invariance_ratios": ratios, **orientations}
     _save_encoder(folder, training.model, training.spec)
-    trained = np.isin(np.arange(len(source)), positions)
     write_arrays(folder / DIVISION, {"trained": trained, "unit": units_of(groups)}, {"source": source.fingerprint})
     manifest.training = None
     manifest.source = source.opening
@@ -402,14 +405,25 @@ def _parted(
 ) -> tuple[NDArray[np.uint8], Images]:
     """Images held out, in that order, and those to train on, from memory where they are there."""
     if read is None:
-        return load(source, held_out, preprocessing), StreamedImages(source, train, preprocessing)
+        kept = load(source, np.sort(held_out), preprocessing)
+        if len(train) * preprocessing.pixels <= IMAGE_MEMORY:
+            return kept, LoadedImages(load(source, train, preprocessing))
+        return kept, StreamedImages(source, train, preprocessing)
     images, readable = read
     row_of = np.full(len(source), -1)
     row_of[readable] = np.arange(len(readable))
-    rows, kept = row_of[held_out], np.isin(readable, train)
-    if not kept.any() or not (rows >= 0).any():
+    rows, trained = row_of[held_out], np.isin(readable, train)
+    if not trained.any() or not (rows >= 0).any():
         raise AesearchError(f"of the images of {source.name} to train on, or of those held out, none is readable")
-    return images[rows[rows >= 0]], LoadedImages(keep_only(images, kept))
+    return images[rows[rows >= 0]], LoadedImages(keep_only(images, trained))
+
+
+def _fitting(tiles: NDArray[np.int64], preprocessing: Preprocessing, seed: int) -> NDArray[np.int64]:
+    """As many tiles as fit into memory, at random: read at random from the disk, each would decode its picture."""
+    count = min(len(tiles), IMAGE_MEMORY // preprocessing.pixels)
+    logger.info("training on %s of %s tiles, drawn at random: more do not fit into memory", *(
+        f"{number:,}" for number in (count, len(tiles))))  # fmt: skip
+    return np.sort(np.random.default_rng(seed).permutation(tiles)[:count])
 
 
 def _divide(source: Source, seed: int, groups: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

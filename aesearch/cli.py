@@ -30,6 +30,7 @@ from aesearch.options import (
     SeedOption,
     ShowOption,
     SourceArgument,
+    TilesOption,
     Training,
     numbers_in,
     parse_bytes,
@@ -38,6 +39,7 @@ from aesearch.options import (
 )
 from aesearch.progress import AS_JSON, BAR, form
 from aesearch.stopping import MESSAGE
+from aesearch.tiles import Box, parse_box
 
 if TYPE_CHECKING:
     from aesearch.collection import Collection
@@ -124,6 +126,7 @@ def train(
     training: Training = None,
     labels: LabelsOption = None,
     group: GroupOption = None,
+    tiles: TilesOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
@@ -144,7 +147,7 @@ def train(
     else:
         options = TrainingOptions(**training or {})
     if source is not None:
-        images = opened.open_images(source, labels=labels, data_dir=data_dir, group=group)
+        images = opened.open_images(source, labels=labels, data_dir=data_dir, group=group, tiles=tiles)
     opened.train(images, options, resume=resume)
     figures = opened.manifest.artifacts["encoder"]["figures"]
     if as_json:
@@ -167,6 +170,7 @@ def sweep(
     training: Training = None,
     labels: LabelsOption = None,
     group: GroupOption = None,
+    tiles: TilesOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     overwrite: Annotated[
@@ -223,6 +227,7 @@ def extract(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch.", show_default="by device")] = None,
     labels: LabelsOption = None,
     group: GroupOption = None,
+    tiles: TilesOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -232,7 +237,11 @@ def extract(
     Example: aesearch extract more-photos/ -c photos
     """
     opened = _open(collection, device)
-    images = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir, group=group)
+    images = (
+        None
+        if source is None
+        else opened.open_images(source, labels=labels, data_dir=data_dir, group=group, tiles=tiles)
+    )
     done = opened.extract(images, batch_size=batch_size)
     if as_json:
         return print_json(
@@ -270,6 +279,7 @@ def build_index(
     training: Training = None,
     labels: LabelsOption = None,
     group: GroupOption = None,
+    tiles: TilesOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     overwrite: Annotated[
@@ -299,7 +309,11 @@ def build_index(
     if max_memory is not None:
         asked["max_memory"] = parse_bytes(max_memory, "--max-memory")
     asked = {name: value for name, value in asked.items() if value is not None}
-    images = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir, group=group)
+    images = (
+        None
+        if source is None
+        else opened.open_images(source, labels=labels, data_dir=data_dir, group=group, tiles=tiles)
+    )
     opened.complete(images, training or {}, IndexOptions(**asked) if asked else None, overwrite=overwrite)
     info = opened.info()
     if as_json:
@@ -360,6 +374,12 @@ def query(
             show_default="those ways that mean nothing in the collection",
         ),
     ] = None,
+    box: Annotated[
+        str | None,
+        typer.Option(
+            help="Look for this part of the images only: left,top,width,height in pixels.", show_default="all"
+        ),
+    ] = None,
     save: SaveOption = None,
     show: ShowOption = False,
     device: DeviceOption = "auto",
@@ -374,13 +394,14 @@ def query(
     opened = _open(collection, device)
     how: dict[str, Any] = {"k": k, "where": where or (), "any_orientation": any_orientation}
     rows = [*(row or []), *(opened.rows_of(id) if id else [])]
-    readable, failed = _read(opened, images or [], or_else=rows)
+    within = None if box is None else parse_box(box)
+    readable, failed = _read(opened, images or [], or_else=rows, box=within)
     hits = opened.query_images(readable, **how) if readable else []
     hits += opened.query_rows(rows, **how) if rows else []
     if save or show:
         from aesearch.report import draw_query
 
-        shown = opened.look_at([image.name for image in readable])
+        shown = opened.look_at([image.image for image in readable])
         _present(draw_query(opened, hits, [*shown, *opened.pictures(rows)]), save, show)
     if as_json:
         return print_json(documents.of_query(opened, hits, k) | {"failed": failed})
@@ -396,6 +417,9 @@ def query(
 def anomalies(
     source: SourceArgument = None,
     collection: CollectionOption = "default",
+    per: Annotated[
+        str | None, typer.Option(help="Of pictures in tiles: rank each picture, or each tile.", show_default="picture")
+    ] = None,
     score: Annotated[
         str,
         typer.Option(
@@ -436,17 +460,19 @@ def anomalies(
     """
     opened = _open(collection, device)
     new = None if source is None else opened.open_images(source, labels=labels, data_dir=data_dir)
-    found = opened.anomalies(new, score=score, top=top, normal_label=normal_label, false_alarms=false_alarms)
+    how: dict[str, Any] = {"score": score, "top": top, "per": per}
+    found = opened.anomalies(new, **how, normal_label=normal_label, false_alarms=false_alarms)
     listed = found.to_json()
     if csv or heatmaps or save or show:
         from aesearch import report
 
-        maps = opened.heat_maps(found, new) if csv or heatmaps else []
+        of_pictures = opened.picture_maps if found.tiles else opened.heat_maps  # one at a time: they are large
         if csv:
-            report.write_anomalies(csv, listed, maps)
+            side = opened.tiling.side if opened.tiling and found.tiles else None
+            report.write_anomalies(csv, listed, of_pictures(found, new), side)
         if heatmaps:
-            report.write_heatmaps(heatmaps, found.ids, maps)
-            note(f"heat-maps: {len(maps)} pictures in {heatmaps}; the brightest is {opened.heat_told(score)}")
+            report.write_heatmaps(heatmaps, found.ids, of_pictures(found, new))
+            note(f"heat-maps: {len(listed)} pictures in {heatmaps}; the brightest is {opened.heat_told(score)}")
         if save or show:
             _present(report.draw_anomalies(opened, found, new), save, show)
     measured = [] if new is not None or normal_label is None else opened.inspect(normal_label, score=score)
@@ -474,7 +500,7 @@ def anomalies(
             *([a["why"], "{:.2f} {:.2f}".format(*a["where"])] if "why" in a else []),
             str(a["row"]),
             a["label"],
-            a["id"],
+            a.get("tile", a["id"]),
         ]
         for a, chance in zip(listed, chances, strict=True)
     ]
@@ -970,10 +996,10 @@ def _folder(name: str) -> Path:
 
 
 def _read(
-    opened: Collection, images: Sequence[Path], *, or_else: Sequence[int] = ()
+    opened: Collection, images: Sequence[Path], *, or_else: Sequence[int] = (), box: Box | None = None
 ) -> tuple[list[Read], list[dict[str, str]]]:
     """Images that can be read; the others are named, and an error if nothing else is asked about."""
-    readable, failed = opened.read_images(images)
+    readable, failed = opened.read_images(images, box)
     lines = [f"{one['image']}: {one['reason']}" for one in failed]
     if lines and not (readable or or_else):
         raise AesearchError(lines[0] if len(lines) == 1 else f"none of {len(lines):,} images can be read: {lines[0]}")

@@ -9,7 +9,7 @@ import logging
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from aesearch.atomic import check_own, check_room, drop, replacing
 from aesearch.decoding import larger_side, on_its_side
 from aesearch.distances import exact_neighbours, in_blocks, nearest_way
 from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_choice, need_torch
+from aesearch.grouping import highest_of, oddest_of, units_of
 from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, least_bytes, most_rows
 from aesearch.manifest import (
     CHECKPOINT,
@@ -38,8 +39,9 @@ from aesearch.mapping import Maps
 from aesearch.naming import folder_of
 from aesearch.orientation import ORIENTATIONS, UPRIGHT, apart, is_turned, orient
 from aesearch.parts import INDEX, NO_CLUSTER, NO_CLUSTER_NAME, SourceLike, changes
-from aesearch.pictures import ImageLike, blank, look_at, name_of, read_image, read_pictures, several
+from aesearch.pictures import ImageLike, blank, crop, look_at, name_of, read_image, read_pictures, read_tiles, several
 from aesearch.progress import plan
+from aesearch.tiles import Box, TileSource, picture_and_box
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
     from aesearch.clusters import Clustering
@@ -64,6 +66,7 @@ MOST = 0.5  # of the images looked at, for a folder to be the one that was elsew
 ENCODING, INDEXING = 0.6, 0.02  # of the work of training on an image once, about: to encode it, to index it
 FITTING, MOST_FITTED = 3.0, 2000  # likewise, to learn from it in closed form; images
 CENTRAL = 10  # rows that stand for the middle of many
+MOST_FREE = 4000  # images that what trains nothing learns from
 FREE_SIDE = 96  # pixels of images that are judged by what trains nothing
 MOST_DOUBTS = 50  # labels in doubt that the manifest keeps
 MOST_PLACES = 3  # clusters that the images of one that is no more have gone to, in a message
@@ -71,6 +74,9 @@ LONGEST_NAME = 100  # characters of a cluster's
 HEAT_IMAGES, HEAT_SHARE = 100, 0.995  # images that tell how large errors are, and share of their pixels below the scale
 LEAST_HEAT = (1 / 255) ** 2  # an error of one grey level
 USUAL_HEAT = 10  # times the mean error of an image
+PER = ("picture", "tile")
+TILES_AT_ONCE = 128  # of which there are maps in memory
+PICTURE_SIDE = 448  # pixels of the longer side of pictures in tiles, to look at
 DISPLAY_SIDE = 224  # pixels of the longer side of pictures to look at, at most
 
 
@@ -97,6 +103,7 @@ class Collection(Maps):
         labels: str | Sequence[str] | None = None,
         data_dir: str | None = None,
         group: str | None = None,
+        tiles: str | None = None,
         device: str = "auto",
         progress: bool = True,
         overwrite: bool = False,
@@ -120,6 +127,9 @@ class Collection(Maps):
             Which images belong together, as exposures of one part do, and are never parted: a regular expression for
             their ids (its first parentheses, if it has any, name the group), a column of the table, or ``none``. By
             default near-duplicates are found.
+        tiles : str, optional
+            ``"256"``, or ``"256,128"``: pictures are cut into squares of so many pixels, one every so many, and each is
+            a row, its id ``name.png#x,y,w,h``. Tiles of one picture belong together.
         overwrite : bool
             Replace a collection of other images, settings or versions when the new one is finished.
         **training
@@ -127,7 +137,7 @@ class Collection(Maps):
         """
         _check_training(training)
         collection = cls(folder, device=device, progress=progress, overwrite=overwrite)
-        opened = collection.open_images(source, labels=labels, data_dir=data_dir, group=group)
+        opened = collection.open_images(source, labels=labels, data_dir=data_dir, group=group, tiles=tiles)
         collection._keep_given(opened, overwrite)
         collection.complete(opened, training, index, overwrite=overwrite)
         return collection
@@ -248,11 +258,11 @@ class Collection(Maps):
                 f"collection {self.folder} holds {held}, not {source.name}: "
                 f"give the new one another name with -c NAME, or --overwrite{follow}"
             )
-        if (asked := source.opening.get("group", "")) != (was := encoder["source"].get("group", "")):
-            raise AesearchError(
-                f"collection {self.folder} was trained with --group {was or 'found'!r}, not {asked or 'found'!r}: "
-                "another -c NAME, or --overwrite"
-            )
+        for name, otherwise in (("group", "near-duplicates"), ("tiles", "none")):
+            asked, was = (opening.get(name) or otherwise for opening in (source.opening, encoder["source"]))
+            if asked != was:
+                made = f"collection {self.folder} was trained with --{name} {was}, not {asked}"
+                raise AesearchError(f"{made}: another -c NAME, or --overwrite")
         recorded = encoder["parameters"]["options"]
         wanted = TrainingOptions(**training).to_json()
         differing = [k for k in training if plain(wanted[k]) != recorded[k]]
@@ -551,6 +561,7 @@ class Collection(Maps):
         id: str | None = None,
         where: str | Sequence[str] = (),
         any_orientation: bool | None = None,
+        box: Box | None = None,
     ) -> Hits:
         """Nearest neighbours of one image.
 
@@ -569,11 +580,15 @@ class Collection(Maps):
             distance is the least. By default an image from elsewhere is looked for in those orientations that mean
             nothing in the collection, as was found in training, and a row as it is. Mirror images that the encoder
             averages over are found in any case.
+        box : (left, top, width, height), optional
+            Of the image, a file or its bytes, only that is looked for; in pixels. A whole picture that is larger than
+            the tiles of the collection is looked for tile by tile, and each neighbour's distance is the least.
         """
         if sum(v is not None for v in (image, row, id)) != 1:
             raise AesearchError("give one of: an image, a row, an id")
         if image is not None:
-            return self.query_images([image], k=k, where=where, any_orientation=any_orientation)[0]
+            how: dict[str, Any] = {"k": k, "where": where, "any_orientation": any_orientation, "box": box}
+            return self.query_images([image], **how)[0]
         rows = self.rows_of([id]) if row is None else [row]  # type: ignore[list-item]
         return self.query_rows(rows, k=k, where=where, any_orientation=any_orientation)[0]
 
@@ -584,13 +599,32 @@ class Collection(Maps):
         k: int = 10,
         where: str | Sequence[str] = (),
         any_orientation: bool | None = None,
+        box: Box | None = None,
     ) -> list[Hits]:
         """Nearest neighbours of several images, encoded as one batch; see `query`."""
         _check_k(k)
+        if self.tiling is not None and box is None:
+            return [self._query_in_tiles(image, k, where, any_orientation) for image in several(images)]
+        if box is not None:
+            images = [crop(image, box, self.spec.preprocessing) for image in several(images)]
         every = apart(ORIENTATIONS, self.spec.mirror)
         asked = self.orientations if any_orientation is None else every if any_orientation else [UPRIGHT]
         images = several(images)
         return self._search(self.encode_oriented(images, asked), [name_of(image) for image in images], k, where, asked)
+
+    def _query_in_tiles(
+        self, image: ImageLike, k: int, where: str | Sequence[str], any_orientation: bool | None
+    ) -> Hits:
+        """Nearest tiles to any tile of a picture; of one no larger than a tile, as it is, in all orientations."""
+        assert self.tiling is not None
+        tiles = read_tiles(image, self.tiling, self.spec.preprocessing)
+        if len(tiles) == 1:
+            every = apart(ORIENTATIONS, self.spec.mirror)
+            asked = self.orientations if any_orientation is None else every if any_orientation else [UPRIGHT]
+            return self._search(self.encode_oriented([image], asked), [name_of(image)], k, where, asked)[0]
+        features = self.encode_pixels(tiles)[None]
+        (found,) = self._search(features, [name_of(image)], k, where, [UPRIGHT] * len(tiles))
+        return dataclasses.replace(found, orientations=None)
 
     def query_rows(
         self,
@@ -660,6 +694,7 @@ class Collection(Maps):
         normal_label: str | None = None,
         false_alarms: float | None = None,
         scores: NDArray[np.float32] | None = None,
+        per: str | None = None,
     ) -> Anomalies:
         """Rank images by how odd they are.
 
@@ -693,9 +728,13 @@ class Collection(Maps):
             not trained on, of the normal label if one is given; only what lies above it is returned.
         scores : (rows,) float32, optional
             What `scores_of_rows` gave, if that is known already.
+        per : {"picture", "tile"}, optional
+            Of pictures in tiles, what is ranked: by default pictures, each as odd as its oddest tile. Thresholds are
+            learned from pictures in either case: so many of the normal ones have a tile above.
         """
         if top < 1:
             raise AesearchError(f"--top must be 1 or more, not {top}")
+        check_choice("--per", per or PER[0], PER)
         check_choice("--score", score, anomaly_scores.SCORES)
         texts: Callable[[str, NDArray[np.int64]], list[str]]
         if source is None:
@@ -707,6 +746,13 @@ class Collection(Maps):
             scored, places = self._scorer(score).of_source(source, progress=self.progress)
             texts, known, scores, why, where = source.texts, None, scored.scores, scored.why, scored.where
         alarms = None if false_alarms is None else self._learn_threshold(score, false_alarms, normal_label, known)
+        tiles: list[str] = []
+        tiled = (source or self.source) if self.tiling is not None and per != "tile" else None
+        if tiled is not None:
+            oddest = oddest_of(units_of([picture_and_box(id)[0] for id in texts("id", places)]), scores)
+            places, scores, why = places[oddest], scores[oddest], why[oddest]
+            positions = np.array(self._places(places.tolist())) if source is None else places
+            where = self._in_pictures(tiled, positions, where[oddest])
         flagged = int((scores > alarms.threshold).sum()) if alarms else 0
         top = min(top, flagged) if alarms else top
         labels = [] if normal_label is None else texts("label", places)
@@ -715,9 +761,12 @@ class Collection(Maps):
             normal_label = None  # it said what to learn from; here there is nothing to tell it from
         ranking = anomaly_scores.rank(scores, top=top, labels=labels, normal_label=normal_label)
         rows = places[ranking.rows]
+        ids = texts("id", rows)
+        if tiled is not None:
+            ids, tiles = [picture_and_box(id)[0] for id in ids], ids
         return Anomalies(
             rows,
-            texts("id", rows),
+            ids,
             texts("label", rows),
             ranking.scores,
             ranking.scored,
@@ -727,7 +776,17 @@ class Collection(Maps):
             [int(one) for one in why[ranking.rows]],
             where[ranking.rows],
             score,
+            tiles,
         )
+
+    def _in_pictures(
+        self, source: Source, positions: NDArray[np.int64], where: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Places in tiles as places in their pictures; NaN where the source does not know the tile any more."""
+        assert isinstance(source, TileSource)
+        corners = np.array([source.in_picture(p) if p >= 0 else [np.nan] * 4 for p in positions.tolist()], np.float32)
+        corners = corners.reshape(-1, 2, 2)
+        return corners[:, 0] + where * (corners[:, 1] - corners[:, 0])
 
     def _reasons_of_rows(self, score: str) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
         """What made each row odd, and where, as `aesearch.scoring.Scored` has it."""
@@ -744,7 +803,12 @@ class Collection(Maps):
         if normal_label is not None:
             normal &= self.store.where("label", lambda label: label == normal_label)
         scores = self._scores_of_rows(score, np.flatnonzero(normal)) if known is None else known[normal]
-        return anomaly_scores.learn_threshold(scores, rate, units=self.units[normal])
+        units = self.units[normal]
+        if self.tiling is not None:
+            pictures = units_of([picture_and_box(id)[0] for id in self.store.texts("id", np.flatnonzero(normal))])
+            oddest = oddest_of(pictures, scores)
+            scores, units = scores[oddest], units[oddest]
+        return anomaly_scores.learn_threshold(scores, rate, units=units)
 
     def _usual_rows(self) -> NDArray[np.bool_]:
         """Rows not trained on that tell what is usual; those of a split test, which may hold odd ones, do not."""
@@ -865,17 +929,27 @@ class Collection(Maps):
         new, known = np.flatnonzero(self._usual_rows() & normal), np.flatnonzero(~self.store.held_out() & normal)
         if not 0 < normal[rows].sum() < len(rows) or not len(known) or not len(new):
             return []
+        known = np.sort(np.random.default_rng(0).permutation(known)[:MOST_FREE])
+        ids = [picture_and_box(id)[0] if self.tiling else id for id in self.store.texts("id", rows)]
+        pictures, of_new = units_of(ids), self.units[new] if self.tiling else np.arange(len(new))
+        firsts = np.sort(np.unique(pictures, return_index=True)[1])
+        rate = max(false_alarms, 1 / (len(np.unique(of_new)) + 1))
+
+        def judge(fresh: NDArray[np.float32], shown: NDArray[np.float32], maps: Any) -> Judged:
+            """By scores of new images and of those to judge; a picture in tiles is as odd as its oddest tile."""
+            threshold = float(np.quantile(highest_of(of_new, fresh), 1 - rate))
+            return Judged(highest_of(pictures, shown), threshold, maps)
+
         scores = self.scores_of_rows(score)
-        rate = max(false_alarms, 1 / (len(new) + 1))
         small = larger_side(self.spec.preprocessing, self._native_size, FREE_SIDE)
         images = [self._read_again(part, small) for part in (known, np.concatenate([new, rows]))]
-        judged = {score: Judged(scores[rows], float(np.quantile(scores[new], 1 - rate)), self._heat_of(rows, score))}
+        judged = {score: judge(scores[new], scores[rows], self._heat_of(rows[firsts], score))}
         for name, (free, maps) in free_scores(*images).items():
-            of_rows = None if maps is None else list(maps[len(new) :])
-            judged[name] = Judged(free[len(new) :], float(np.quantile(free[: len(new)], 1 - rate)), of_rows)
-        files = [self.source.masks.get(id) for id in self.store.texts("id", rows)]
+            of_rows = None if maps is None or self.tiling else list(maps[len(new) :])
+            judged[name] = judge(free[: len(new)], free[len(new) :], of_rows)
+        files = [self.source.masks.get(ids[first]) for first in firsts]
         masks = [None if file is None else read_mask(file) for file in files]
-        return measure(judged, labels[rows].tolist(), normal_label, masks)
+        return measure(judged, labels[rows[firsts]].tolist(), normal_label, masks)
 
     def _read_again(self, rows: NDArray[np.int64], preprocessing: Preprocessing) -> NDArray[np.uint8]:
         pictures = read_pictures(self.source, self._places(rows.tolist()), preprocessing)
@@ -884,6 +958,11 @@ class Collection(Maps):
         return np.stack([picture for picture in pictures if picture is not None])
 
     def _heat_of(self, rows: NDArray[np.int64], score: str) -> list[NDArray[np.float32]]:
+        """Of images, or of the pictures that tiles are of, no larger than masks are."""
+        if self.tiling is not None:
+            from aesearch.inspection import no_larger
+
+            return [no_larger(one) for one in self._picture_maps(self.source, self._places(rows.tolist()), score)]
         if LEARNED.get(score) == "combined":
             return self._faults_of(self.source, self._places(rows.tolist()))
         originals, rebuilt = self.reconstruct(rows=rows.tolist())
@@ -895,10 +974,36 @@ class Collection(Maps):
         By ``combined`` and ``patches`` it is where they look faulty, by the others where they are rebuilt badly;
         ``source`` is what was scored, if not the collection.
         """
+        if found.tiles:
+            return [*self.picture_maps(found, source)]
         if LEARNED.get(found.by) == "combined":
             places = self._places(found.rows.tolist()) if source is None else found.rows.tolist()
             return self._faults_of(source or self.source, places)
         return [errors / np.float32(self.heat_scale) for errors in self.error_maps(found, source)]
+
+    def picture_maps(self, found: Anomalies, source: Source | None = None) -> Iterator[NDArray[np.float32]]:
+        """As `heat_maps` of pictures in tiles, one after the other: each is as large as its picture."""
+        places = self._places(found.rows.tolist()) if source is None else found.rows.tolist()
+        return self._picture_maps(source or self.source, places, found.by)
+
+    def _picture_maps(self, source: Source, positions: Sequence[int], score: str) -> Iterator[NDArray[np.float32]]:
+        assert isinstance(source, TileSource)
+        for position in positions:
+            if position < 0:
+                yield np.zeros((1, 1), np.float32)
+                continue
+            tiles = source.of_picture(position)
+            parts = (tiles[start : start + TILES_AT_ONCE].tolist() for start in range(0, len(tiles), TILES_AT_ONCE))
+            maps = (one for part in parts for one in self._heat_at(source, part, score))
+            yield source.stitched(position, maps)
+
+    def _heat_at(self, source: Source, positions: list[int], score: str) -> list[NDArray[np.float32]]:
+        if LEARNED.get(score) == "combined":
+            return self._faults_of(source, positions)
+        gone = blank(self.spec.preprocessing.shape)
+        read = [gone if one is None else one for one in read_pictures(source, positions, self.spec.preprocessing)]
+        errors = [anomaly_scores.error_map(*pair) for pair in zip(read, self._rebuild(read), strict=True)]
+        return [one / np.float32(self.heat_scale) for one in errors]
 
     def heat_of_row(self, row: int) -> NDArray[np.float32]:
         """That of one image, by ``combined`` where that is learned, else by its reconstruction."""
@@ -1213,8 +1318,48 @@ class Collection(Maps):
         return self._thumbnails(self.source, self._places(rows))
 
     def pictures_of(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.uint8]]:
-        """Anomalies to look at, as `pictures`; ``source`` is what was scored, if not the collection."""
+        """Anomalies to look at, as `pictures`; ``source`` is what was scored, if not the collection.
+
+        Of pictures in tiles the whole of each, its longer side at most 448 pixels.
+        """
+        if found.tiles:
+            places = self._places(found.rows.tolist()) if source is None else found.rows.tolist()
+            return [picture for picture, _ in self._whole_pictures(source or self.source, places)]
         return self.pictures(found.rows.tolist()) if source is None else self._thumbnails(source, found.rows.tolist())
+
+    def oddest_tiles(
+        self, found: Anomalies, source: Source | None = None
+    ) -> tuple[list[NDArray[np.uint8]], list[tuple[float, float, float, float]]]:
+        """Of pictures in tiles the oddest tile of each, as `pictures`, and where it lies; see `in_place`."""
+        places = self._places(found.rows.tolist()) if source is None else found.rows.tolist()
+        tiled = source or self.source
+        return self._thumbnails(tiled, places), [box for _, box in self._whole_pictures(tiled, places)]
+
+    def in_place(self, rows: Sequence[int]) -> list[tuple[NDArray[np.uint8], tuple[float, float, float, float]]]:
+        """Of tiles the whole picture of each, as `pictures`, of 448 pixels at most, and where in it the tile lies.
+
+        That is left, top, right and bottom in shares of width and height. `AesearchError` where there are no tiles.
+        """
+        self.check_rows(rows)
+        if self.tiling is None:
+            raise AesearchError(f"the images of {self.folder} are no tiles of larger pictures")
+        return self._whole_pictures(self.source, self._places(rows))
+
+    def _whole_pictures(
+        self, source: Source, positions: Sequence[int]
+    ) -> list[tuple[NDArray[np.uint8], tuple[float, float, float, float]]]:
+        assert isinstance(source, TileSource)
+        like, known = self.spec.preprocessing, [p for p in positions if p >= 0]
+        of = {position: int(source.picture_of[position]) for position in known}
+        wanted = sorted(set(of.values()))
+        found = dict(zip(wanted, source.pictures.thumbnails(wanted, PICTURE_SIDE, like), strict=True))
+        gone = blank((like.channels, PICTURE_SIDE // 2, PICTURE_SIDE))
+        shown = []
+        for position in positions:
+            picture = found.get(of.get(position, -1))
+            box = (0.0, 0.0, 1.0, 1.0) if picture is None else source.in_picture(position)
+            shown.append((gone if picture is None else picture, box))
+        return shown
 
     def look_at(self, images: Sequence[ImageLike]) -> list[NDArray[np.uint8]]:
         """Images from anywhere, as `pictures` gives those of rows."""

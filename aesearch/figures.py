@@ -85,12 +85,46 @@ def heat_over(picture: NDArray[np.uint8], heat_map: NDArray[np.float32]) -> NDAr
     from PIL import Image
 
     size = picture.shape[1::-1]
-    heat = Image.fromarray(np.clip(heat_map, 0, 1).astype(np.float32))
+    heat = Image.fromarray(np.clip(_peaks(heat_map, picture.shape), 0, 1).astype(np.float32))
     share = np.asarray(heat.resize(size, Image.Resampling.BILINEAR))[..., None]
     grey = np.asarray(Image.fromarray(picture).convert("L"), dtype=np.float32)[..., None]
     weight = np.sqrt(share)  # small errors are seen too
     mixed = (1 - weight) * (grey * 0.75 + 32) + weight * _heat_colours(share[..., 0])
     return np.asarray(np.rint(mixed), dtype=np.uint8)
+
+
+def _peaks(heat_map: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A map made smaller by the largest of some pixels each, so that no small spot is lost."""
+    for axis in (0, 1):
+        step = heat_map.shape[axis] // shape[axis]
+        if step > 1:
+            heat_map = np.maximum.reduceat(heat_map, np.arange(0, heat_map.shape[axis], step), axis=axis)
+    return heat_map
+
+
+def in_frame(picture: NDArray[np.uint8], box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
+    """A picture with a frame around a box of it, left, top, right and bottom in shares: (height, width, 3)."""
+    from PIL import Image, ImageDraw
+
+    shown = Image.fromarray(picture).convert("RGB")
+    left, top, right, bottom = box
+    corners = [left * shown.width, top * shown.height, right * shown.width - 1, bottom * shown.height - 1]
+    corners[2:] = [max(corners[2], corners[0] + 3), max(corners[3], corners[1] + 3)]
+    ImageDraw.Draw(shown).rectangle(corners, outline=ACCENT, width=2)
+    return np.asarray(shown)
+
+
+def stacked(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two pictures one over the other, the lower one as wide as the upper: (height, width, 3)."""
+    from PIL import Image
+
+    above, below = (Image.fromarray(one).convert("RGB") for one in (upper, lower))
+    below = below.resize((above.width, max(1, round(below.height * above.width / below.width))))
+    gap = max(1, above.height // 24)
+    both = Image.new("RGB", (above.width, above.height + gap + below.height), "white")
+    both.paste(above, (0, 0))
+    both.paste(below, (0, above.height + gap))
+    return np.asarray(both)
 
 
 def heat_picture(heat_map: NDArray[np.float32]) -> Image.Image:

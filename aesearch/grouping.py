@@ -64,6 +64,20 @@ def whole_units(units: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
     return names[taken]
 
 
+def oddest_of(units: NDArray[np.int64], scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Of each unit the place of its highest score, rising."""
+    order = np.lexsort((-scores, units))
+    return np.sort(order[np.unique(units[order], return_index=True)[1]])
+
+
+def highest_of(units: NDArray[np.int64], scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The highest score of each unit, in the order in which the units come."""
+    _, first, of = np.unique(units, return_index=True, return_inverse=True)
+    highest = np.full(len(first), -np.inf, np.float32)
+    np.maximum.at(highest, of, scores)
+    return highest[np.argsort(first)]
+
+
 def most_mates(units: NDArray[np.int64]) -> int:
     """How many of the nearest at most are of an image's own unit: as many as the largest has, within bounds."""
     return min(MOST_MATES, int(np.unique(units, return_counts=True)[1].max(initial=1)))

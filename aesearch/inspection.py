@@ -123,6 +123,13 @@ def _beside_mask(heat: NDArray[np.float32], mask: Mask | None) -> tuple[NDArray[
     return at_size(np.asarray(heat, np.float32), shape), np.zeros(shape, dtype=bool)
 
 
+def no_larger(heat: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A map of at most 256 pixels a side, as masks have."""
+    scale = min(1.0, MASK_SIDE / max(heat.shape))
+    height, width = (max(1, round(side * scale)) for side in heat.shape)
+    return heat if scale == 1 else at_size(heat, (height, width))
+
+
 def read_mask(path: Path) -> Mask:
     """A mask, of at most 256 pixels a side: what is not black is a fault; ``AesearchError`` if it cannot be read."""
     from PIL import Image

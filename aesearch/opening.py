@@ -27,6 +27,7 @@ from aesearch.naming import command_for
 from aesearch.reading import content_hash
 from aesearch.sources import ArraySource, FileSource, Source
 from aesearch.tables import TABLE_SUFFIXES, read_table
+from aesearch.tiles import TileSource, Tiling
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,13 @@ DATASETS: dict[str, tuple[str, dict[str, dict[str, Any]], str]] = {
 
 
 def open_source(
-    name: str, *, labels: str = "none", data_dir: str | None = None, group: str = "", download: bool = True
+    name: str,
+    *,
+    labels: str = "none",
+    data_dir: str | None = None,
+    group: str = "",
+    tiles: str = "",
+    download: bool = True,
 ) -> Source:
     """Find the images behind a source string.
 
@@ -73,6 +80,9 @@ def open_source(
     group : str
         What says which images belong together: a column of the table, or a regular expression for the ids, see
         `aesearch.grouping.groups_by_pattern`; ``none``: none do. By default near-duplicates are found in training.
+    tiles : str
+        ``256``, or ``256,128``: each square of so many pixels, one every so many, is an image of its own, see
+        `aesearch.tiles.Tiling`; for image files. What is of one picture belongs together.
     download : bool
         Whether one that does not lie there may be fetched.
 
@@ -84,16 +94,27 @@ def open_source(
     if labels not in LABELS:
         raise SourceError(f"labels {labels!r} is not one of {', '.join(LABELS)}{did_you_mean(labels, LABELS)}")
     data_dir = str(at_home(data_dir or os.environ.get("AESEARCH_DATA") or "data").resolve())
-    source = _open(name, labels, data_dir, download, group)
+    source = _open(name, labels, data_dir, download, group, tiles)
     say(source)
     return source
 
 
-def _open(name: str, labels: str, data_dir: str, download: bool, group: str = "") -> Source:
+def _open(name: str, labels: str, data_dir: str, download: bool, group: str = "", tiles: str = "") -> Source:
     source = _find(name, labels, data_dir, download, group)
     at_home(source.name)  # it is written down
     source.opening = {"name": source.name, "labels": labels, "data_dir": data_dir}
-    return _grouped(source, group)
+    return _cut(_grouped(source, group), tiles)
+
+
+def _cut(source: Source, tiles: str) -> Source:
+    if not tiles:
+        return source
+    tiling = Tiling.parse(tiles)
+    if not isinstance(source, FileSource):
+        raise SourceError(
+            f"--tiles cuts pictures in files, and {source.name} holds none: give a folder, a table or a list"
+        )
+    return TileSource(source, tiling)
 
 
 def _grouped(source: Source, group: str) -> Source:
@@ -105,7 +126,7 @@ def _grouped(source: Source, group: str) -> Source:
     return source
 
 
-def open_given(images: Any, labels: str | Sequence[str] | None, group: str = "") -> Source:
+def open_given(images: Any, labels: str | Sequence[str] | None, group: str = "", tiles: str = "") -> Source:
     """Images given in Python: an array (N, height, width[, channels]), or a list of files.
 
     An array's content is what changes its fingerprint; it cannot be opened again. `SourceError` for anything else.
@@ -128,7 +149,7 @@ def open_given(images: Any, labels: str | Sequence[str] | None, group: str = "")
             f"not from {type(images).__name__}"
         )
     source.opening = {"name": source.name}
-    return _grouped(source, group)
+    return _cut(_grouped(source, group), tiles)
 
 
 def _array_in_memory(images: NDArray[Any], labels: list[str]) -> Source:
@@ -155,8 +176,9 @@ def _check_labels(labels: list[str], n: int) -> None:
 
 def keep_list(source: Source, collection: Path) -> None:
     """Write the files of a list into the collection's folder, so that it can be opened again."""
-    assert isinstance(source, FileSource)
-    listed = {"paths": source.ids, "labels": source.labels, "group": source.opening.get("group", "")}
+    files = source.pictures if isinstance(source, TileSource) else source
+    how = {name: source.opening.get(name, "") for name in ("group", "tiles")}
+    listed = {"paths": files.ids, "labels": files.labels} | how
     with replacing(collection / FILES) as temporary:
         temporary.write_text(json.dumps(listed), encoding="utf-8")
 
@@ -166,11 +188,11 @@ def _open_list(collection: Path) -> Source:
     try:
         listed = json.loads((folder / FILES).read_text(encoding="utf-8"))
         source = _listed_files([Path(path) for path in listed["paths"]], [str(label) for label in listed["labels"]])
-        group = str(listed.get("group", ""))
+        group, tiles = (str(listed.get(name, "")) for name in ("group", "tiles"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{folder / FILES}, the list of the images, cannot be read: build it again") from error
     source.opening = {"name": FILES}
-    return _grouped(source, group)
+    return _cut(_grouped(source, group), tiles)
 
 
 def say(source: Source) -> None:

@@ -44,6 +44,13 @@ GroupOption = Annotated[
         show_default="near-duplicates, found",
     ),
 ]
+TilesOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Cut large pictures: 256 makes each square of 256 pixels a row, 256,128 one every 128 pixels.",
+        show_default="each picture is a row",
+    ),
+]
 DataDirOption = Annotated[
     str | None,
     typer.Option(

@@ -34,10 +34,11 @@ from aesearch.manifest import NAME as MANIFEST
 from aesearch.names import composed
 from aesearch.naming import command_for, folder_of
 from aesearch.orientation import ORIENTATIONS, UPRIGHT, apart
-from aesearch.pictures import ImageLike, Read, name_of, read, read_image, read_oriented, several
+from aesearch.pictures import ImageLike, Read, crop, name_of, read, read_image, read_oriented, several
 from aesearch.portable import PortableEncoder
 from aesearch.progress import heard
 from aesearch.store import Store, read_arrays, write_arrays
+from aesearch.tiles import Box, Tiling
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
     from aesearch.autoencoders import Autoencoder
@@ -136,6 +137,7 @@ class Parts:
         labels: str | Sequence[str] | None = None,
         data_dir: str | None = None,
         group: str | None = None,
+        tiles: str | None = None,
     ) -> Source:
         """Open a source; the collection's own one as it was opened before, unless told otherwise.
 
@@ -147,6 +149,8 @@ class Parts:
             Those of an array or a list of files may be given one by one.
         group : str, optional
             What says which images belong together, as `aesearch.opening.open_source` takes it.
+        tiles : str, optional
+            How pictures are cut, likewise; by default as the collection's are.
         """
         from aesearch.opening import open_given, open_source
         from aesearch.sources import Source
@@ -154,19 +158,27 @@ class Parts:
         if isinstance(source, Source):
             return source
         if not isinstance(source, str | os.PathLike):
-            return open_given(source, labels, group or "")
+            arrays = isinstance(source, np.ndarray)
+            return open_given(source, labels, group or "", "" if arrays else tiles or str(self.tiling or ""))
         if labels is not None and not isinstance(labels, str):
             raise SourceError("labels one by one are for an array or a list of files; else it is folder, or none")
         name = os.fsdecode(source)
         known = self.manifest.source or {}
+        own = known.get("name") in (name, str(at_home(name).resolve()))
+        asked = {"labels": labels, "group": group, "tiles": tiles}
+        asked = {what: value for what, value in asked.items() if value is not None}
         with heard(self.progress):
-            own = known.get("name") in (name, str(at_home(name).resolve()))
-            if own and labels is None and group in (None, known.get("group", "")):
+            if own and labels is None and all(known.get(what, "") == value for what, value in asked.items()):
                 return self.source
-            before = known if own else {}
-            labels, group = (given if given is not None else before.get(what, otherwise) for what, given, otherwise in (
-                ("labels", labels, "none"), ("group", group, "")))  # fmt: skip
-            return open_source(name, labels=labels, data_dir=data_dir, group=group)
+            before = {what: str(known[what]) for what in ("labels", "group") if own and what in known}
+            how: dict[str, Any] = {"tiles": str(self.tiling or "")} | before | asked
+            return open_source(name, data_dir=data_dir, **how)
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """How its pictures are cut into tiles; None where each is an image."""
+        source = self.manifest.source or (self.manifest.training or {}).get("source") or {}
+        return Tiling.parse(source["tiles"]) if source.get("tiles") else None
 
     @cached_property
     def autoencoder(self) -> Autoencoder:
@@ -350,8 +362,10 @@ class Parts:
         """Features and style of every row, (rows, latent_dim) float32."""
         return self.store.latents()
 
-    def read_images(self, images: Sequence[ImageLike]) -> tuple[list[Read], list[dict[str, str]]]:
-        """Images read before they are asked about; of those that cannot be, ``image`` and ``reason``."""
+    def read_images(
+        self, images: Sequence[ImageLike], box: Box | None = None
+    ) -> tuple[list[Read], list[dict[str, str]]]:
+        """Images, or a box of each, read before they are asked about; ``image`` and ``reason`` of those that fail."""
         good: list[Read] = []
         failed: list[dict[str, str]] = []
         if not images:
@@ -359,7 +373,7 @@ class Parts:
         preprocessing = self.spec.preprocessing
         for image in images:
             try:
-                good.append(read(image, preprocessing))
+                good.append(read(image, preprocessing) if box is None else crop(image, box, preprocessing))
             except AesearchError as error:
                 name = name_of(image)
                 failed.append({"image": name, "reason": str(error).removeprefix(f"{name}: ")})

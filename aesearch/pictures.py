@@ -27,12 +27,15 @@ from aesearch.errors import AesearchError, StaleArtifactError
 from aesearch.orientation import is_turned, orient
 from aesearch.reading import read_file
 from aesearch.sources import Source
+from aesearch.tiles import MARK, Box, Tiling, as_seen, cut_out, cut_tiles
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
 logger = logging.getLogger(__name__)
+
+SEEN_SIDE = 448  # pixels of the longer side of a piece that was cut out, to look at
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +95,41 @@ def read_image(image: ImageLike, preprocessing: Preprocessing) -> NDArray[np.uin
         return pixels
 
     return _from_file(image, work)
+
+
+def crop(image: ImageLike, box: Box, preprocessing: Preprocessing) -> Read:
+    """A box of an image, left, top, width and height in pixels, read as one of its own; raises as `read_image`."""
+    image = image.image if isinstance(image, Read) else image
+    name = f"{name_of(image)}{MARK}{','.join(map(str, box))}"
+    if isinstance(image, str | os.PathLike | bytes):
+        cut = _from_file(image, lambda data: cut_out(data, box, preprocessing))
+        seen = _from_file(image, lambda data: cut_out(data, box, as_seen(box, SEEN_SIDE, preprocessing)))
+        return Read(cut, preprocessing, _piece(seen), name)
+    left, top, width, height = box
+    whole = _opened(image, preprocessing)
+    if left >= whole.width or top >= whole.height:
+        raise AesearchError(f"{name}: the box lies outside its {whole.width} x {whole.height} pixels")
+    piece = whole.crop((left, top, min(left + width, whole.width), min(top + height, whole.height)))
+    return Read(fit(piece, preprocessing), preprocessing, piece, name)
+
+
+def _piece(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(channels, height, width) as arrays of images are given."""
+    return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+
+
+def read_tiles(image: ImageLike, tiling: Tiling, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """All tiles of a picture, (n, channels, height, width) uint8; of one that is no larger than a tile, itself.
+
+    What it may be, and what is raised, as `read_image`.
+    """
+    image = image.image if isinstance(image, Read) else image
+    if isinstance(image, str | os.PathLike | bytes):
+        return _from_file(image, lambda data: cut_tiles(data, tiling, preprocessing))
+    whole = _opened(image, preprocessing)
+    boxes = tiling.boxes(whole.height, whole.width)
+    pieces = (whole.crop((left, top, left + width, top + height)) for left, top, width, height in boxes)
+    return np.stack([fit(piece, preprocessing) for piece in pieces])
 
 
 def look_at(image: ImageLike, side: int, like: Preprocessing) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,11 @@ from aesearch.figures import (
     draw_sheet,
     heat_over,
     heat_picture,
+    in_frame,
     in_rows,
     save_picture,
     short_names,
+    stacked,
     to_picture,
 )
 
@@ -45,11 +47,13 @@ def draw_query(collection: Collection, hits: Sequence[Hits], queries: Sequence[N
     if len(hits) == 1:
         columns = columns_for(len(hits[0].rows))
     for found, query in zip(hits, queries, strict=True):
-        pictures, names = collection.pictures(found.rows.tolist()), _names(found.labels, found.ids)
-        tiles = [
-            Tile(to_picture(picture), (f"{n + 1}.  {found.distances[n]:.4f}", names[n]))
-            for n, picture in enumerate(pictures)
-        ]
+        pictures = [to_picture(picture) for picture in collection.pictures(found.rows.tolist())]
+        names = _names(found.labels, found.ids)
+        if collection.tiling is not None:  # each over its whole picture
+            placed = collection.in_place(found.rows.tolist())
+            wholes = [in_frame(to_picture(whole), box) for whole, box in placed]
+            pictures = [stacked(*pair) for pair in zip(pictures, wholes, strict=True)]
+        tiles = [Tile(picture, (f"{n + 1}.  {found.distances[n]:.4f}", names[n])) for n, picture in enumerate(pictures)]
         lines += beside(Tile(to_picture(query), ("query", found.query), framed=True), tiles, columns)
     title = f"nearest neighbours in {collection.folder.name}, {collection.metric} distance"
     return draw_sheet(lines, title, apart=True)
@@ -58,17 +62,27 @@ def draw_query(collection: Collection, hits: Sequence[Hits], queries: Sequence[N
 def draw_anomalies(collection: Collection, found: Anomalies, source: Source | None = None) -> Image.Image:
     """Each with where it is odd laid over it, and as it is rebuilt where that tells; ``source`` is what was scored."""
     maps = collection.heat_maps(found, source)
-    rebuilt = None if len(found.why) and found.why[0] >= 0 else collection.reconstruct_anomalies(found, source)[1]
+    rebuilt = (
+        None
+        if found.tiles or (len(found.why) and found.why[0] >= 0)
+        else collection.reconstruct_anomalies(found, source)[1]
+    )
     groups: list[list[Tile]] = []
     names = _names(found.labels, found.ids)
+    crops, boxes = collection.oddest_tiles(found, source) if found.tiles else ([], [])
     for n, picture in enumerate(collection.pictures_of(found, source)):
         shown = to_picture(picture)
         caption = (f"{n + 1}.  {found.scores[n]:.4f}", names[n])
         group = [Tile(shown, caption), Tile(heat_over(shown, maps[n]), ("where", found.reasons[n]))]
+        if found.tiles:
+            group += [
+                Tile(in_frame(shown, boxes[n]), ("the oddest tile",)),
+                Tile(to_picture(crops[n]), (found.tiles[n],)),
+            ]
         if rebuilt is not None:
             group.append(Tile(_stretch(to_picture(rebuilt[n]), shown.shape), ("as rebuilt",)))
         groups.append(group)
-    size = 2 if rebuilt is None else 3
+    size = 4 if found.tiles else 2 if rebuilt is None else 3
     together = max(1, columns_for(size * len(groups)) // size)
     rows = [[tile for group in groups[i : i + together] for tile in group] for i in range(0, len(groups), together)]
     scale = None if rebuilt is None else ("squared error", collection.heat_scale)
@@ -172,18 +186,23 @@ def draw_sweep_reconstructions(collections: Sequence[Collection], sizes: Sequenc
     return draw_sheet(lines, "the same images at each latent size")
 
 
-def write_anomalies(path: Path, listed: list[dict[str, Any]], maps: Sequence[NDArray[np.float32]]) -> None:
-    """A table with boxes around the worst regions: left top right bottom, in shares of width and height."""
+def write_anomalies(
+    path: Path, listed: list[dict[str, Any]], maps: Iterable[NDArray[np.float32]], side: int | None = None
+) -> None:
+    """A table with boxes around the worst regions: left top right bottom, in shares of width and height.
+
+    ``side`` is that of the tiles that maps of whole pictures are made of.
+    """
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         columns = list(listed[0]) if listed else ["rank", "row", "id", "label", "score"]
         writer = csv.DictWriter(file, [*columns, "boxes"])
         writer.writeheader()
         for one, heat in zip(listed, maps, strict=True):
-            boxes = [" ".join(f"{side:.3f}" for side in box) for box in worst_regions(heat)]
+            boxes = [" ".join(f"{side:.3f}" for side in box) for box in worst_regions(heat, side)]
             writer.writerow({name: cell(value) for name, value in one.items()} | {"boxes": "; ".join(boxes)})
 
 
-def write_heatmaps(folder: Path, ids: Sequence[str], maps: Sequence[NDArray[np.float32]]) -> None:
+def write_heatmaps(folder: Path, ids: Sequence[str], maps: Iterable[NDArray[np.float32]]) -> None:
     """Write one picture of each (height, width) map, in which 1 is drawn brightest."""
     folder.mkdir(parents=True, exist_ok=True)
     for rank, (id, heat) in enumerate(zip(ids, maps, strict=True), 1):

@@ -55,6 +55,7 @@ class Anomaly(BaseModel):
     part: str | None = None
     why: str | None = None
     where: list[float] | None = None
+    tile: str | None = None
     p_value: float | None = None
 
 

@@ -40,6 +40,7 @@ def sweep(
     labels: str | None = None,
     data_dir: str | None = None,
     group: str | None = None,
+    tiles: str | None = None,
     device: str = "auto",
     progress: bool = True,
     overwrite: bool = False,
@@ -52,7 +53,7 @@ def sweep(
 
     Parameters
     ----------
-    source, labels, data_dir, group, device, overwrite, **training
+    source, labels, data_dir, group, tiles, device, overwrite, **training
         As `Collection.build` takes them, but that ``arch`` is ``conv`` unless given.
     latent_dims : sequence of int
 
@@ -78,6 +79,7 @@ def sweep(
             labels=labels,
             data_dir=data_dir,
             group=group,
+            tiles=tiles,
             device=device,
             progress=progress,
             overwrite=overwrite,

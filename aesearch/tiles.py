@@ -35,6 +35,7 @@ MARK = "#"  # between a picture's id and a tile's box
 LEAST_SIDE, MOST_SIDE = 8, 4096
 DECODED_AT_ONCE = 2**26  # pixels of pictures that threads hold, beyond which one is decoded after the other
 LOOKED_AT = 24  # pictures that tell depth and colour
+MOST_STITCHED = 2**26  # pixels of one map
 
 
 @dataclass(frozen=True)
@@ -197,15 +198,46 @@ class TileSource(Source):
             try:
                 data, size = self._read_file(picture), self._size(picture)
                 first = self._box(wanted[places[0]])
-                whole = _decode(data, size, first, _as_seen(first, side, like))
+                whole = _decode(data, size, first, as_seen(first, side, like))
             except UnreadableImageError:
                 return
             for place in places:
                 box = self._box(wanted[place])
-                found[place] = whole.cut(box, _as_seen(box, side, like))
+                found[place] = whole.cut(box, as_seen(box, side, like))
 
         self._each_picture(wanted, one)
         return found
+
+    def in_picture(self, position: int) -> tuple[float, float, float, float]:
+        """Where a tile lies in its picture: left, top, right, bottom in shares of width and height."""
+        left, top, wide, tall = self._box(position)
+        height, width = self.sizes[self.picture_of[position]].tolist()
+        return left / width, top / height, (left + wide) / width, (top + tall) / height
+
+    def of_picture(self, position: int) -> NDArray[np.int64]:
+        """Positions of all tiles of the picture that a tile is of."""
+        picture = self.picture_of[position]
+        return np.arange(*np.searchsorted(self.picture_of, [picture, picture + 1]))
+
+    def stitched(self, position: int, maps: Iterator[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """One map of a tile's picture at its own size, (height, width) float32, of one for each of `of_picture`.
+
+        Where tiles lie over one another it is their mean. Of pictures beyond 64 million pixels it is smaller.
+        """
+        from PIL import Image
+
+        height, width = self.sizes[self.picture_of[position]].tolist()
+        shrink = math.ceil(math.sqrt(height * width / MOST_STITCHED))
+        total = np.zeros((-(-height // shrink), -(-width // shrink)), np.float32)
+        count = np.zeros(total.shape, np.uint8)
+        for tile, one in zip(self.of_picture(position), maps, strict=True):
+            left, top, wide, tall = (side // shrink for side in self._box(tile))
+            size = max(1, wide), max(1, tall)
+            larger = Image.fromarray(np.asarray(one, np.float32)).resize(size, Image.Resampling.BILINEAR)
+            place = slice(top, top + size[1]), slice(left, left + size[0])
+            total[place] += np.asarray(larger)
+            count[place] += 1
+        return np.asarray(total / np.maximum(count, 1), np.float32)
 
     def facts(self, position: int) -> ImageFacts:
         """Size of a tile; colour and depth of its picture."""
@@ -277,7 +309,8 @@ class TileSource(Source):
         return whole, digest
 
 
-def _as_seen(box: Box, side: int, like: Preprocessing) -> Preprocessing:
+def as_seen(box: Box, side: int, like: Preprocessing) -> Preprocessing:
+    """How a box is read to be looked at: in its own shape, its longer side at most so many pixels."""
     scale = min(1.0, side / max(box[2:]))
     width, height = (max(1, round(length * scale)) for length in box[2:])
     return replace(like, height=height, width=width)

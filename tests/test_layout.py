@@ -16,7 +16,7 @@ ORDER = (
     "serving", "api", "schema", "live", "documents", "sweep", "card", "report",
     "collection", "mapping", "answers", "building", "examination", "training", "updating",
     "extraction", "inspection", "scoring", "usual", "finder", "planting", "invariance", "parts", "batches", "opening",
-    "tables", "folders", "pictures", "pixels", "sources", "reading",
+    "tables", "folders", "pictures", "pixels", "tiles", "sources", "reading",
     "mappage", "clusters", "duplicates", "projection", "baselines", "patchbank", "localisation", "probe",
     "grouping", "shrinking", "index",
     "anomalies", "generation", "export", "store", "figures", "thumbnails", "patches", "autoencoders",

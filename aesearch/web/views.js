@@ -115,7 +115,9 @@ async function describeImage(aside, row, upload, own) {
   const shown = picture(own ? own.url : pictureOf(row), image.id, { class: "picture query", loading: "eager" });
   const facts = Object.entries({ row: own ? "" : row, label: image.label, cluster: image.cluster, split: image.split }).filter((f) => f[1]);
   const three = make("div", { class: "three" });
-  aside.append(make("h1", {}, image.id), shown,
+  const cut = !own && (await info()).artifacts.features.source.tiles;
+  const whole = cut ? [picture(pictureOf(row, "/place"), "where it lies in its picture", { class: "picture", loading: "eager" })] : [];
+  aside.append(make("h1", {}, image.id), shown, ...whole,
     make("dl", {}, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])),
     make("p", { class: "actions" }, make("a", { href: address("between", { from: row, upload }) }, "from this one to another")), three);
   await fill(three, async () => {
