@@ -30,6 +30,7 @@ REASONS = (
     "unusual in detail",
 )
 KNOTS = (0.0, 0.2, 0.5, 0.8, 0.95)  # shares of normal images; beyond the last their tail is taken to be exponential
+FOLDS = 10  # of normal images: what a threshold does is measured on each by the others
 MOST_NEEDED = 1e12  # images, that a message names
 
 
@@ -112,18 +113,15 @@ class Alarms:
     threshold : float
         An image is odd if its score is larger.
     asked, measured : float
-        The false-alarm rate asked for, and that on normal images the threshold was not learned from.
+        The false-alarm rate asked for, and that on normal images by a threshold learned from others.
     normal : (n,) float32
         Scores it was learned from, rising.
-    measured_on : int
-        Images.
     """
 
     threshold: float
     asked: float
     measured: float
     normal: NDArray[np.float32]
-    measured_on: int
 
     @property
     def learned_from(self) -> int:
@@ -149,7 +147,7 @@ class Alarms:
 
     def to_json(self) -> dict[str, float]:
         """As ``aesearch anomalies --json`` gives it."""
-        names = ("threshold", "asked", "measured", "learned_from", "measured_on", "least_p_value")
+        names = ("threshold", "asked", "measured", "learned_from", "least_p_value")
         return {name: getattr(self, name) for name in names}
 
 
@@ -158,8 +156,8 @@ def learn_threshold(
 ) -> Alarms:
     """Threshold that a new normal image exceeds with at most that probability (split conformal, Vovk et al. 2005).
 
-    Half of the scores, at random, give the threshold; the other half measures what it does. The images must not
-    be ones the encoder was trained on, which have lower scores than new ones.
+    What it does is measured on each tenth of the scores, drawn at random, by the threshold that the others give. The
+    images must not be ones the encoder was trained on, which have lower scores than new ones.
 
     Parameters
     ----------
@@ -168,7 +166,7 @@ def learn_threshold(
     rate : float
         Between 0 and 1.
     units : (n,) int64, optional
-        Images of the same number belong together: all of them are in one half.
+        Images of the same number belong together: all of them are in one tenth.
 
     Raises
     ------
@@ -177,20 +175,30 @@ def learn_threshold(
     """
     if not 0 < rate < 1:
         raise AesearchError(f"--false-alarms must lie between 0 and 1, not {rate:g}")
-    order = np.random.default_rng(seed).permutation(len(normal))
-    of = np.arange(len(normal)) if units is None else np.asarray(units)
-    _, first, unit = np.unique(of[order], return_index=True, return_inverse=True)
-    odd = np.argsort(np.argsort(first))[unit] % 2 == 1  # every other unit, in the order in which they come
-    learned, fresh = np.sort(normal[order[~odd]]), normal[order[odd]]
-    place = math.ceil((len(learned) + 1) * (1 - rate))
-    if place > len(learned) or not len(fresh):
-        needed = 2 * math.ceil(min(1 / rate, MOST_NEEDED))
+    if _place(len(normal), rate) > len(normal) or len(normal) < 2:
+        needed = max(2, math.ceil(min(1 / rate, MOST_NEEDED)) - 1)
         raise AesearchError(
             f"a false-alarm rate of {rate:g} needs {needed} normal images the encoder was not trained on, "
             f"there are {len(normal)}: ask for a higher rate"
         )
-    threshold = float(learned[place - 1])
-    return Alarms(threshold, rate, float((fresh > threshold).mean()), learned, len(fresh))
+    order = np.random.default_rng(seed).permutation(len(normal))
+    of = np.arange(len(normal)) if units is None else np.asarray(units)
+    _, first, unit = np.unique(of[order], return_index=True, return_inverse=True)
+    fold = np.argsort(np.argsort(first))[unit] % FOLDS  # of the units in the order in which they come
+    shuffled = normal[order]
+    parts = [(shuffled[fold == number], shuffled[fold != number]) for number in range(FOLDS)]
+    above = sum(int((fresh > _threshold(others, rate)).sum()) for fresh, others in parts)
+    return Alarms(_threshold(normal, rate), rate, above / len(normal), np.sort(normal))
+
+
+def _threshold(normal: NDArray[np.float32], rate: float) -> float:
+    """The highest score where there are too few of them for the rate."""
+    return float(np.sort(normal)[min(_place(len(normal), rate), len(normal)) - 1]) if len(normal) else math.inf
+
+
+def _place(count: int, rate: float) -> int:
+    """Which of so many rising scores, counted from 1, is the threshold."""
+    return max(1, math.ceil((count + 1) * (1 - rate) * (1 - TINY)))
 
 
 def neighbour_distance(

@@ -487,7 +487,8 @@ def anomalies(
         alarms = found.alarms
         print(
             f"threshold {alarms.threshold:.5f}: false alarms asked {alarms.asked:.2%}, measured {alarms.measured:.2%} "
-            f"on {alarms.measured_on:,} other normal images; {found.flagged:,} of {found.scored:,} lie above"
+            f"on {alarms.learned_from:,} normal images, each tenth by the others; "
+            f"{found.flagged:,} of {found.scored:,} lie above"
         )
         least = alarms.p_text(alarms.least_p_value)
         print(f"p-values by {alarms.learned_from:,} normal images: {least} is odder than all of them")

@@ -125,7 +125,7 @@ def by_aesearch(
                 maps += [heat[place] for place in order]
         found[score] = (np.concatenate(scores), maps or None)
         if score in ("combined", "patches"):
-            rate = max(ASKED, 2.5 / collection.store.held_out().sum())
+            rate = max(ASKED, 1.1 / collection.store.held_out().sum())
             flagged = collection.anomalies(str(folder / "sound.npy"), score=score, top=1, false_alarms=rate)
             alarms[score] = flagged.flagged / flagged.scored / rate
     return found, alarms

@@ -124,31 +124,33 @@ def test_a_threshold_gives_the_false_alarms_asked_for(rate):
     shares = []
     for seed in range(200):
         alarms = learn_threshold(generator.gamma(2, size=400).astype(np.float32), rate, seed)
-        assert (alarms.asked, alarms.learned_from, alarms.measured_on) == (rate, 200, 200)
+        assert (alarms.asked, alarms.learned_from) == (rate, 400)
         shares.append((generator.gamma(2, size=2000) > alarms.threshold).mean())
     assert rate - 0.01 < np.mean(shares) <= rate + 0.005
 
 
 def test_a_threshold_by_hand():
     alarms = learn_threshold(np.arange(1, 21, dtype=np.float32), 0.1)
-    learned = np.sort(np.random.default_rng(0).permutation(np.arange(1, 21))[::2])
-    assert alarms.threshold == learned[9]  # ceil(11 * 0.9) = 10th of 10
-    assert alarms.normal.tolist() == learned.tolist() and alarms.to_json()["learned_from"] == 10
-    # Of 10 normal images 10, 1 and none are at least as odd; the image itself counts.
-    odd = np.array([learned[0], learned[9], 99], np.float32)
-    assert alarms.p_values(odd).tolist() == [pytest.approx(p / 11) for p in (11, 2, 1)]
-    assert alarms.measured == np.mean(np.setdiff1d(np.arange(1, 21), learned) > learned[9])
+    assert alarms.threshold == 19  # ceil(21 * 0.9) = 19th of 20
+    assert alarms.normal.tolist() == [*range(1, 21)] and alarms.to_json()["learned_from"] == 20
+    # Of 20 normal images 20, 2 and none are at least as odd; the image itself counts.
+    odd = np.array([1, 19, 99], np.float32)
+    assert alarms.p_values(odd).tolist() == [pytest.approx(p / 21) for p in (21, 3, 1)]
+    # Each tenth, two scores, by the other 18: ceil(19 * 0.9) = their highest; 20 is above it, and 19 if both are one.
+    pair = np.random.default_rng(0).permutation(20)
+    together = [set((pair[fold::10] + 1).tolist()) for fold in range(10)]
+    assert alarms.measured == (0.1 if {19, 20} in together else 0.05)
 
 
 def test_the_least_p_value_is_said_as_a_bound():
     """Odder than all of 50 images: that is p ≤ 0.02 whatever the score, and no smaller one can be told."""
-    alarms = learn_threshold(np.arange(100, dtype=np.float32), 0.1)
+    alarms = learn_threshold(np.arange(50, dtype=np.float32), 0.1)
     beyond = alarms.p_values(np.array([1e3, 1e6], np.float32))
     assert alarms.learned_from == 50 and beyond.tolist() == [alarms.least_p_value] * 2
     assert alarms.to_json()["least_p_value"] == pytest.approx(1 / 51)
     assert {alarms.p_text(p) for p in beyond.tolist()} == {"≤ 0.02"}
     assert alarms.p_text(2 / 51) == "0.039" and alarms.p_text(1.0) == "1"
-    for rows, told in ((180, "≤ 0.011"), (2, "≤ 0.5"), (20_000, "≤ 0.0001"), (1998, "≤ 0.001")):
+    for rows, told in ((90, "≤ 0.011"), (2, "≤ 0.34"), (10_000, "≤ 0.0001"), (999, "≤ 0.001")):
         some = learn_threshold(np.arange(rows, dtype=np.float32), 0.9)
         assert some.p_text(some.least_p_value) == told
         assert float(told[2:]) >= some.least_p_value
@@ -156,7 +158,7 @@ def test_the_least_p_value_is_said_as_a_bound():
 
 @pytest.mark.parametrize(
     ("rate", "message"),
-    [(0.01, "needs 200 normal images"), (5e-324, "needs 2000"), (0.0, "between 0 and 1"), (1.0, "between 0 and 1")],
+    [(0.01, "needs 99 normal images"), (5e-324, "needs 99999"), (0.0, "between 0 and 1"), (1.0, "between 0 and 1")],
 )
 def test_a_threshold_needs_enough_normal_images(rate, message):
     with pytest.raises(AesearchError, match=message):

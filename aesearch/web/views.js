@@ -188,7 +188,7 @@ async function showAnomalies(root, given) {
     if (!current()) return [];
     told.textContent = alarms
       ? `threshold ${alarms.threshold.toPrecision(4)}: ${(100 * alarms.asked).toLocaleString("en")} % of normal images are expected above it, ` +
-        `${(100 * alarms.measured).toFixed(2)} % of ${alarms.measured_on.toLocaleString("en")} others were; ` +
+        `${(100 * alarms.measured).toFixed(2)} % of ${alarms.learned_from.toLocaleString("en")} were, each tenth by the others; ` +
         `${alarms.flagged.toLocaleString("en")} of ${found.scored.toLocaleString("en")} images lie above; ` +
         `p ${chance(alarms.least_p_value, alarms.least_p_value)}: odder than all ${alarms.learned_from.toLocaleString("en")} it was learned from`
       : `${found.scored.toLocaleString("en")} images ranked; the slider sets a threshold by the share of normal images that exceed it`;
