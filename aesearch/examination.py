@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from aesearch.architectures import architecture
 from aesearch.autoencoders import to_float
 from aesearch.invariance import held_out_batches
+from aesearch.patches import most_at_once
 from aesearch.training import STARTED, Training
 
 logger = logging.getLogger(__name__)
@@ -50,15 +51,16 @@ def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.
     pca = _fit_pca(sample, training.spec.rebuilt_from)
     squared = {"reconstruction": 0.0, "task": 0.0, "pca": 0.0, "pca_task": 0.0}
     known = sample[: len(held_out)]
-    latents = []
+    latents, done = np.empty((len(held_out), size), np.float32), 0  # small tensors that are kept scatter the memory
     with torch.inference_mode():
         encoder, decoder = training.model["encoder"], training.model["decoder"]
-        for inputs, targets in held_out_batches(
-            held_out, training.recipe.invariance, training.recipe.batch_size, device
-        ):
-            latents.append(encoder(targets))
-            squared["reconstruction"] += float((decoder(latents[-1]) - targets).square().sum())
-            upright = encoder(inputs) if undoes else latents[-1]
+        batch = min(training.recipe.batch_size, most_at_once(held_out, device))
+        for inputs, targets in held_out_batches(held_out, training.recipe.invariance, batch, device):
+            found = encoder(targets)
+            latents[done : done + len(found)] = found.cpu().numpy()
+            done += len(found)
+            squared["reconstruction"] += float((decoder(found) - targets).square().sum())
+            upright = encoder(inputs) if undoes else found
             if undoes:
                 upright[:, training.spec.feature_dim :] = 0
             squared["task"] += float((decoder(upright) - targets).square().sum())
@@ -69,17 +71,18 @@ def examine(training: Training, sample: NDArray[np.uint8], held_out: NDArray[np.
                 squared["pca_task"] += float(np.square(pca(flat) - wanted).sum())
         on_known = sum(
             float((decoder(encoder(images)) - images).square().sum())
-            for images, _ in held_out_batches(known, "none", training.recipe.batch_size, device)
+            for images, _ in held_out_batches(known, "none", batch, device)
         )
         if len(held_out) < FEWEST_TO_VARY:
-            latents.append(encoder(to_float(torch.from_numpy(sample[:FEWEST_TO_VARY]).to(device))))
+            more = encoder(to_float(torch.from_numpy(sample[:FEWEST_TO_VARY]).to(device)))
+            latents = np.concatenate([latents, more.cpu().numpy()])
     error: dict[str, float | None] = {name: total / held_out.size for name, total in squared.items()}
     error["known"] = on_known / known.size
     if pca is None:
         error |= {"pca": None, "pca_task": None}
     # Images may have fewer components than a style has room for: that is no fault.
     learned = size if undoes else training.spec.feature_dim
-    dead = _count_dead(torch.cat(latents)[:, :learned].cpu().numpy())
+    dead = _count_dead(latents[:, :learned])
     for advice in advise(training, dead, error, _error_of_the_mean(sample, held_out)):
         logger.warning("%s", advice)
     if said := _on_pictures(training, error):

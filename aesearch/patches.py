@@ -93,7 +93,7 @@ def choose_patches(
 
     def neighbours(branch: Any) -> NDArray[np.int64]:
         with torch.no_grad():
-            vectors = torch.cat([branch(images) for images in batches(few, device)]).cpu().numpy()
+            vectors = _gathered(branch, few, device).cpu().numpy()
         return exact_neighbours(vectors, vectors, COMPARED + 1, "l2")[0][:, 1:]
 
     known = neighbours(_branch(model, -2) if spec.widths else _branch(model, -1))
@@ -122,7 +122,24 @@ def _fit_branch(branch: Any, few: NDArray[np.uint8], seed: int, device: torch.de
         _draw_patches(codes, few, seed)
         if between:
             _smoothest(codes, between[0], few, device)
-        whiten(branch[-2], torch.cat([branch[:-2](images) for images in batches(few, device)]))
+        whiten(branch[-2], _gathered(branch[:-2], few, device))
+
+
+def _gathered(layers: Any, images: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
+    """What layers give for all images, (n, d).
+
+    It goes to one place: small results kept between large ones that are dropped would scatter the memory.
+    """
+    import torch
+
+    gathered, done = torch.empty(0), 0
+    for part in batches(images, device):
+        found = layers(part)
+        if not done:
+            gathered = torch.empty(len(images), *found.shape[1:], device=device)
+        gathered[done : done + len(found)] = found
+        done += len(found)
+    return gathered
 
 
 def silence(model: Any) -> None:
@@ -159,7 +176,7 @@ def settle_trunk(model: nn.ModuleDict, sample: NDArray[np.uint8]) -> None:
     few, device = sample[: max(DRAWN_FROM, LOOKED_AT // sample[0].size)], _device(model)
     with torch.no_grad():
         branch = _branch(model, -2)
-        whiten(branch[-2], torch.cat([branch[:-2](images) for images in batches(few, device)]))
+        whiten(branch[-2], _gathered(branch[:-2], few, device))
 
 
 def _branch(model: Any, number: int) -> Any:
@@ -197,12 +214,17 @@ def _inverse(model: Any) -> Any:
     return model["decoder"][1].branches[0][0]
 
 
+def most_at_once(images: NDArray[np.uint8], device: torch.device) -> int:
+    """Of how many images (n, channels, height, width) the likenesses to patches fit the memory."""
+    pixels = AT_ONCE_ON_A_CPU if device.type == "cpu" else AT_ONCE
+    return int(max(1, pixels // (images.shape[2] * images.shape[3])))
+
+
 def batches(images: NDArray[np.uint8], device: torch.device) -> Iterator[torch.Tensor]:
     """Yield images as the network takes them, so many at a time that the likenesses to patches fit the memory."""
     import torch
 
-    pixels = AT_ONCE_ON_A_CPU if device.type == "cpu" else AT_ONCE
-    size = max(1, pixels // (images[0].size // images.shape[1]))
+    size = most_at_once(images, device)
     for start in range(0, len(images), size):
         yield to_float(torch.from_numpy(images[start : start + size]).to(device))
 
