@@ -282,12 +282,13 @@ def decode_whole(data: bytes, like: Preprocessing) -> Whole:
     """
     from PIL import Image
 
-    plain = _decode_plain_jpeg(data, like)
+    needed = DRAFT_FACTOR * like.height, DRAFT_FACTOR * like.width
+    plain = _decode_plain_jpeg(data, like, needed)
     if plain is not None:
         pixels, eighths, (height, width) = plain
         picture = Image.fromarray(pixels[..., 0] if like.channels == 1 else pixels)
         return Whole(picture, eighths / 8, height, width, NOTHING)
-    image, turn, tally = _open(data, like)
+    image, turn, tally = _open(data, like, needed)
     width, height = image.info.get(FULL_SIZE, image.size)
     box = image.info.get(DRAFT_BOX)
     picture = _on_paper(image, like.paper).convert("L" if like.channels == 1 else "RGB")
@@ -371,9 +372,12 @@ def _plain_jpeg(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8] 
 
 
 def _decode_plain_jpeg(
-    data: bytes, preprocessing: Preprocessing
+    data: bytes, preprocessing: Preprocessing, needed: tuple[int, int] | None = None
 ) -> tuple[NDArray[np.uint8], int, tuple[int, int]] | None:
-    """Some times quicker than Pillow: (h, w, c) uint8 at so many eighths of its size, and that, (height, width)."""
+    """Some times quicker than Pillow: (h, w, c) uint8 at so many eighths of its size, and that, (height, width).
+
+    ``needed`` is how high and how wide it has to be; by default both twice the longer side that is wanted.
+    """
     if not data.startswith(JPEG) or TURNED[0] in data or TURNED[1] in data or _scans(data) > MOST_SCANS:
         return None
     import simplejpeg
@@ -383,12 +387,20 @@ def _decode_plain_jpeg(
         full_height, full_width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours not in ("Gray", "YCbCr") or full_height * full_width > MAX_PIXELS:
             return None
-        side = 0 if (full_height, full_width) == (height, width) else DRAFT_FACTOR * max(height, width)
-        pixels = simplejpeg.decode_jpeg(data, "GRAY" if grey else "RGB", min_height=side, min_width=side)
+        high, wide = needed or _needed(preprocessing)
+        if (full_height, full_width) == (height, width):
+            high, wide = 0, 0
+        pixels = simplejpeg.decode_jpeg(data, "GRAY" if grey else "RGB", min_height=high, min_width=wide)
     except ValueError:  # broken: Pillow says how
         return None
     eighths = next((n for n in range(8, 0, -1) if _scaled(full_height, full_width, n) == pixels.shape[:2]), 8)
     return pixels, eighths, (full_height, full_width)
+
+
+def _needed(preprocessing: Preprocessing) -> tuple[int, int]:
+    """Height and width that a JPEG is decoded at, at least: little more changes little, and saves much."""
+    side = DRAFT_FACTOR * max(preprocessing.height, preprocessing.width)
+    return side, side
 
 
 def _scans(data: bytes) -> int:
@@ -561,9 +573,11 @@ class _Opened:
     turn: Image.Transpose | None = None
 
 
-def _open(data: bytes, preprocessing: Preprocessing) -> tuple[Image.Image, Image.Transpose | None, Tally]:
+def _open(
+    data: bytes, preprocessing: Preprocessing, needed: tuple[int, int] | None = None
+) -> tuple[Image.Image, Image.Transpose | None, Tally]:
     """Decode to 8 bits a channel; also what makes it upright, and what was left out."""
-    opened = _read(data, preprocessing)
+    opened = _read(data, needed or _needed(preprocessing))
     values, several = opened.what, int(opened.several)
     if not isinstance(values, Values):
         return values, opened.turn, Tally(several) if several else NOTHING
@@ -571,12 +585,12 @@ def _open(data: bytes, preprocessing: Preprocessing) -> tuple[Image.Image, Image
     return picture, opened.turn, Tally(several, 1, int(outside > 0), int(values.whole.size), outside)
 
 
-def _read(data: bytes, preprocessing: Preprocessing | None) -> _Opened:
-    """Decode; a JPEG at no more than twice the size needed, which changes little and saves much."""
+def _read(data: bytes, needed: tuple[int, int] | None) -> _Opened:
+    """Decode; a JPEG no finer than is needed, (height, width)."""
     if not data:
         raise UnreadableImageError("empty file")
     with _as_unreadable(data):
-        return _read_fits(data) if data.startswith(FITS) else _read_by_pillow(data, preprocessing)
+        return _read_fits(data) if data.startswith(FITS) else _read_by_pillow(data, needed)
 
 
 @contextlib.contextmanager
@@ -602,16 +616,15 @@ def _as_unreadable(data: bytes) -> Iterator[None]:
         raise UnreadableImageError(reason) from None
 
 
-def _read_by_pillow(data: bytes, preprocessing: Preprocessing | None) -> _Opened:
+def _read_by_pillow(data: bytes, needed: tuple[int, int] | None) -> _Opened:
     from PIL import Image
 
     is_tiff = data[:4] in TIFFS
     image = open_tiff(io.BytesIO(data)) if is_tiff else Image.open(io.BytesIO(data), formats=FORMATS)
     _check_work(image, data)
-    if preprocessing is not None and image.format in ("JPEG", "MPO"):
-        side = DRAFT_FACTOR * max(preprocessing.height, preprocessing.width)
+    if needed is not None and image.format in ("JPEG", "MPO"):
         full = image.size
-        if drafted := image.draft("", (side, side)):
+        if drafted := image.draft("", needed[::-1]):
             image.info[FULL_SIZE] = full
             image.info[DRAFT_BOX] = drafted[1]  # sizes round up: the picture may end within the last pixel
     several = _has_others(image, data)
