@@ -40,6 +40,7 @@ from aesearch.schema import (
     Values,
     Wanted,
 )
+from aesearch.tiles import parse_box
 
 Answer = TypeVar("Answer")
 Responses = dict[int | str, dict[str, Any]]
@@ -171,12 +172,18 @@ def query(
 
 @router.post("/query", response_model=QueryAnswer, openapi_extra=UPLOAD, responses=TOO_LARGE)
 def query_image(
-    live: Asked, image: Uploaded, where: Where, k: K = 10, any_orientation: AnyOrientation = None
+    live: Asked,
+    image: Uploaded,
+    where: Where,
+    k: K = 10,
+    any_orientation: AnyOrientation = None,
+    box: Annotated[str | None, Query(max_length=LONGEST_TEXT)] = None,
 ) -> Response:
-    """Nearest neighbours of an image from elsewhere."""
+    """Nearest neighbours of an image from elsewhere, or of a box of it: left,top,width,height in pixels."""
+    within = None if box is None else parse_box(box)
 
     def question(collection: Collection) -> dict[str, Any]:
-        hits = collection.query_images([image], k=k, where=where, any_orientation=any_orientation)
+        hits = collection.query_images([image], k=k, where=where, any_orientation=any_orientation, box=within)
         return _with_clusters(collection, documents.of_query(collection, hits, k))
 
     return _json(live.ask(question))

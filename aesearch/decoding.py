@@ -62,7 +62,7 @@ SIDEWAYS = (2, 4, 5, 6)  # ROTATE_90, ROTATE_270, TRANSPOSE, TRANSVERSE swap hei
 DRAFT_FACTOR, DRAFT_BOX, FULL_SIZE = 2, "aesearch_box", "aesearch_size"
 HEAD, SMALL_TIFF = 4096, 2**20  # bytes that name a format; TIFFs of which no header is asked
 JPEG, TURNED = b"\xff\xd8\xff", (b"Exif\0\0", b"tiff:Orientation")  # what may say how a picture lies: EXIF, XMP
-SCAN = b"\xff\xda"
+SCAN, SMALL_JPEG = b"\xff\xda", 2**16
 FITS = b"SIMPLE  ="
 STRIPS = (273, 324)  # TIFF's tags of where its strips or tiles lie
 BIT_DEPTHS = (8, 10, 12, 14, 16, 24, 32)
@@ -404,8 +404,8 @@ def _needed(preprocessing: Preprocessing) -> tuple[int, int]:
 
 
 def _scans(data: bytes) -> int:
-    """Scans of a JPEG, or more than it has as long as these are few: one byte is counted quicker than two."""
-    few = data.count(SCAN[:1])
+    """Scans of a JPEG, or more than it has as long as these are few: in small files one byte is counted quicker."""
+    few = data.count(SCAN[:1]) if len(data) < SMALL_JPEG else MOST_SCANS + 1
     return few if few <= MOST_SCANS else data.count(SCAN)
 
 

@@ -2,9 +2,9 @@
 
     .venv/bin/python scripts/found_faults.py --save docs/pictures/faults.png
 
-Digits are enlarged to 64 pixels and laid on a grain. The collection learns from 1,400 of them; of the others, faults are
-planted in every fourth: a scratch of one pixel, a blot of 3 % of the side, a patch of another picture. The picture shows
-the six that are ranked highest, where the faults were planted, and where they are found.
+Digits are enlarged to 64 pixels and laid on a grain. The collection learns from 1,400 of them; of the others, faults
+are planted in every fourth: a scratch of one pixel, a blot of 3 % of the side, a patch of another picture. The picture
+shows the six that are ranked highest, where the faults were planted, and where they are found.
 """
 
 from __future__ import annotations
@@ -80,7 +80,10 @@ def main() -> None:
             for place, row in zip(best, rows, strict=True)
         ],
     ]
-    save_picture(draw_sheet(lines, ""), options.save)
+    save_picture(
+        draw_sheet(lines, "faults planted in digits, and where a collection that never saw any finds them"),
+        options.save,
+    )
 
 
 if __name__ == "__main__":
