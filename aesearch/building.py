@@ -447,11 +447,11 @@ def _division(manifest: Manifest, source: Source) -> tuple[NDArray[np.bool_], li
     encoder = manifest.artifacts["encoder"]
     trained, groups = np.zeros(len(source), dtype=bool), source.groups
     if encoder["made_from"]["source"] == source.fingerprint:
-        if manifest.holds("encoder", DIVISION):
-            known = read_arrays(manifest.path("encoder", DIVISION))
+        known = read_arrays(manifest.path("encoder", DIVISION)) if manifest.holds("encoder", DIVISION) else {}
+        if known and len(known["trained"]) == len(known["unit"]) == len(source):
             _, of, sizes = np.unique(known["unit"], return_inverse=True, return_counts=True)
             alike = [f"alike {unit}" if sizes[unit] > 1 else "" for unit in of.tolist()]
-            return known["trained"], groups if any(groups) else alike
+            return known["trained"].astype(bool), groups if any(groups) else alike
         trained[_divide(source, encoder["parameters"]["options"]["seed"], groups)[0]] = True
     elif encoder["source"]["name"] == source.name:
         held_out = _known_held_out(manifest, source.name)

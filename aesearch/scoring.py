@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.anomalies import (
+    FOLDS,
     LEAST_RISE,
     OF_PATCHES,
     PARTS,
@@ -414,8 +415,26 @@ def learn_usual(
             rows = row_of[batch.positions]
             measured.put(rows, scorer.measure(batch.images, detailed, blank.units[rows]))
     _check_read(measured.oddness)
-    settled = scorer.usual.settle(measured.of(usual) if usual.sum() >= FEWEST_NEW else measured)
-    return settled, {score: settled.judge(measured, score) for score in BOTH}
+    if usual.sum() < FEWEST_NEW:
+        settled = scorer.usual.settle(measured)
+        return settled, {score: settled.judge(measured, score) for score in BOTH}
+    settled = scorer.usual.settle(measured.of(usual))
+    found = {score: settled.judge(measured, score) for score in BOTH}
+    for fresh in _folds(np.flatnonzero(usual), blank.units):  # by what others say, as new images are
+        others = scorer.usual.settle(measured.of(usual & ~fresh))
+        for score, scored in found.items():
+            scored.scores[fresh] = others.judge(measured.of(fresh), score).scores
+    return settled, found
+
+
+def _folds(rows: NDArray[np.int64], units: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
+    """Which of all rows are in each tenth of some of them, those of a unit together."""
+    fold = np.unique(units[rows], return_inverse=True)[1] % FOLDS
+    for number in np.unique(fold):
+        part = np.zeros(len(units), dtype=bool)
+        part[rows[fold == number]] = True
+        if not part[rows].all():
+            yield part
 
 
 def _learned(

@@ -113,7 +113,7 @@ def raw_neighbours(good: Images, bad: Images, *, apart: bool) -> NDArray[np.floa
     flat = np.concatenate([good, bad]).reshape(len(good) + len(bad), -1).astype(np.float32)
     held = flat[: len(good)] if apart else flat
     rows, distances = exact_neighbours(held, flat, NEAREST + 1, "l2")
-    return neighbour_distance(rows, distances, np.arange(len(flat)))
+    return neighbour_distance(rows, distances, NEAREST, np.arange(len(flat)))
 
 
 def judge(name: str, seed: int, folder: Path, training: dict[str, Any]) -> None:
