@@ -289,7 +289,7 @@ def test_the_api_is_as_it_says(labelled, tmp_path, mode):
     with serving(tmp_path / "c") as (address, _):
         schema = schemathesis.openapi.from_url(f"{address}api/openapi.json")
         operations = [found.ok() for found in schema.get_all_operations()]
-        assert len(operations) == 20
+        assert len(operations) == 21
         for operation in operations:
 
             @given(case=operation.as_strategy(generation_mode=mode))

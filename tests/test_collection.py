@@ -122,8 +122,10 @@ def test_a_score_is_learned_once_from_the_images_trained_on(digits, score):
     assert (digits.folder / f"{kept}.h5").stat().st_mtime_ns == made
     own, new = (found.scores[np.argsort(found.rows)] for found in (own, new))
     assert np.isfinite(own).all() and np.corrcoef(own, new)[0, 1] > (0.7 if score == "nap" else 0.9)
-    assert (new < own * (1 + 1e-4) + 1e-4).all()  # as new ones they have themselves among what they are compared with
-    assert np.median(own[digits.store.held_out()]) == pytest.approx(np.median(own), rel=0.3, abs=0.3)
+    held_out = digits.store.held_out()
+    # As new ones they have themselves among what they are compared with; held-out ones are scored by others' scales.
+    assert (new < own * (1 + 1e-4) + 1e-4)[~held_out].all() and (new < own + 0.3)[held_out].mean() > 0.9
+    assert np.median(own[held_out]) == pytest.approx(np.median(own), rel=0.3, abs=0.3)
 
 
 def test_another_metric_makes_the_combined_score_anew(tmp_path, digit_images):

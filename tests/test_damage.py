@@ -140,11 +140,13 @@ def test_a_damaged_partial_store_costs_the_time_and_not_the_result(whole, tmp_pa
         patch.setattr(Autoencoder, "reading_size", 300)
         Collection.open(tmp_path / "cut", progress=False).extract()
     sound = (tmp_path / "cut/features.h5.partial").read_bytes()
+    with h5py.File(tmp_path / "cut/features.h5.partial") as file:
+        row = sound.index(file["features"][5].tobytes())
+    in_a_row = sound[:row] + bytes([sound[row] ^ 0x55]) + sound[row + 1 :]
     begun = set()
-    for part in range(-1, PARTS):
+    for content in (sound, in_a_row, *(damaged(sound, part, "flipped") for part in range(PARTS))):
         shutil.copytree(tmp_path / "cut", tmp_path / "c")
-        if part >= 0:
-            (tmp_path / "c/features.h5.partial").write_bytes(damaged(sound, part, "flipped"))
+        (tmp_path / "c/features.h5.partial").write_bytes(content)
         collection = Collection.open(tmp_path / "c", progress=False)
         begun.add(collection.extract().resumed_at)
         assert np.allclose(collection.features(), wanted["features"], atol=1e-5)

@@ -1,0 +1,39 @@
+"""How the parts of ``combined`` and ``patches`` are put together, and what held-out images are set against."""
+
+import numpy as np
+
+from aesearch.anomalies import OF_PATCHES, part_of
+from aesearch.grouping import highest_of, oddest_of
+from aesearch.scoring import Measured, _folds
+
+
+def test_combined_hears_the_finder_and_the_others_alone_too(digits):
+    """By hand: medians but for one part that is far beyond all normal images."""
+    usual = digits._scorer("combined").usual
+    oddness = np.repeat(usual.scales[2:3], 1 + len(usual.parts), axis=0)
+    for place in range(len(usual.parts)):
+        oddness[1 + place, place] = usual.scales[-1, place] + 30 * (usual.scales[-1, place] - usual.scales[-2, place])
+    count = len(oddness)
+    measured = Measured(oddness, np.zeros(count, np.int64), np.zeros((count, 2), np.float32))
+    combined, patches = (usual.judge(measured, score) for score in ("combined", "patches"))
+    assert [part_of(why) for why in combined.why[1:]] == list(usual.parts)
+    assert (combined.scores[1:] > combined.scores[0] + 3).all()
+    local = np.isin(usual.parts, OF_PATCHES)
+    assert (patches.scores[1:][local] > patches.scores[0] + 3).all()
+    assert np.allclose(patches.scores[1:][~local], patches.scores[0])
+
+
+def test_held_out_rows_are_scored_in_tenths_that_part_no_unit():
+    units = np.r_[np.arange(40), np.repeat([90, 91], 5)]
+    rows = np.flatnonzero(np.arange(50) % 7 != 3)
+    parts = np.array([*_folds(rows, units)])
+    assert parts.shape == (10, 50) and (parts[:, rows].sum(axis=0) == 1).all() and parts.sum() == len(rows)
+    for unit in (90, 91):
+        assert (parts[:, (units == unit) & np.isin(np.arange(50), rows)].any(axis=1)).sum() == 1
+    assert [*_folds(np.array([3]), units)] == []
+
+
+def test_of_each_unit_the_oddest_and_how_odd_it_is():
+    units, scores = np.array([7, 2, 7, 2, 5]), np.array([1, 4, 3, 4, 0], np.float32)
+    assert oddest_of(units, scores).tolist() == [1, 2, 4]
+    assert highest_of(units, scores).tolist() == [3, 4, 0]
