@@ -868,7 +868,10 @@ class Collection(Maps):
         return self.is_fresh(name) and self.manifest.artifacts[name]["parameters"] == self._compared(name)
 
     def _compared(self, name: str) -> dict[str, Any]:
-        return {"metric": self.metric, "parts": list(anomaly_scores.PARTS)} if name == "combined" else {}
+        if name != "combined":
+            return {}
+        kept = [*anomaly_scores.PARTS, *anomaly_scores.SCALES]  # what an earlier version kept is learned again
+        return {"metric": self.metric, "kept": kept}
 
     @changes
     def _learn_score(self, score: str) -> None:

@@ -18,6 +18,7 @@ from aesearch.anomalies import (
     OF_PATCHES,
     PARTS,
     REASONS,
+    SCALES,
     Normality,
     alarms_of,
     learn_scales,
@@ -46,7 +47,6 @@ FEWEST_NEW = 20  # images not trained on that tell what is usual
 TOP = 0.002  # share of a map's places, those that look most faulty, that count
 ALONE = 2  # times their p-value, the parts that ``patches`` leaves out count without it
 BOTH = ("combined", "patches")
-LEARNED = ("scales", "sums", "total")
 FOLDED = {"facts": UsualFacts, "pixels": UsualPixels, "whole": UsualNumbers, "details": UsualNumbers}
 
 
@@ -150,7 +150,7 @@ class Usual:
         for name in FOLDED:
             if (one := getattr(self, name)) is not None:
                 kept |= {f"{name}_{field}": value for field, value in vars(one).items()}
-        learned = {name: getattr(self, name) for name in LEARNED if getattr(self, name) is not None}
+        learned = {name: getattr(self, name) for name in SCALES if getattr(self, name) is not None}
         return kept | learned
 
     @classmethod
@@ -163,7 +163,7 @@ class Usual:
             there = f"{name}_{fields[0]}" in kept
             found[name] = kind(*(kept[f"{name}_{field}"] for field in fields)) if there else None
         finder = FaultFinder(preprocessing, weights, device)
-        found |= {name: kept[name] for name in LEARNED}
+        found |= {name: kept[name] for name in SCALES}
         return cls(finder, **found)
 
     def measure(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import unicodedata
 from functools import partial
 
@@ -13,7 +14,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from aesearch import AesearchError, Collection
-from aesearch.anomalies import SCORES, measure_auroc
+from aesearch.anomalies import PARTS, SCORES, measure_auroc
 from aesearch.autoencoders import load_autoencoder
 from aesearch.collection import LEARNED
 from aesearch.distances import exact_neighbours
@@ -126,6 +127,14 @@ def test_a_score_is_learned_once_from_the_images_trained_on(digits, score):
     # As new ones they have themselves among what they are compared with; held-out ones are scored by others' scales.
     assert (new < own * (1 + 1e-4) + 1e-4)[~held_out].all() and (new < own + 0.3)[held_out].mean() > 0.9
     assert np.median(own[held_out]) == pytest.approx(np.median(own), rel=0.3, abs=0.3)
+
+
+def test_what_an_earlier_version_learned_is_learned_again(digits, tmp_path):
+    assert digits.scores_of_rows("combined").shape == (1797,) and digits.is_learned("combined")
+    shutil.copytree(digits.folder, tmp_path / "c")
+    earlier = {"metric": "cosine", "parts": list(PARTS)}
+    sign_again(tmp_path / "c", lambda manifest: manifest.artifacts["combined"].update(parameters=earlier))
+    assert not Collection.open(tmp_path / "c", progress=False).is_learned("combined")
 
 
 def test_another_metric_makes_the_combined_score_anew(tmp_path, digit_images):
