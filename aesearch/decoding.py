@@ -262,13 +262,7 @@ class Whole:
         right = min(self.scale * (left + width), self.image.width)
         bottom = min(self.scale * (top + height), self.image.height)
         place, size = (self.scale * left, self.scale * top, right, bottom), (preprocessing.width, preprocessing.height)
-        times = (place[2] - place[0]) / size[0]
-        whole = all(float(side).is_integer() for side in (*place, times)) and times * size[1] == place[3] - place[1]
-        if whole:  # the mean of so many pixels, which is far quicker
-            pixels_of = (int(place[0]), int(place[1]), int(place[2]), int(place[3]))
-            piece = self.image.reduce(int(times), pixels_of)
-        else:
-            piece = self.image.resize(size, Image.Resampling.BILINEAR, box=place)
+        piece = self.image.resize(size, Image.Resampling.BILINEAR, box=place)
         pixels = np.asarray(piece, dtype=np.uint8)
         return pixels[None] if preprocessing.channels == 1 else pixels.transpose(2, 0, 1)
 
