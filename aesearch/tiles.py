@@ -28,13 +28,13 @@ from aesearch.decoding import (
 from aesearch.errors import AesearchError, SourceError
 from aesearch.progress import counted
 from aesearch.reading import content_hash, cores, read_file
-from aesearch.sources import Batch, FileSource, Source
+from aesearch.sources import SAMPLE, Batch, FileSource, Source
 
 Box = tuple[int, int, int, int]  # left, top, width, height in pixels
 MARK = "#"  # between a picture's id and a tile's box
 LEAST_SIDE, MOST_SIDE = 8, 4096
 DECODED_AT_ONCE = 2**26  # pixels of pictures that threads hold, beyond which one is decoded after the other
-LOOKED_AT = 24  # pictures that tell depth and colour
+FEWEST_SAMPLED, SAMPLED_PIXELS = 24, 2**28  # pictures that tell depth and colour, more if they are small
 MOST_STITCHED = 2**26  # pixels of one map
 
 
@@ -246,9 +246,11 @@ class TileSource(Source):
         return replace(facts, height=height, width=width)
 
     def sample_facts(self) -> list[ImageFacts]:
-        """As `Source.sample_facts`, of one tile of each of up to 24 pictures: each is decoded for it."""
+        """As `Source.sample_facts`, of one tile of each picture looked at: of large ones fewer, as each is decoded."""
         firsts = np.unique(self.picture_of, return_index=True)[1]
-        chosen = firsts[np.unique(np.linspace(0, len(firsts) - 1, LOOKED_AT).astype(int))]
+        usual = int(np.median(self.sizes.prod(axis=1)[self.picture_of[firsts]]))
+        count = max(FEWEST_SAMPLED, min(SAMPLE, SAMPLED_PIXELS // usual))
+        chosen = firsts[np.unique(np.linspace(0, len(firsts) - 1, count).astype(int))]
         facts, reason = [], ""
         for position in counted(chosen, "sample", "picture", len(chosen)):
             try:

@@ -232,3 +232,11 @@ def test_pictures_too_large_or_gone_are_left_out_and_said(folder, tmp_path, capl
     assert set(said) == {"02.tif", "03.png"} and "another size" in said["03.png"]
     assert source.thumbnails([0], 40, GREY)[0].shape == (1, 40, 40)
     assert source.thumbnails([int(batch.skipped[0][0])], 40, GREY) == [None]
+
+
+def test_one_colour_picture_among_many_grey_ones_is_seen(tmp_path):
+    (tmp_path / "x").mkdir()
+    for number, pixels in enumerate(photographs(60, 64, 64)):
+        Image.fromarray(pixels if number == 17 else pixels[..., 1]).save(tmp_path / f"x/{number:02d}.png")
+    facts = open_source(str(tmp_path / "x"), tiles="32").sample_facts()
+    assert len(facts) == 60 and sum(not one.grey for one in facts) == 1 and {one.height for one in facts} == {32}
