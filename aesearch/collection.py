@@ -607,10 +607,14 @@ class Collection(Maps):
             return [self._query_in_tiles(image, k, where, any_orientation) for image in several(images)]
         if box is not None:
             images = [crop(image, box, self.spec.preprocessing) for image in several(images)]
-        every = apart(ORIENTATIONS, self.spec.mirror)
-        asked = self.orientations if any_orientation is None else every if any_orientation else [UPRIGHT]
+        asked = self._asked(any_orientation)
         images = several(images)
         return self._search(self.encode_oriented(images, asked), [name_of(image) for image in images], k, where, asked)
+
+    def _asked(self, any_orientation: bool | None) -> list[str]:
+        """In which orientations an image from elsewhere is looked for."""
+        every = apart(ORIENTATIONS, self.spec.mirror)
+        return self.orientations if any_orientation is None else every if any_orientation else [UPRIGHT]
 
     def _query_in_tiles(
         self, image: ImageLike, k: int, where: str | Sequence[str], any_orientation: bool | None
@@ -619,8 +623,7 @@ class Collection(Maps):
         assert self.tiling is not None
         tiles = read_tiles(image, self.tiling, self.spec.preprocessing)
         if len(tiles) == 1:
-            every = apart(ORIENTATIONS, self.spec.mirror)
-            asked = self.orientations if any_orientation is None else every if any_orientation else [UPRIGHT]
+            asked = self._asked(any_orientation)
             return self._search(self.encode_oriented([image], asked), [name_of(image)], k, where, asked)[0]
         features = self.encode_pixels(tiles)[None]
         (found,) = self._search(features, [name_of(image)], k, where, [UPRIGHT] * len(tiles))

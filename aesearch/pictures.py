@@ -18,6 +18,7 @@ from aesearch.decoding import (
     UnreadableImageError,
     decode_counting,
     fit,
+    larger_side,
     on_its_side,
     scale_to_uint8,
     shrink,
@@ -27,7 +28,7 @@ from aesearch.errors import AesearchError, StaleArtifactError
 from aesearch.orientation import is_turned, orient
 from aesearch.reading import read_file
 from aesearch.sources import Source
-from aesearch.tiles import MARK, Box, Tiling, as_seen, cut_out, cut_tiles
+from aesearch.tiles import MARK, Box, Tiling, cut_out, cut_tiles
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -103,7 +104,9 @@ def crop(image: ImageLike, box: Box, preprocessing: Preprocessing) -> Read:
     name = f"{name_of(image)}{MARK}{','.join(map(str, box))}"
     if isinstance(image, str | os.PathLike | bytes):
         cut = _from_file(image, lambda data: cut_out(data, box, preprocessing))
-        seen = _from_file(image, lambda data: cut_out(data, box, as_seen(box, SEEN_SIDE, preprocessing)))
+        seen = _from_file(
+            image, lambda data: cut_out(data, box, larger_side(preprocessing, (box[3], box[2]), SEEN_SIDE))
+        )
         return Read(cut, preprocessing, _piece(seen), name)
     left, top, width, height = box
     whole = _opened(image, preprocessing)

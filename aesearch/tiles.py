@@ -23,6 +23,7 @@ from aesearch.decoding import (
     Whole,
     decode_whole,
     describe,
+    larger_side,
     size_in_header,
 )
 from aesearch.errors import AesearchError, SourceError
@@ -198,12 +199,12 @@ class TileSource(Source):
             try:
                 data, size = self._read_file(picture), self._size(picture)
                 first = self._box(wanted[places[0]])
-                whole = _decode(data, size, first, as_seen(first, side, like))
+                whole = _decode(data, size, first, larger_side(like, (first[3], first[2]), side))
             except UnreadableImageError:
                 return
             for place in places:
                 box = self._box(wanted[place])
-                found[place] = whole.cut(box, as_seen(box, side, like))
+                found[place] = whole.cut(box, larger_side(like, (box[3], box[2]), side))
 
         self._each_picture(wanted, one)
         return found
@@ -309,13 +310,6 @@ class TileSource(Source):
         if last + 1 < len(self) and self.picture_of[last + 1] == picture:
             self._kept[preprocessing] = picture, whole, digest
         return whole, digest
-
-
-def as_seen(box: Box, side: int, like: Preprocessing) -> Preprocessing:
-    """How a box is read to be looked at: in its own shape, its longer side at most so many pixels."""
-    scale = min(1.0, side / max(box[2:]))
-    width, height = (max(1, round(length * scale)) for length in box[2:])
-    return replace(like, height=height, width=width)
 
 
 def _sizes(pictures: FileSource) -> tuple[list[tuple[int, int]], list[tuple[str, str]]]:
