@@ -9,7 +9,7 @@ import math
 import statistics
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -253,18 +253,34 @@ class Whole:
     height: int
     width: int
     tally: Tally
+    _sheets: dict[tuple[int, ...], NDArray[np.uint8]] = field(default_factory=dict)
 
     def cut(self, box: tuple[int, int, int, int], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-        """A box, left, top, width and height in the file's pixels, as the preprocessing wants it: (c, h, w) uint8."""
+        """A box, left, top, width and height in the file's pixels, as the preprocessing wants it: (c, h, w) uint8.
+
+        Where its corner is a corner of a pixel of the whole picture so reduced, it is cut from that, which is done once
+        for all boxes. Pixels at its edge then are means of what lies beyond it, too.
+        """
+        left, top, width, height = box
+        wide, high = preprocessing.width, preprocessing.height
+        whole_pixels = left * wide % width == top * high % height == 0
+        if wide > width or high > height or not whole_pixels:
+            return self._resized(box, (wide, high))
+        reduction = wide, width, high, height
+        if reduction not in self._sheets:
+            size = self.width * wide // width, self.height * high // height
+            self._sheets[reduction] = self._resized((0, 0, size[0] * width / wide, size[1] * height / high), size)
+        x, y = left * wide // width, top * high // height
+        return self._sheets[reduction][:, y : y + high, x : x + wide]
+
+    def _resized(self, box: tuple[float, float, float, float], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """A box in the file's pixels at some size, (width, height)."""
         from PIL import Image
 
-        left, top, width, height = box
-        right = min(self.scale * (left + width), self.image.width)
-        bottom = min(self.scale * (top + height), self.image.height)
-        place, size = (self.scale * left, self.scale * top, right, bottom), (preprocessing.width, preprocessing.height)
-        piece = self.image.resize(size, Image.Resampling.BILINEAR, box=place)
-        pixels = np.asarray(piece, dtype=np.uint8)
-        return pixels[None] if preprocessing.channels == 1 else pixels.transpose(2, 0, 1)
+        left, top, width, height = (self.scale * float(length) for length in box)
+        place = left, top, min(left + width, self.image.width), min(top + height, self.image.height)
+        pixels = np.asarray(self.image.resize(size, Image.Resampling.BILINEAR, box=place), dtype=np.uint8)
+        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def decode_whole(data: bytes, like: Preprocessing) -> Whole:
