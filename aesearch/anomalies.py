@@ -20,12 +20,13 @@ MOST_REGIONS = 3
 MOST_LEVERAGE = 0.99  # of one image on the directions learned from it
 TINY, LEAST_RISE = 1e-12, 0.02
 # What ``combined`` puts together, and why an image is odd by each; of facts one of `aesearch.facts.FACTS` says it.
-PARTS = ("neighbours", "pixels", "places", "whole", "details", "facts")
-SCALES = ("scales", "sums", "total")  # of the parts, of two sums of them, of both
+PARTS = ("neighbours", "pixels", "shapes", "places", "whole", "details", "facts")
+SCALES = ("weights", "scales", "sums")  # of the parts and of their sums
 OF_PATCHES = ("places", "whole", "details")  # those that ``patches`` puts together
 REASONS = (
     "far from its neighbours",
     "unusual pixels",
+    "unusual shapes",
     "a place looks faulty",
     "unusual as a whole",
     "unusual in detail",

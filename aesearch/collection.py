@@ -834,8 +834,8 @@ class Collection(Maps):
         return np.asarray(self._learned(score)[f"{score}_score"][rows], dtype=np.float32)
 
     def _scorer(self, score: str) -> Scorer:
+        from aesearch.combining import Usual
         from aesearch.finder import LARGEST
-        from aesearch.scoring import Usual
 
         blank = self._blank_scorer(score)
         if score not in LEARNED:

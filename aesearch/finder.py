@@ -32,6 +32,8 @@ BATCH, RATE, DECAY = 16, 3e-3, 1e-3
 FOCUS, OVERLAP = 5.0, 0.3  # weights of the two losses
 SLOW = 1 / 16  # of the longer side of a whole image: slower light is no fault
 SMOOTH = 1.0  # places, of the map
+SHARES = (0.5, 1.0)  # of details in the map: the first of those that tell faults as well
+TOP = 0.002  # share of a map's places, those that look most faulty, that count
 AT_ONCE, AT_ONCE_ON_A_CPU = 2**22, 2**19  # pixels
 
 
@@ -44,14 +46,22 @@ class FaultFinder:
         How it reads images.
     weights : dict of array
         Of the network, by name.
+    detailed : float
+        Share of what is seen in detail in the map of faults; the rest is of the image as a whole.
     """
 
-    def __init__(self, preprocessing: Preprocessing, weights: dict[str, NDArray[Any]], device: torch.device) -> None:
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        weights: dict[str, NDArray[Any]],
+        device: torch.device,
+        detailed: float = 0.5,
+    ) -> None:
         import torch
 
         from aesearch.layers import FaultNet
 
-        self.preprocessing, self.weights, self._device = preprocessing, weights, device
+        self.preprocessing, self.weights, self.detailed, self._device = preprocessing, weights, detailed, device
         net = FaultNet(preprocessing.channels, WIDTHS)
         known = {name: torch.from_numpy(np.asarray(value)) for name, value in weights.items()}
         net.load_state_dict(net.state_dict() | known)
@@ -96,21 +106,39 @@ class FaultFinder:
         -------
         list of (n, d) float32, (n, height, width) float32
             Means of the network's layers over the image, seen as a whole and, unless it is small, in detail; and how
-            likely each place, a square of two by two pixels, is part of a fault, as log-odds, the mean of both ways.
+            likely each place, a square of two by two pixels, is part of a fault, as log-odds.
         """
         import torch
-        from torch.nn.functional import interpolate
 
         numbers, maps = [], []
         with torch.inference_mode():
             for part in self._parts(images):
-                seen = [self._net(_levelled(scaled.to(self._device))) for scaled in _scales(part)]
+                seen = self._seen(part)
                 numbers.append([means for means, _ in seen])
-                size = seen[-1][1].shape[2:]
-                marked = [interpolate(marks, size, mode="bilinear", align_corners=False) for _, marks in seen]
-                maps.append(_blurred(torch.stack(marked).mean(dim=0), SMOOTH)[:, 0])
+                maps.append(_map([marks for _, marks in seen], self.detailed))
         by_scale = [torch.cat(parts).cpu().numpy() for parts in zip(*numbers, strict=True)]
         return by_scale, torch.cat(maps).cpu().numpy()
+
+    def settle(self, sound: NDArray[np.uint8], faulty: NDArray[np.uint8]) -> FaultFinder:
+        """With the map that tells images with faults best from sound ones: of both scales, or of details alone."""
+        import torch
+        from sklearn.metrics import roc_auc_score
+
+        highest: dict[float, list[Floats]] = {share: [] for share in SHARES}
+        with torch.inference_mode():
+            for part in (*self._parts(sound), *self._parts(faulty)):
+                marks = [found for _, found in self._seen(part)]
+                if len(marks) == 1:
+                    return self
+                for share, found in highest.items():
+                    found.append(most_faulty(_map(marks, share).cpu().numpy()))
+        odd = np.arange(len(sound) + len(faulty)) >= len(sound)
+        best = max(SHARES, key=lambda share: roc_auc_score(odd, np.concatenate(highest[share])))
+        return FaultFinder(self.preprocessing, self.weights, self._device, best)
+
+    def _seen(self, part: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each scale the means of the layers, and the log-odds of faults."""
+        return [self._net(_levelled(scaled.to(self._device))) for scaled in _scales(part)]
 
     def _parts(self, images: NDArray[np.uint8]) -> Iterator[torch.Tensor]:
         import torch
@@ -119,6 +147,23 @@ class FaultFinder:
         size = max(1, pixels // (images.shape[2] * images.shape[3]))
         for start in range(0, len(images), size):
             yield torch.from_numpy(images[start : start + size]).float() / 255
+
+
+def most_faulty(maps: Floats) -> Floats:
+    """The mean of those places of each map (n, height, width) that look most faulty: (n,) float32."""
+    flat = maps.reshape(len(maps), -1)
+    top = max(1, round(TOP * flat.shape[1]))
+    return np.asarray(np.partition(flat, -top, axis=1)[:, -top:].mean(axis=1), np.float32)
+
+
+def _map(marks: list[torch.Tensor], detailed: float) -> torch.Tensor:
+    """One smooth map of faults, at the size of the finest, of those of one scale or two."""
+    from torch.nn.functional import interpolate
+
+    if len(marks) == 1:
+        return _blurred(marks[0], SMOOTH)[:, 0]
+    whole = interpolate(marks[0], marks[1].shape[2:], mode="bilinear", align_corners=False)
+    return _blurred(whole.lerp(marks[1], detailed), SMOOTH)[:, 0]
 
 
 def _planted(images: NDArray[np.uint8], steps: int, seed: int) -> Iterator[Planted]:

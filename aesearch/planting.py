@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-SOUND, SECOND = 0.3, 0.3  # shares of images that stay as they are; of the others that get a second fault
+SECOND = 0.3  # share of images that get a second fault
 FROM_OTHERS = 0.5  # share of faults that are patches of other images
 VISIBLE, INSIDE = 0.03, 0.2  # change of a pixel, and weight of the fault there, that make it part of the fault
 LIGHT = 0.1  # deviation of the contrast that images are given, as their logarithm; of the brightness a third of it
@@ -26,7 +26,7 @@ SMALLEST = 8  # pixels of the shorter side: in smaller images a fault has no pla
 
 
 def plant_faults(images: NDArray[np.uint8], draw: np.random.Generator) -> tuple[Floats, Mask]:
-    """Give most of some images one fault or two, and all of them other light and mirror images.
+    """Give images one fault or two, other light, and mirror them.
 
     Parameters
     ----------
@@ -42,10 +42,9 @@ def plant_faults(images: NDArray[np.uint8], draw: np.random.Generator) -> tuple[
     masks = np.zeros((len(images), *images.shape[2:]), dtype=bool)
     for number, pixels in enumerate(images):
         image = _in_other_light(_mirrored(pixels, draw), draw)
-        if draw.random() > SOUND:
-            for _ in range(1 + (draw.random() < SECOND)):
-                image, mask = _with_fault(image, images, draw)
-                masks[number] |= mask
+        for _ in range(1 + (draw.random() < SECOND)):
+            image, mask = _with_fault(image, images, draw)
+            masks[number] |= mask
         changed[number] = image
     return changed, masks
 

@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies import (
-    FOLDS,
-    LEAST_RISE,
-    OF_PATCHES,
-    PARTS,
-    REASONS,
-    SCALES,
-    Normality,
-    alarms_of,
-    learn_scales,
-    logarithm,
-    neighbour_distance,
-)
+from aesearch.anomalies import FOLDS, Normality, neighbour_distance
 from aesearch.autoencoders import Autoencoder
 from aesearch.batches import in_order, load, read_batches
+from aesearch.combining import Measured, Scored, Usual
 from aesearch.decoding import Preprocessing, larger_side
 from aesearch.errors import AesearchError, SourceError, StaleArtifactError
 from aesearch.facts import UsualFacts, measure_facts
 from aesearch.finder import LARGEST, FaultFinder
 from aesearch.grouping import most_mates
+from aesearch.planting import plant_faults
 from aesearch.progress import step
+from aesearch.shapes import measure_shapes
+from aesearch.shrinking import resized
 from aesearch.sources import Batch, Source
-from aesearch.usual import UsualNumbers, UsualPixels
+from aesearch.usual import UsualLooks, UsualNumbers, pixels_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,209 +34,9 @@ PIXELS_AT_ONCE = 2**24
 NEAREST_AT_ONCE = 2**22  # that are looked for
 MOST_LEARNED, LEARNED_BYTES = 4000, 2**28  # images that tell what is usual, and the memory they may take
 FEWEST_NEW = 20  # images not trained on that tell what is usual
-TOP = 0.002  # share of a map's places, those that look most faulty, that count
-ALONE = 2  # times their p-value, the parts that ``patches`` leaves out count without it
+PLANTED = 200  # images with a fault, and as many without, that tell how far the parts are heard
+MOST_TIMES = 5  # that faults are planted in one image
 BOTH = ("combined", "patches")
-FOLDED = {"facts": UsualFacts, "pixels": UsualPixels, "whole": UsualNumbers, "details": UsualNumbers}
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """Scores of images.
-
-    Attributes
-    ----------
-    scores : (n,) float32
-        Larger is odder.
-    why : (n,) int16
-        What made each so, as `aesearch.anomalies.explain` takes it; -1 for scores that have one part.
-    where : (n, 2) float32
-        The place that looks most faulty, from the left and from the top, as shares of width and height; NaN for scores
-        that look at no places.
-    """
-
-    scores: NDArray[np.float32]
-    why: NDArray[np.int16]
-    where: NDArray[np.float32]
-
-    @classmethod
-    def of_one_part(cls, scores: NDArray[np.float32]) -> Scored:
-        """By a score that tells no more."""
-        return cls(scores, np.full(len(scores), -1, np.int16), np.full((len(scores), 2), np.nan, np.float32))
-
-    @classmethod
-    def join(cls, found: Sequence[Scored]) -> Scored:
-        """Of all images of some batches."""
-        return cls(*(np.concatenate([getattr(one, name) for one in found]) for name in ("scores", "why", "where")))
-
-
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """What the parts of ``combined`` say of images.
-
-    Attributes
-    ----------
-    oddness : (n, p) float32
-        On scales without ends, larger is odder; a column for each of `Usual.parts`.
-    strangest : (n,) int64
-        The strangest fact of each.
-    where : (n, 2) float32
-        The place that looks most faulty, as of `Scored`.
-    """
-
-    oddness: NDArray[np.float32]
-    strangest: NDArray[np.int64]
-    where: NDArray[np.float32]
-
-    @classmethod
-    def none(cls, images: int, parts: int) -> Measured:
-        """Of images yet to be measured."""
-        unknown = [np.full((images, width), np.nan, np.float32) for width in (parts, 2)]
-        return cls(unknown[0], np.zeros(images, np.int64), unknown[1])
-
-    def of(self, rows: NDArray[np.bool_]) -> Measured:
-        """Of some of the images."""
-        return Measured(*(values[rows] for values in vars(self).values()))
-
-    def put(self, rows: NDArray[np.int64], measured: Measured) -> None:
-        """Fill in some rows."""
-        for name, values in vars(measured).items():
-            getattr(self, name)[rows] = values
-
-
-@dataclass(frozen=True, eq=False)
-class Usual:
-    """What is usual of a collection's images, which ``combined`` and ``patches`` hold others against.
-
-    Attributes
-    ----------
-    finder : FaultFinder
-    facts : UsualFacts
-    pixels : UsualPixels
-    whole, details : UsualNumbers
-        What the finder sees of images as a whole, and in detail; none of details of small images.
-    scales, sums, total : (5, p), (5, 2), (5, 1) float32, optional
-        Of the parts, of the sums of the alarms of those that ``patches`` counts and of the others, and of both
-        together, as `learn_scales` gives them.
-    """
-
-    finder: FaultFinder
-    facts: UsualFacts
-    pixels: UsualPixels
-    whole: UsualNumbers
-    details: UsualNumbers | None = None
-    scales: NDArray[np.float32] | None = None
-    sums: NDArray[np.float32] | None = None
-    total: NDArray[np.float32] | None = None
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Names of those that there are."""
-        return tuple(part for part in PARTS if part != "details" or self.details is not None)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """All of it, to be kept."""
-        kept = {f"finder_{name}": value for name, value in self.finder.weights.items()}
-        for name in FOLDED:
-            if (one := getattr(self, name)) is not None:
-                kept |= {f"{name}_{field}": value for field, value in vars(one).items()}
-        learned = {name: getattr(self, name) for name in SCALES if getattr(self, name) is not None}
-        return kept | learned
-
-    @classmethod
-    def from_arrays(cls, kept: Mapping[str, NDArray[Any]], preprocessing: Preprocessing, device: Any) -> Usual:
-        """Read back what `arrays` gave; ``preprocessing`` is the finder's."""
-        weights = {name.removeprefix("finder_"): kept[name] for name in kept if name.startswith("finder_")}
-        found: dict[str, Any] = {}
-        for name, kind in FOLDED.items():
-            fields = [field.name for field in dataclasses.fields(kind)]
-            there = f"{name}_{fields[0]}" in kept
-            found[name] = kind(*(kept[f"{name}_{field}"] for field in fields)) if there else None
-        finder = FaultFinder(preprocessing, weights, device)
-        found |= {name: kept[name] for name in SCALES}
-        return cls(finder, **found)
-
-    def measure(
-        self,
-        images: NDArray[np.uint8],
-        detailed: NDArray[np.uint8],
-        features: NDArray[np.float32],
-        far: NDArray[np.float32],
-        own: NDArray[np.int64] | None,
-    ) -> Measured:
-        """What each part says of images as the encoder and as the finder reads them, and of their features.
-
-        ``far`` (n,) is how far those are from their neighbours, ``own`` the units of the images, if they are of the
-        collection.
-        """
-        facts = measure_facts(images)
-        numbers, maps = self.finder.look(detailed)
-        flat = maps.reshape(len(maps), -1)
-        top = max(1, round(TOP * flat.shape[1]))
-        said = {
-            "neighbours": logarithm(far),
-            "pixels": self.pixels.oddness(images, features, own),
-            "places": np.partition(flat, -top, axis=1)[:, -top:].mean(axis=1),
-            "whole": self.whole.oddness(numbers[0], own),
-            "facts": logarithm(self.facts.distance(facts)),
-        }
-        if self.details is not None:
-            said["details"] = self.details.oddness(numbers[1], own)
-        height, width = maps.shape[1:]
-        down, across = np.unravel_index(flat.argmax(axis=1), (height, width))
-        where = np.column_stack([(across + 0.5) / width, (down + 0.5) / height]).astype(np.float32)
-        oddness = np.column_stack([said[part] for part in self.parts]).astype(np.float32)
-        return Measured(oddness, self.facts.strangest(facts), where)
-
-    def heat_maps(self, detailed: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Where faults are, (n, height, width) float32: 1 is drawn brightest.
-
-        0 or less is what half of the normal images have where they look most faulty; 1 is twice as far from it as what
-        1 in 20 of them has there.
-        """
-        assert self.scales is not None
-        usual, rare = self.scales[[2, -1], self.parts.index("places")]
-        return (self.finder.look(detailed)[1] - usual) / max(2 * (rare - usual), np.float32(LEAST_RISE))
-
-    def settle(self, measured: Measured) -> Usual:
-        """With the scales that normal images give, which nothing was learned from."""
-        scaled = replace(self, scales=learn_scales(measured.oddness))
-        scaled = replace(scaled, sums=learn_scales(scaled._sums(measured)))
-        return replace(scaled, total=learn_scales(scaled._weighed(measured)))
-
-    def judge(self, measured: Measured, score: str) -> Scored:
-        """Scores by ``combined`` or ``patches``, and the loudest part.
-
-        Of the parts that ``patches`` counts the alarms are summed (Fisher's method), and that sum is an alarm again; so
-        are those of the others. ``combined`` sums both, that of ``patches`` once for each scale that the finder has.
-        Where the finder is silent, as it is of blank frames, the others are heard alone: their p-value times 2.
-        """
-        assert self.sums is not None and self.total is not None
-        counted = [part for part in self.parts if score == "combined" or part in OF_PATCHES]
-        alarms = self._alarms(measured)[:, [self.parts.index(part) for part in counted]]
-        loudest = np.array([PARTS.index(part) for part in counted])[alarms.argmax(axis=1)]
-        why = np.where(loudest < len(REASONS), loudest, len(REASONS) + measured.strangest)
-        finder, others = alarms_of(self._sums(measured), self.sums).T
-        if score == "combined":
-            together = alarms_of(self._weighed(measured), self.total)[:, 0]
-            scores = np.maximum(together, others - np.float32(math.log(ALONE)))
-        else:
-            scores = finder
-        return Scored(scores, why.astype(np.int16), measured.where)
-
-    def _weighed(self, measured: Measured) -> NDArray[np.float32]:
-        assert self.sums is not None
-        scales = 1 if self.details is None else 2
-        weights = np.array([scales, 1], np.float32)
-        return (alarms_of(self._sums(measured), self.sums) * weights).sum(axis=1, keepdims=True)
-
-    def _sums(self, measured: Measured) -> NDArray[np.float32]:
-        alarms, local = self._alarms(measured), np.isin(self.parts, OF_PATCHES)
-        return np.stack([alarms[:, local].sum(axis=1), alarms[:, ~local].sum(axis=1)], axis=1)
-
-    def _alarms(self, measured: Measured) -> NDArray[np.float32]:
-        assert self.scales is not None
-        return alarms_of(measured.oddness, self.scales)
 
 
 @dataclass(frozen=True, eq=False)
@@ -406,7 +196,9 @@ def learn_usual(
     """
     blank.search(np.zeros((1, blank.autoencoder.spec.feature_dim), np.float32), 1)  # no index: say so first
     learned = trained if trained.any() else np.ones(len(trained), dtype=bool)
+    few = usual.sum() < FEWEST_NEW
     scorer = replace(blank, usual=_learned(blank, source, positions, np.flatnonzero(learned), native, progress))
+    scorer = _weighed(scorer, source, positions, np.flatnonzero(usual | few))
     assert scorer.usual is not None
     measured = Measured.none(len(positions), len(scorer.usual.parts))
     row_of = _rows_of(source, positions)
@@ -415,7 +207,7 @@ def learn_usual(
             rows = row_of[batch.positions]
             measured.put(rows, scorer.measure(batch.images, detailed, blank.units[rows]))
     _check_read(measured.oddness)
-    if usual.sum() < FEWEST_NEW:
+    if few:
         settled = scorer.usual.settle(measured)
         return settled, {score: settled.judge(measured, score) for score in BOTH}
     settled = scorer.usual.settle(measured.of(usual))
@@ -447,29 +239,63 @@ def _learned(
 ) -> Usual:
     """From some of those rows, which are normal."""
     autoencoder, detailed = blank.autoencoder, larger_side(blank.autoencoder.spec.preprocessing, native, LARGEST)
-    most = max(
-        FEWEST_NEW, min(MOST_LEARNED, LEARNED_BYTES // (detailed.pixels + autoencoder.spec.preprocessing.pixels))
-    )
-    rows = np.sort(np.random.default_rng(0).permutation(rows)[:most])
-    try:
-        images = load(source, positions[rows], autoencoder.spec.preprocessing)
-        larger_ones = load(source, positions[rows], detailed, progress=progress)
-    except SourceError as error:
-        raise _gone() from error
-    if not len(images) == len(larger_ones) == len(rows):
-        raise _gone()
+    pixels = detailed.pixels + autoencoder.spec.preprocessing.pixels
+    rows = _some(rows, min(MOST_LEARNED, LEARNED_BYTES // pixels))
+    images = _load(source, positions[rows], autoencoder.spec.preprocessing, False)
+    larger_ones = _load(source, positions[rows], detailed, progress)
     finder = FaultFinder.learn(larger_ones, detailed, autoencoder.device, progress=progress)
     numbers, _ = finder.look(larger_ones)
     units = blank.units[rows]
     usual_numbers = [UsualNumbers.learn(of_a_scale, units) for of_a_scale in numbers]
-    features = autoencoder.encode(images)
+    looks = looks_of(autoencoder, autoencoder.encode(images))
     return Usual(
         finder,
         UsualFacts.learn(measure_facts(images)),
-        UsualPixels.learn(images, looks_of(autoencoder, features), units),
+        UsualLooks.learn(pixels_of(images), looks, units),
+        UsualLooks.learn(measure_shapes(images), looks, units),
         usual_numbers[0],
         usual_numbers[1] if len(usual_numbers) > 1 else None,
     )
+
+
+def _weighed(scorer: Scorer, source: Source, positions: NDArray[np.int64], rows: NDArray[np.int64]) -> Scorer:
+    """With a finder and weights that tell faults planted in some of those rows best."""
+    assert scorer.usual is not None and scorer.detailed is not None
+    rows = _some(rows, min(PLANTED, LEARNED_BYTES // scorer.detailed.pixels))
+    sound = _load(source, positions[rows], scorer.detailed, False)
+    draw, times = np.random.default_rng(0), min(MOST_TIMES, math.ceil(PLANTED / len(rows)))
+    faulty = np.concatenate([np.rint(255 * plant_faults(sound, draw)[0]).astype(np.uint8) for _ in range(times)])
+    scorer = replace(scorer, usual=replace(scorer.usual, finder=scorer.usual.finder.settle(sound, faulty)))
+    assert scorer.usual is not None
+    both = [_measured(scorer, images, np.resize(scorer.units[rows], len(images))) for images in (sound, faulty)]
+    return replace(scorer, usual=scorer.usual.weigh(*both))
+
+
+def _measured(scorer: Scorer, detailed: NDArray[np.uint8], own: NDArray[np.int64]) -> Measured:
+    """Of images as the finder reads them."""
+    assert scorer.usual is not None
+    wanted = scorer.autoencoder.spec.preprocessing
+    found = Measured.none(len(detailed), len(scorer.usual.parts))
+    for part in in_order(0, len(detailed), max(1, PIXELS_AT_ONCE // detailed[0].size)):
+        images = resized(detailed[part], wanted.height, wanted.width)
+        found.put(part, scorer.measure(images, detailed[part], own[part]))
+    return found
+
+
+def _some(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    return np.sort(np.random.default_rng(0).permutation(rows)[: max(FEWEST_NEW, most)])
+
+
+def _load(
+    source: Source, positions: NDArray[np.int64], preprocessing: Preprocessing, progress: bool
+) -> NDArray[np.uint8]:
+    try:
+        images = load(source, positions, preprocessing, progress=progress)
+    except SourceError as error:
+        raise _gone() from error
+    if len(images) != len(positions):
+        raise _gone()
+    return images
 
 
 def _rows_of(source: Source, positions: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -27,3 +27,16 @@ def reduced(images: torch.Tensor, longest: int) -> torch.Tensor:
 
     size = [max(1, round(side * longest / max(images.shape[2:]))) for side in images.shape[2:]]
     return functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def resized(images: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Images (n, channels, height, width) at another size, averaged where that is smaller."""
+    import torch
+    from torch.nn import functional
+
+    if images.shape[2:] == (height, width):
+        return images
+    found = functional.interpolate(
+        torch.from_numpy(images).float(), (height, width), mode="bilinear", antialias=True, align_corners=False
+    )
+    return found.round().to(torch.uint8).numpy()

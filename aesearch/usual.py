@@ -1,4 +1,4 @@
-"""What is usual of normal images: how near the nearest others are, by numbers or by pixels."""
+"""What is usual of normal images: how near the nearest others are, by one kind of numbers or another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aesearch.baselines import raw_pixels, standardised
 from aesearch.distances import exact_neighbours
 from aesearch.grouping import most_mates
 
-NEAREST, NEAREST_BY_PIXELS = 10, 5
+NEAREST, NEAREST_OF_LOOKS = 10, 5
 COMPONENTS = 64  # that numbers are brought to
 LEAST_SPREAD = 1e-3  # share of the largest deviation that is added to each
 Floats = NDArray[np.float32]
@@ -54,43 +54,46 @@ class UsualNumbers:
 
 
 @dataclass(frozen=True, eq=False)
-class UsualPixels:
-    """Pixels of normal images, each of mean 0 and deviation 1, and how far from others an image may be that looks so.
+class UsualLooks:
+    """How normal images look, by one kind of numbers, and how far from others an image may be that is made of the same.
 
     Images of a rich texture are far from all others, faulty or not. So of the logarithm of the distance is taken what a
     ridge regression on features expects.
 
     Attributes
     ----------
-    pixels : (n, d) uint8
-        As `aesearch.baselines.raw_pixels` gives them, in grey levels.
+    vectors : (n, d) float16
     units : (n,) int64
         Of the images, as `aesearch.grouping.units_of` numbers them.
     weights, expected : (f,), (1,) float32
         Of the regression.
     """
 
-    pixels: NDArray[np.uint8]
+    vectors: NDArray[np.float16]
     units: NDArray[np.int64]
     weights: Floats
     expected: Floats
 
     @classmethod
-    def learn(cls, images: NDArray[np.uint8], features: Floats, units: NDArray[np.int64]) -> UsualPixels:
-        """From normal images (n, channels, height, width) and their features (n, f)."""
+    def learn(cls, vectors: Floats, features: Floats, units: NDArray[np.int64]) -> UsualLooks:
+        """From numbers of normal images (n, d), and their features (n, f)."""
         from sklearn.linear_model import Ridge
 
-        pixels = np.rint(255 * raw_pixels(images)).astype(np.uint8)
-        plain = cls(pixels, units, np.zeros(features.shape[1], np.float32), np.zeros(1, np.float32))
-        far = plain.oddness(images, features, units)
+        known = vectors.astype(np.float16)
+        plain = cls(known, units, np.zeros(features.shape[1], np.float32), np.zeros(1, np.float32))
+        far = plain.oddness(vectors, features, units)
         found = Ridge(alpha=len(far) * float(features.var(axis=0).mean()) + 1e-9).fit(features, far)
-        return cls(pixels, units, found.coef_.astype(np.float32), np.full(1, found.intercept_, np.float32))
+        return cls(known, units, found.coef_.astype(np.float32), np.full(1, found.intercept_, np.float32))
 
-    def oddness(self, images: NDArray[np.uint8], features: Floats, own: NDArray[np.int64] | None = None) -> Floats:
+    def oddness(self, vectors: Floats, features: Floats, own: NDArray[np.int64] | None = None) -> Floats:
         """Logarithm of the mean distance to the five nearest, less what is expected: (n,) float32."""
-        new, known = standardised(255 * raw_pixels(images)), standardised(self.pixels)
-        far = _far(new, known, self.units, NEAREST_BY_PIXELS, own)
+        far = _far(vectors, self.vectors.astype(np.float32), self.units, NEAREST_OF_LOOKS, own)
         return far - features @ self.weights - self.expected[0]
+
+
+def pixels_of(images: NDArray[np.uint8]) -> Floats:
+    """Grey levels of images (n, channels, height, width), of each brought to mean 0 and deviation 1: (n, d) float32."""
+    return standardised(255 * raw_pixels(images))
 
 
 def _far(vectors: Floats, base: Floats, units: NDArray[np.int64], k: int, own: NDArray[np.int64] | None) -> Floats:

@@ -100,7 +100,7 @@ def test_each_part_and_fact_has_its_words():
     first_fact = len(REASONS)
     words = [explain(why) for why in (-1, 0, first_fact, first_fact + 1)]
     assert words == ["", REASONS[0], "nearly blank", "very high contrast"]
-    assert [part_of(why) for why in (-1, 2, first_fact, 20)] == ["", "places", "facts", "facts"]
+    assert [part_of(why) for why in (-1, 3, first_fact, 20)] == ["", "places", "facts", "facts"]
     assert explain(len(REASONS) + 2 * len(FACTS) - 1) == "very bright"
     assert set(OF_PATCHES) < set(PARTS)
 

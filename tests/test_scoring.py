@@ -3,11 +3,12 @@
 import numpy as np
 
 from aesearch.anomalies import OF_PATCHES, part_of
+from aesearch.combining import LEAST_SKILL, Measured
 from aesearch.grouping import highest_of, oddest_of
-from aesearch.scoring import Measured, _folds
+from aesearch.scoring import _folds
 
 
-def test_combined_hears_the_finder_and_the_others_alone_too(digits):
+def test_combined_hears_every_part_and_patches_those_of_the_finder(digits):
     """By hand: medians but for one part that is far beyond all normal images."""
     usual = digits._scorer("combined").usual
     oddness = np.repeat(usual.scales[2:3], 1 + len(usual.parts), axis=0)
@@ -19,8 +20,23 @@ def test_combined_hears_the_finder_and_the_others_alone_too(digits):
     assert [part_of(why) for why in combined.why[1:]] == list(usual.parts)
     assert (combined.scores[1:] > combined.scores[0] + 3).all()
     local = np.isin(usual.parts, OF_PATCHES)
-    assert (patches.scores[1:][local] > patches.scores[0] + 3).all()
+    assert (patches.scores[1:][local] > patches.scores[0] + 2).all()
     assert np.allclose(patches.scores[1:][~local], patches.scores[0])
+
+
+def test_parts_are_heard_as_well_as_they_tell_planted_faults(digits):
+    """By hand: one part tells all of them, one half of them, the others none."""
+    usual = digits._scorer("combined").usual
+    count = len(usual.parts)
+    draw = np.random.default_rng(0)
+    sound, faulty = draw.normal(size=(2, 400, count)).astype(np.float32)
+    faulty[:, 0] += 20
+    faulty[:200, 1] += 20
+    both = [Measured(one, np.zeros(400, np.int64), np.zeros((400, 2), np.float32)) for one in (sound, faulty)]
+    weights = usual.weigh(*both).weights
+    assert weights[0] == 1 and abs(weights[1] - 0.25) < 0.05
+    assert np.allclose(weights[2:], LEAST_SKILL**2, atol=0.02)
+    assert usual.weights.shape == (count,) and (usual.weights >= LEAST_SKILL**2).all() and usual.weights.max() > 0.1
 
 
 def test_held_out_rows_are_scored_in_tenths_that_part_no_unit():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from aesearch.usual import NEAREST, UsualNumbers, UsualPixels
+from aesearch.usual import NEAREST, UsualLooks, UsualNumbers, pixels_of
 
 
 def test_a_row_is_no_neighbour_of_its_own():
@@ -35,10 +35,10 @@ def test_images_of_a_rich_texture_may_be_farther_from_others():
     rough = generator.integers(0, 255, (80, 1, 16, 16), dtype=np.uint8)
     normal = np.concatenate([smooth(80, 2), rough[:40]])
     features = np.array([[1, 0]] * 80 + [[0, 1]] * 40, np.float32)
-    usual = UsualPixels.learn(normal, features, np.arange(120))
-    new = np.concatenate([rough[40:], smooth(40, 30)])
+    usual = UsualLooks.learn(pixels_of(normal), features, np.arange(120))
+    new = pixels_of(np.concatenate([rough[40:], smooth(40, 30)]))
     said = usual.oddness(new, np.array([[0, 1]] * 40 + [[1, 0]] * 40, np.float32))
-    plain = UsualPixels(usual.pixels, usual.units, 0 * usual.weights, 0 * usual.expected)
+    plain = UsualLooks(usual.vectors, usual.units, 0 * usual.weights, 0 * usual.expected)
     odd = np.arange(80) >= 40
     assert roc_auc_score(odd, plain.oddness(new, np.zeros((80, 2), np.float32))) == 0
     assert roc_auc_score(odd, said) > 0.95
