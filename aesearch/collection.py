@@ -896,7 +896,7 @@ class Collection(Maps):
         if name == "nap":
             normality, scored = learn_normality(self._blank_scorer(name), *images, progress=self.progress)
             kept = {"mean": normality.mean, "directions": normality.directions, "nap_score": scored.scores}
-            learned_from = normality.learned_from
+            figures: dict[str, Any] = {"learned_from": normality.learned_from}
         else:
             usual, by_score = learn_usual(
                 self._blank_scorer(name), *images, self._usual_rows(), self._native_size, progress=self.progress
@@ -904,8 +904,10 @@ class Collection(Maps):
             kept = usual.arrays() | {"where": by_score[name].where}
             for one, scored in by_score.items():
                 kept |= {f"{one}_score": scored.scores, f"{one}_why": scored.why}
-            learned_from = len(usual.pixels.units)
-        self._write_rows(name, kept, self._compared(name), {"learned_from": learned_from})
+            figures = {"learned_from": len(usual.pixels.units), "weights": usual.heard()}
+            heard = ", ".join(f"{part} {weight:.2f}" for part, weight in figures["weights"].items())
+            logger.info("how far the parts are heard, by how well they tell planted faults: %s", heard)
+        self._write_rows(name, kept, self._compared(name), figures)
 
     def inspect(self, normal_label: str, *, score: str = "combined", false_alarms: float = 0.05) -> list[Measures]:
         """How well a score finds the faulty images of split ``test``, each kind by itself, beside what trains nothing.

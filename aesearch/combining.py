@@ -215,6 +215,12 @@ class Usual:
         skills = np.array([2 * roc_auc_score(odd, column) - 1 for column in said.T])
         return replace(self, weights=np.square(np.maximum(skills, LEAST_SKILL)).astype(np.float32))
 
+    def heard(self) -> dict[str, float]:
+        """Weight of each part, the largest first."""
+        assert self.weights is not None
+        order = np.argsort(-self.weights, kind="stable")
+        return {self.parts[place]: round(float(self.weights[place]), 3) for place in order}
+
     def settle(self, measured: Measured) -> Usual:
         """With the scales that normal images give, which nothing was learned from."""
         scaled = replace(self, scales=learn_scales(measured.oddness))

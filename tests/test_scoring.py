@@ -36,6 +36,9 @@ def test_parts_are_heard_as_well_as_they_tell_planted_faults(digits):
     weights = usual.weigh(*both).weights
     assert weights[0] == 1 and abs(weights[1] - 0.25) < 0.05
     assert np.allclose(weights[2:], LEAST_SKILL**2, atol=0.02)
+    assert [*digits.manifest.artifacts["combined"]["figures"]["weights"].values()] == sorted(usual.heard().values())[
+        ::-1
+    ]
     assert usual.weights.shape == (count,) and (usual.weights >= LEAST_SKILL**2).all() and usual.weights.max() > 0.1
 
 
