@@ -32,6 +32,7 @@ from aesearch.shapes import measure_shapes
 from aesearch.usual import UsualLooks, UsualNumbers, pixels_of
 
 UNWEIGHED = 5  # times their p-values, the sums without weights count
+RARE = math.log(100)  # alarm of one normal image in 100
 LEAST_SKILL = 0.1  # of a part, 1 that of one that tells all planted faults
 KINDS = {
     "facts": UsualFacts,
@@ -239,8 +240,10 @@ class Usual:
         weighed, finder, plain, others = alarms_of(self._sums(measured), self.sums).T
         if score == "combined":
             heard = np.stack([weighed, plain - math.log(UNWEIGHED), others - math.log(UNWEIGHED)], axis=1)
-            weights = np.stack([self.weights, np.ones_like(self.weights), ~local])[heard.argmax(axis=1)]
+            speaker = heard.argmax(axis=1)
+            weights = np.stack([self.weights, np.ones_like(self.weights), ~local])[speaker]
             scores, added = heard.max(axis=1).astype(np.float32), alarms * weights
+            added[(speaker > 0) & (alarms[:, -1] > RARE), -1] = np.inf  # of all parts facts say best what is wrong
         else:
             scores, added = finder, alarms * self.weights * local
         loudest = np.array([PARTS.index(part) for part in self.parts])[added.argmax(axis=1)]
