@@ -21,8 +21,9 @@ MOST_LEVERAGE = 0.99  # of one image on the directions learned from it
 TINY, LEAST_RISE = 1e-12, 0.02
 # What ``combined`` puts together, and why an image is odd by each; of facts one of `aesearch.facts.FACTS` says it.
 PARTS = ("neighbours", "pixels", "shapes", "places", "whole", "details", "facts")
-SCALES = ("weights", "scales", "sums")  # of the parts and of their sums
+SCALES = ("weights", "scales", "sums", "of_kinds")  # how the parts are put together
 OF_PATCHES = ("places", "whole", "details")  # those that ``patches`` puts together
+OF_KINDS = ("neighbours", "shapes")  # those that tell a new kind
 REASONS = (
     "far from its neighbours",
     "unusual pixels",

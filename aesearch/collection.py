@@ -904,9 +904,15 @@ class Collection(Maps):
             kept = usual.arrays() | {"where": by_score[name].where}
             for one, scored in by_score.items():
                 kept |= {f"{one}_score": scored.scores, f"{one}_why": scored.why}
-            figures = {"learned_from": len(usual.pixels.units), "weights": usual.heard()}
+            figures = {
+                "learned_from": len(usual.pixels.units),
+                "weights": usual.heard(),
+                "of_kinds": usual.looks_for_kinds,
+            }
             heard = ", ".join(f"{part} {weight:.2f}" for part, weight in figures["weights"].items())
-            logger.info("how far the parts are heard, by how well they tell planted faults: %s", heard)
+            logger.info("weights of the parts, by how well they tell planted faults: %s", heard)
+            if figures["of_kinds"]:
+                logger.info("the images are of clear kinds: one of a new kind is looked for first")
         self._write_rows(name, kept, self._compared(name), figures)
 
     def inspect(self, normal_label: str, *, score: str = "combined", false_alarms: float = 0.05) -> list[Measures]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from aesearch.anomalies import (
     LEAST_RISE,
+    OF_KINDS,
     OF_PATCHES,
     PARTS,
     REASONS,
@@ -31,7 +32,7 @@ from aesearch.finder import FaultFinder, most_faulty
 from aesearch.shapes import measure_shapes
 from aesearch.usual import UsualLooks, UsualNumbers, pixels_of
 
-UNWEIGHED = 5  # times their p-values, the sums without weights count
+UNLIKELY = 5  # times their p-values, what is less to be expected counts
 RARE = math.log(100)  # alarm of one normal image in 100
 LEAST_SKILL = 0.1  # of a part, 1 that of one that tells all planted faults
 KINDS = {
@@ -120,9 +121,11 @@ class Usual:
         What the finder sees of images as a whole, and in detail; none of details of small images.
     weights : (p,) float32, optional
         Of the parts' alarms in their sum.
-    scales, sums : (5, p), (5, 4) float32, optional
+    scales, sums : (5, p), (5, 5) float32, optional
         Of the parts, and of the sums of their alarms: weighed, of all and of those that ``patches`` counts; without
-        weights, of all and of the others. As `learn_scales` gives them.
+        weights, of all, of the others, and of neighbours and shapes. As `learn_scales` gives them.
+    of_kinds : (1,) bool, optional
+        Whether the images are of clear kinds, and one of a new kind is what is to be expected.
     """
 
     finder: FaultFinder
@@ -134,6 +137,7 @@ class Usual:
     weights: NDArray[np.float32] | None = None
     scales: NDArray[np.float32] | None = None
     sums: NDArray[np.float32] | None = None
+    of_kinds: NDArray[np.bool_] | None = None
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -216,6 +220,11 @@ class Usual:
         skills = np.array([2 * roc_auc_score(odd, column) - 1 for column in said.T])
         return replace(self, weights=np.square(np.maximum(skills, LEAST_SKILL)).astype(np.float32))
 
+    @property
+    def looks_for_kinds(self) -> bool:
+        """Whether an image of a new kind is what is to be expected."""
+        return self.of_kinds is not None and bool(self.of_kinds[0])
+
     def heard(self) -> dict[str, float]:
         """Weight of each part, the largest first."""
         assert self.weights is not None
@@ -233,17 +242,20 @@ class Usual:
         The alarms of the parts are summed (Fisher's method), each times its weight, and the sum is an alarm again. What
         is odd in another way than planted faults are, parts of little weight may see: so the sum without weights is
         heard, too, its p-value times 5. So is that of the parts that ``patches`` leaves out, as the finder is silent of
-        blank frames.
+        blank frames. Where images are of clear kinds, neighbours and shapes tell a new kind: their sum is heard as it
+        is, and the others have their p-values times 5.
         """
         assert self.sums is not None and self.weights is not None
         alarms, local = self._alarms(measured), np.isin(self.parts, OF_PATCHES)
-        weighed, finder, plain, others = alarms_of(self._sums(measured), self.sums).T
+        weighed, finder, plain, others, near = alarms_of(self._sums(measured), self.sums).T
         if score == "combined":
-            heard = np.stack([weighed, plain - math.log(UNWEIGHED), others - math.log(UNWEIGHED)], axis=1)
-            speaker = heard.argmax(axis=1)
-            weights = np.stack([self.weights, np.ones_like(self.weights), ~local])[speaker]
-            scores, added = heard.max(axis=1).astype(np.float32), alarms * weights
-            added[(speaker > 0) & (alarms[:, -1] > RARE), -1] = np.inf  # of all parts facts say best what is wrong
+            less, new = math.log(UNLIKELY), self.looks_for_kinds
+            heard = [weighed - less * new, plain - less, others - less, *[near] * new]
+            speaker = np.argmax(heard, axis=0)
+            sums = np.stack(self._weights())[[0, 2, 3, 4]]
+            scores, added = np.max(heard, axis=0).astype(np.float32), alarms * sums[speaker]
+            bad_frame = np.isin(speaker, (1, 2)) & (alarms[:, -1] > RARE)
+            added[bad_frame, -1] = np.inf  # of all parts facts say best what is wrong
         else:
             scores, added = finder, alarms * self.weights * local
         loudest = np.array([PARTS.index(part) for part in self.parts])[added.argmax(axis=1)]
@@ -251,10 +263,14 @@ class Usual:
         return Scored(scores, why.astype(np.int16), measured.where)
 
     def _sums(self, measured: Measured) -> NDArray[np.float32]:
+        return self._alarms(measured) @ np.stack(self._weights(), axis=1)
+
+    def _weights(self) -> list[NDArray[np.float32]]:
+        """Of the parts in each of the sums."""
         assert self.weights is not None
-        local, all_of_them = np.isin(self.parts, OF_PATCHES), np.ones_like(self.weights)
-        sums = [self.weights, self.weights * local, all_of_them, ~local]
-        return self._alarms(measured) @ np.stack(sums, axis=1).astype(np.float32)
+        local, near = np.isin(self.parts, OF_PATCHES), np.isin(self.parts, OF_KINDS)
+        sums = [self.weights, self.weights * local, np.ones_like(self.weights), ~local, near]
+        return [np.asarray(one, np.float32) for one in sums]
 
     def _alarms(self, measured: Measured) -> NDArray[np.float32]:
         assert self.scales is not None

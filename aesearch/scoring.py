@@ -19,6 +19,7 @@ from aesearch.errors import AesearchError, SourceError, StaleArtifactError
 from aesearch.facts import UsualFacts, measure_facts
 from aesearch.finder import LARGEST, FaultFinder
 from aesearch.grouping import most_mates
+from aesearch.kinds import are_of_kinds
 from aesearch.planting import plant_faults
 from aesearch.progress import step
 from aesearch.shapes import measure_shapes
@@ -197,8 +198,8 @@ def learn_usual(
     blank.search(np.zeros((1, blank.autoencoder.spec.feature_dim), np.float32), 1)  # no index: say so first
     learned = trained if trained.any() else np.ones(len(trained), dtype=bool)
     few = usual.sum() < FEWEST_NEW
-    scorer = replace(blank, usual=_learned(blank, source, positions, np.flatnonzero(learned), native, progress))
-    scorer = _weighed(scorer, source, positions, np.flatnonzero(usual | few))
+    known, features = _learned(blank, source, positions, np.flatnonzero(learned), native, progress)
+    scorer = _weighed(replace(blank, usual=known), source, positions, np.flatnonzero(usual | few), features)
     assert scorer.usual is not None
     measured = Measured.none(len(positions), len(scorer.usual.parts))
     row_of = _rows_of(source, positions)
@@ -236,8 +237,8 @@ def _learned(
     rows: NDArray[np.int64],
     native: tuple[int, int],
     progress: bool,
-) -> Usual:
-    """From some of those rows, which are normal."""
+) -> tuple[Usual, NDArray[np.float32]]:
+    """From some of those rows, which are normal; and their features, (n, dim)."""
     autoencoder, detailed = blank.autoencoder, larger_side(blank.autoencoder.spec.preprocessing, native, LARGEST)
     pixels = detailed.pixels + autoencoder.spec.preprocessing.pixels
     rows = _some(rows, min(MOST_LEARNED, LEARNED_BYTES // pixels))
@@ -247,8 +248,9 @@ def _learned(
     numbers, _ = finder.look(larger_ones)
     units = blank.units[rows]
     usual_numbers = [UsualNumbers.learn(of_a_scale, units) for of_a_scale in numbers]
-    looks = looks_of(autoencoder, autoencoder.encode(images))
-    return Usual(
+    features = autoencoder.encode(images)
+    looks = looks_of(autoencoder, features)
+    usual = Usual(
         finder,
         UsualFacts.learn(measure_facts(images)),
         UsualLooks.learn(pixels_of(images), looks, units),
@@ -256,10 +258,20 @@ def _learned(
         usual_numbers[0],
         usual_numbers[1] if len(usual_numbers) > 1 else None,
     )
+    return usual, features
 
 
-def _weighed(scorer: Scorer, source: Source, positions: NDArray[np.int64], rows: NDArray[np.int64]) -> Scorer:
-    """With a finder and weights that tell faults planted in some of those rows best."""
+def _weighed(
+    scorer: Scorer,
+    source: Source,
+    positions: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    features: NDArray[np.float32],
+) -> Scorer:
+    """With a finder and weights that tell faults planted in some of those rows best; ``features`` are of those learned.
+
+    And whether the images are of kinds.
+    """
     assert scorer.usual is not None and scorer.detailed is not None
     rows = _some(rows, min(PLANTED, LEARNED_BYTES // scorer.detailed.pixels))
     sound = _load(source, positions[rows], scorer.detailed, False)
@@ -268,7 +280,10 @@ def _weighed(scorer: Scorer, source: Source, positions: NDArray[np.int64], rows:
     scorer = replace(scorer, usual=replace(scorer.usual, finder=scorer.usual.finder.settle(sound, faulty)))
     assert scorer.usual is not None
     both = [_measured(scorer, images, np.resize(scorer.units[rows], len(images))) for images in (sound, faulty)]
-    return replace(scorer, usual=scorer.usual.weigh(*both))
+    images = resized(sound, *scorer.autoencoder.spec.preprocessing.shape[1:])
+    known = features, scorer.usual.shapes.vectors.astype(np.float32)
+    kinds = are_of_kinds(known, (scorer.autoencoder.encode(images), measure_shapes(images)))
+    return replace(scorer, usual=replace(scorer.usual.weigh(*both), of_kinds=np.array([kinds])))
 
 
 def _measured(scorer: Scorer, detailed: NDArray[np.uint8], own: NDArray[np.int64]) -> Measured:
