@@ -34,8 +34,8 @@ from aesearch.usual import UsualLooks, UsualNumbers, pixels_of
 
 UNLIKELY = 5  # times their p-values, what is less to be expected counts
 RARE = math.log(100)  # alarm of one normal image in 100
-LEAST_SKILL = 0.1  # of a part, 1 that of one that tells all planted faults
-KINDS = {
+LEAST_SKILL = 0.1  # that a part has; 1 is that of one that tells all planted faults
+USUAL = {
     "facts": UsualFacts,
     "pixels": UsualLooks,
     "shapes": UsualLooks,
@@ -148,7 +148,7 @@ class Usual:
         """All of it, to be kept."""
         kept: dict[str, NDArray[Any]] = {f"finder_{name}": value for name, value in self.finder.weights.items()}
         kept["detailed"] = np.array([self.finder.detailed], np.float32)
-        for name in KINDS:
+        for name in USUAL:
             if (one := getattr(self, name)) is not None:
                 kept |= {f"{name}_{field}": value for field, value in vars(one).items()}
         learned = {name: getattr(self, name) for name in SCALES if getattr(self, name) is not None}
@@ -159,7 +159,7 @@ class Usual:
         """Read back what `arrays` gave; ``preprocessing`` is the finder's."""
         weights = {name.removeprefix("finder_"): kept[name] for name in kept if name.startswith("finder_")}
         found: dict[str, Any] = {}
-        for name, kind in KINDS.items():
+        for name, kind in USUAL.items():
             fields = [field.name for field in dataclasses.fields(kind)]
             there = f"{name}_{fields[0]}" in kept
             found[name] = kind(*(kept[f"{name}_{field}"] for field in fields)) if there else None
@@ -237,7 +237,7 @@ class Usual:
         return replace(scaled, sums=learn_scales(scaled._sums(measured)))
 
     def judge(self, measured: Measured, score: str) -> Scored:
-        """Scores by ``combined`` or ``patches``, and the part that added most.
+        """Scores by ``combined`` or ``patches``, and the part that added most, or what is wrong with a bad frame.
 
         The alarms of the parts are summed (Fisher's method), each times its weight, and the sum is an alarm again. What
         is odd in another way than planted faults are, parts of little weight may see: so the sum without weights is
@@ -257,7 +257,7 @@ class Usual:
             bad_frame = np.isin(speaker, (1, 2)) & (alarms[:, -1] > RARE)
             added[bad_frame, -1] = np.inf  # of all parts facts say best what is wrong
         else:
-            scores, added = finder, alarms * self.weights * local
+            scores, added = finder, np.where(local, alarms * self.weights, -1)
         loudest = np.array([PARTS.index(part) for part in self.parts])[added.argmax(axis=1)]
         why = np.where(loudest < len(REASONS), loudest, len(REASONS) + measured.strangest)
         return Scored(scores, why.astype(np.int16), measured.where)

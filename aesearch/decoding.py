@@ -253,25 +253,29 @@ class Whole:
     height: int
     width: int
     tally: Tally
-    _sheets: dict[tuple[int, ...], NDArray[np.uint8]] = field(default_factory=dict)
+    _sheets: dict[tuple[int, ...], NDArray[np.uint8] | None] = field(default_factory=dict)
 
     def cut(self, box: tuple[int, int, int, int], preprocessing: Preprocessing) -> NDArray[np.uint8]:
         """A box, left, top, width and height in the file's pixels, as the preprocessing wants it: (c, h, w) uint8.
 
-        Where its corner is a corner of a pixel of the whole picture so reduced, it is cut from that, which is done once
-        for all boxes. Pixels at its edge then are means of what lies beyond it, too.
+        Pixels at its edge are means of what lies beyond it, too. So where its corner is that of a pixel of the whole
+        picture so reduced, the second box and all others are cut from that, which is quicker.
         """
         left, top, width, height = box
         wide, high = preprocessing.width, preprocessing.height
         whole_pixels = left * wide % width == top * high % height == 0
-        if wide > width or high > height or not whole_pixels:
-            return self._resized(box, (wide, high))
+        is_reduced = wide <= width and high <= height and (wide, high) != (width, height)
         reduction = wide, width, high, height
-        if reduction not in self._sheets:
+        if not whole_pixels or not is_reduced or reduction not in self._sheets:
+            self._sheets.setdefault(reduction, None)
+            return self._resized(box, (wide, high))
+        sheet = self._sheets[reduction]
+        if sheet is None:
             size = self.width * wide // width, self.height * high // height
-            self._sheets[reduction] = self._resized((0, 0, size[0] * width / wide, size[1] * height / high), size)
+            sheet = self._resized((0, 0, size[0] * width / wide, size[1] * height / high), size)
+            self._sheets[reduction] = sheet
         x, y = left * wide // width, top * high // height
-        return self._sheets[reduction][:, y : y + high, x : x + wide]
+        return sheet[:, y : y + high, x : x + wide].copy()
 
     def _resized(self, box: tuple[float, float, float, float], size: tuple[int, int]) -> NDArray[np.uint8]:
         """A box in the file's pixels at some size, (width, height)."""

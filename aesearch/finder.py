@@ -6,6 +6,7 @@ means of its layers are numbers by which images with faults lie far from sound o
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,7 @@ BATCH, RATE, DECAY = 16, 3e-3, 1e-3
 FOCUS, OVERLAP = 5.0, 0.3  # weights of the two losses
 SLOW = 1 / 16  # of the longer side of a whole image: slower light is no fault
 SMOOTH = 1.0  # places, of the map
-SHARES = (0.5, 1.0)  # of details in the map: the first of those that tell faults as well
+SHARES = (0.5, 1.0)  # of details in the map; at a tie the first is taken
 TOP = 0.002  # share of a map's places, those that look most faulty, that count
 AT_ONCE, AT_ONCE_ON_A_CPU = 2**22, 2**19  # pixels
 
@@ -126,7 +127,7 @@ class FaultFinder:
 
         highest: dict[float, list[Floats]] = {share: [] for share in SHARES}
         with torch.inference_mode():
-            for part in (*self._parts(sound), *self._parts(faulty)):
+            for part in itertools.chain(self._parts(sound), self._parts(faulty)):
                 marks = [found for _, found in self._seen(part)]
                 if len(marks) == 1:
                     return self

@@ -22,7 +22,6 @@ VISIBLE, INSIDE = 0.03, 0.2  # change of a pixel, and weight of the fault there,
 LIGHT = 0.1  # deviation of the contrast that images are given, as their logarithm; of the brightness a third of it
 SIZES_OF_BLOTS, SIZES_OF_PATCHES = (0.015, 0.3), (0.06, 0.35)  # of the longer side
 CONTRASTS = (0.06, 0.6)  # of the [0, 1] scale
-SMALLEST = 8  # pixels of the shorter side: in smaller images a fault has no place
 
 
 def plant_faults(images: NDArray[np.uint8], draw: np.random.Generator) -> tuple[Floats, Mask]:

@@ -36,7 +36,7 @@ NEAREST_AT_ONCE = 2**22  # that are looked for
 MOST_LEARNED, LEARNED_BYTES = 4000, 2**28  # images that tell what is usual, and the memory they may take
 FEWEST_NEW = 20  # images not trained on that tell what is usual
 PLANTED = 200  # images with a fault, and as many without, that tell how far the parts are heard
-MOST_TIMES = 5  # that faults are planted in one image
+MOST_TIMES, PLANTED_AT_ONCE = 5, 50  # that faults are planted in one image; images
 BOTH = ("combined", "patches")
 
 
@@ -198,8 +198,10 @@ def learn_usual(
     blank.search(np.zeros((1, blank.autoencoder.spec.feature_dim), np.float32), 1)  # no index: say so first
     learned = trained if trained.any() else np.ones(len(trained), dtype=bool)
     few = usual.sum() < FEWEST_NEW
+    told_apart = not few and trained.any()  # what tells from what is told
     known, features = _learned(blank, source, positions, np.flatnonzero(learned), native, progress)
-    scorer = _weighed(replace(blank, usual=known), source, positions, np.flatnonzero(usual | few), features)
+    told_by = np.flatnonzero(learned if few else usual)
+    scorer = _weighed(replace(blank, usual=known), source, positions, told_by, features if told_apart else None)
     assert scorer.usual is not None
     measured = Measured.none(len(positions), len(scorer.usual.parts))
     row_of = _rows_of(source, positions)
@@ -266,35 +268,48 @@ def _weighed(
     source: Source,
     positions: NDArray[np.int64],
     rows: NDArray[np.int64],
-    features: NDArray[np.float32],
+    features: NDArray[np.float32] | None,
 ) -> Scorer:
-    """With a finder and weights that tell faults planted in some of those rows best; ``features`` are of those learned.
+    """With a finder and weights that tell faults planted in some of those rows best.
 
-    And whether the images are of kinds.
+    And whether the images are of kinds, if there are ``features`` of others that were learned from.
     """
     assert scorer.usual is not None and scorer.detailed is not None
     rows = _some(rows, min(PLANTED, LEARNED_BYTES // scorer.detailed.pixels))
     sound = _load(source, positions[rows], scorer.detailed, False)
     draw, times = np.random.default_rng(0), min(MOST_TIMES, math.ceil(PLANTED / len(rows)))
-    faulty = np.concatenate([np.rint(255 * plant_faults(sound, draw)[0]).astype(np.uint8) for _ in range(times)])
+    parts = [sound[part] for part in in_order(0, len(sound), PLANTED_AT_ONCE)] * times
+    faulty = np.concatenate([np.rint(255 * plant_faults(part, draw)[0]).astype(np.uint8) for part in parts])
     scorer = replace(scorer, usual=replace(scorer.usual, finder=scorer.usual.finder.settle(sound, faulty)))
     assert scorer.usual is not None
-    both = [_measured(scorer, images, np.resize(scorer.units[rows], len(images))) for images in (sound, faulty)]
-    images = resized(sound, *scorer.autoencoder.spec.preprocessing.shape[1:])
-    known = features, scorer.usual.shapes.vectors.astype(np.float32)
-    kinds = are_of_kinds(known, (scorer.autoencoder.encode(images), measure_shapes(images)))
-    return replace(scorer, usual=replace(scorer.usual.weigh(*both), of_kinds=np.array([kinds])))
+    own = [np.resize(scorer.units[rows], len(images)) for images in (sound, faulty)]
+    weighed = scorer.usual.weigh(_measured(scorer, sound, own[0]), _measured(scorer, faulty, own[1]))
+    kinds = False
+    if features is not None:
+        described = [
+            (scorer.autoencoder.encode(images), measure_shapes(images)) for images, _, _ in _as_read(scorer, sound)
+        ]
+        of_sound = [np.concatenate(numbers) for numbers in zip(*described, strict=True)]
+        kinds = are_of_kinds((features, weighed.shapes.vectors.astype(np.float32)), (of_sound[0], of_sound[1]))
+    return replace(scorer, usual=replace(weighed, of_kinds=np.array([kinds])))
 
 
 def _measured(scorer: Scorer, detailed: NDArray[np.uint8], own: NDArray[np.int64]) -> Measured:
     """Of images as the finder reads them."""
     assert scorer.usual is not None
-    wanted = scorer.autoencoder.spec.preprocessing
     found = Measured.none(len(detailed), len(scorer.usual.parts))
-    for part in in_order(0, len(detailed), max(1, PIXELS_AT_ONCE // detailed[0].size)):
-        images = resized(detailed[part], wanted.height, wanted.width)
-        found.put(part, scorer.measure(images, detailed[part], own[part]))
+    for images, larger_ones, rows in _as_read(scorer, detailed):
+        found.put(rows, scorer.measure(images, larger_ones, own[rows]))
     return found
+
+
+def _as_read(
+    scorer: Scorer, detailed: NDArray[np.uint8]
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]]:
+    """Images as the encoder and as the finder reads them, some at a time, and which they are."""
+    wanted = scorer.autoencoder.spec.preprocessing
+    for rows in in_order(0, len(detailed), max(1, PIXELS_AT_ONCE // max(detailed[0].size, math.prod(wanted.shape)))):
+        yield resized(detailed[rows], wanted.height, wanted.width), detailed[rows], rows
 
 
 def _some(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:

@@ -50,7 +50,7 @@ class UsualNumbers:
     def oddness(self, numbers: Floats, own: NDArray[np.int64] | None = None) -> Floats:
         """Logarithm of the mean distance to the ten nearest, (n,) float32; those of the ``own`` units do not count."""
         components = np.asarray((numbers - self.mean) @ self.matrix, np.float32)
-        return mean_distance(components, self.vectors, self.units, NEAREST, own)
+        return log_distance(components, self.vectors, self.units, NEAREST, own)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class UsualLooks:
 
     def oddness(self, vectors: Floats, features: Floats, own: NDArray[np.int64] | None = None) -> Floats:
         """Logarithm of the mean distance to the five nearest, less what is expected: (n,) float32."""
-        far = mean_distance(vectors, self.vectors.astype(np.float32), self.units, NEAREST_OF_LOOKS, own)
+        far = log_distance(vectors, self.vectors.astype(np.float32), self.units, NEAREST_OF_LOOKS, own)
         return far - features @ self.weights - self.expected[0]
 
 
@@ -96,12 +96,12 @@ def pixels_of(images: NDArray[np.uint8]) -> Floats:
     return standardised(255 * raw_pixels(images))
 
 
-def mean_distance(
+def log_distance(
     vectors: Floats, base: Floats, units: NDArray[np.int64], k: int, own: NDArray[np.int64] | None
 ) -> Floats:
-    """Logarithm of the mean distance of vectors (m, d) to the k nearest of (n, d); those of the ``own`` units are none.
+    """Logarithm of the mean distance of vectors (m, d) to the k nearest of (n, d), (m,) float32.
 
-    Returns (m,) float32.
+    Those of the ``own`` units do not count.
     """
     mates = 0 if own is None else most_mates(units)
     places, distances = exact_neighbours(base, vectors, min(len(base), k + mates), "l2")

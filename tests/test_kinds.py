@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_digits, load_sample_image
 
 from aesearch.baselines import principal_components, raw_pixels
-from aesearch.kinds import FEWEST_NEW, are_of_kinds
+from aesearch.kinds import FEWEST_OTHERS, are_of_kinds
 from aesearch.shapes import measure_shapes
 
 
@@ -37,4 +37,4 @@ def test_textures_are_not_and_few_images_tell_nothing(larger_digits):
     textures = np.random.default_rng(0).integers(0, 255, (700, 1, 24, 24), dtype=np.uint8)
     assert not are_of_kinds(*described(textures, 500))
     known, new = described(larger_digits[0], 1500)
-    assert not are_of_kinds(known, tuple(part[: FEWEST_NEW - 1] for part in new))
+    assert not are_of_kinds(known, tuple(part[: FEWEST_OTHERS - 1] for part in new))
