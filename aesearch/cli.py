@@ -424,9 +424,9 @@ def anomalies(
         str,
         typer.Option(
             help="combined: how unusual by all that is known: patches, features, pixels, shapes, low-level facts "
-            "(blank, noise, overexposed, half lost), and by what most; patches: how faulty it looks to a network that has "
-            "learned to find planted faults; reconstruction: mean squared error per pixel on the [0, 1] scale; nap: "
-            "what each layer of the encoder loses; neighbours: mean distance to the 5 nearest features. Larger is "
+            "(blank, noise, overexposed, half lost), and by what most; patches: how faulty it looks to a network that "
+            "has learned to find planted faults; reconstruction: mean squared error per pixel on the [0, 1] scale; "
+            "nap: what each layer of the encoder loses; neighbours: mean distance to the 5 nearest features. Larger is "
             "odder."
         ),
     ] = "combined",
