@@ -254,7 +254,8 @@ class Usual:
             speaker = np.argmax(heard, axis=0)
             sums = np.stack(self._weights())[[0, 2, 3, 4]]
             scores, added = np.max(heard, axis=0).astype(np.float32), alarms * sums[speaker]
-            bad_frame = np.isin(speaker, (1, 2)) & (alarms[:, -1] > RARE)
+            by_facts, by_finder = alarms[:, -1], (alarms * local).max(axis=1)
+            bad_frame = np.isin(speaker, (1, 2)) & (by_facts > np.maximum(by_finder, RARE))
             added[bad_frame, -1] = np.inf  # of all parts facts say best what is wrong
         else:
             scores, added = finder, np.where(local, alarms * self.weights, -1)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from measuring import print_circumstances
 from numpy.typing import NDArray
-from planted_faults import plant
+from planted_faults import KINDS, plant
 from scipy import ndimage
 from sklearn.datasets import load_digits, load_sample_image
 from sklearn.metrics import roc_auc_score
@@ -25,7 +25,7 @@ from aesearch import Collection
 from aesearch.figures import Tile, draw_sheet, heat_over, save_picture
 from aesearch.localisation import at_size, pixel_auroc, region_overlap
 
-SIDE, LEARNED, SHOWN = 64, 1400, 6
+SIDE, LEARNED, OF_EACH = 64, 1400, 2  # pixels, images; faults of each kind that are drawn
 
 
 def grainy_digits(seed: int) -> NDArray[np.uint8]:
@@ -70,7 +70,9 @@ def main() -> None:
     in_order = [at_size(maps[place], (SIDE, SIDE)) for place in np.argsort(found.rows)]
     measured = roc_auc_score(faulty, scores), pixel_auroc(in_order, list(masks)), region_overlap(in_order, list(masks))
     print("image AUROC {:.3f}, pixel AUROC {:.3f}, PRO {:.3f}".format(*measured))
-    best = [place for place in range(len(new)) if faulty[found.rows[place]]][:SHOWN]
+    kind_of = dict(zip(np.flatnonzero(faulty).tolist(), planted.kinds.tolist(), strict=True))
+    kinds = [kind_of.get(int(row), "") for row in found.rows]
+    best = [place for kind in KINDS for place in [p for p, one in enumerate(kinds) if one == kind][:OF_EACH]]
     rows = [found.rows[place] for place in best]
     lines = [
         [Tile(new[row], ("new image",) if row == rows[0] else ()) for row in rows],
