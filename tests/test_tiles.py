@@ -103,6 +103,15 @@ def test_each_tile_is_that_piece_of_its_picture(folder, monkeypatch):
     assert len(decoded) == 24  # once each, though batches end within pictures
 
 
+def test_a_tile_is_the_same_alone_and_among_all_of_its_picture(folder):
+    """Those of the last column begin where no pixel of the picture at half its size does."""
+    source = open_source(str(folder), tiles="60,30")
+    for like in (GREY, Preprocessing(30, 30, 3), Preprocessing(60, 60, 1)):
+        together = source.read(np.arange(len(source)), like).images
+        for position in (0, 5, 9, 17, len(source) - 1):
+            assert np.array_equal(source.read(np.array([position]), like).images[0], together[position])
+
+
 def test_turned_pictures_are_cut_upright(tmp_path):
     (tmp_path / "x").mkdir()
     pixels = photographs(1)[0]
