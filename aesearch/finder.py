@@ -28,7 +28,7 @@ Planted = tuple[Floats, NDArray[np.bool_]]
 
 LARGEST, WHOLE = 256, 128  # pixels of the longer side: to look at in detail, and to see the image as a whole
 WIDTHS = (16, 32, 64, 64)  # channels of its stages, each of half the places of the one before
-MOST_STEPS, FEWEST_STEPS, SHOWN = 1000, 200, 100  # of training; times an image is shown, where that is between
+MOST_STEPS, FEWEST_STEPS, SHOWN = 2000, 200, 100  # of training; times an image is shown, where that is between
 BATCH, RATE, DECAY = 16, 3e-3, 1e-3
 FOCUS, OVERLAP = 5.0, 0.3  # weights of the two losses
 SLOW = 1 / 16  # of the longer side of a whole image: slower light is no fault
