@@ -23,20 +23,20 @@ def shrunk(images: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
 
 def reduced(images: torch.Tensor, longest: int) -> torch.Tensor:
     """Images (n, channels, height, width), floats, whose longer side gets so many pixels, averaged."""
-    from torch.nn import functional
-
-    size = [max(1, round(side * longest / max(images.shape[2:]))) for side in images.shape[2:]]
-    return functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+    height, width = (max(1, round(side * longest / max(images.shape[2:]))) for side in images.shape[2:])
+    return _at_size(images, height, width)
 
 
 def resized(images: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Images (n, channels, height, width) at another size, averaged where that is smaller."""
     import torch
-    from torch.nn import functional
 
     if images.shape[2:] == (height, width):
         return images
-    found = functional.interpolate(
-        torch.from_numpy(images).float(), (height, width), mode="bilinear", antialias=True, align_corners=False
-    )
-    return found.round().to(torch.uint8).numpy()
+    return _at_size(torch.from_numpy(images).float(), height, width).round().to(torch.uint8).numpy()
+
+
+def _at_size(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    from torch.nn import functional
+
+    return functional.interpolate(images, (height, width), mode="bilinear", antialias=True, align_corners=False)

@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 from aesearch.baselines import raw_pixels
 from aesearch.distances import exact_neighbours
 from aesearch.shapes import DIRECTIONS, FIELDS, measure_shapes
+from aesearch.shrinking import resized, shrunk
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (8, 8), (1, 1), (3, 200), (300, 40)])
@@ -45,3 +46,9 @@ def test_one_digit_is_told_from_others_better_than_by_pixels():
         return roc_auc_score(labels[judged] != 8, far)
 
     assert auroc(measure_shapes(images)) > max(0.97, auroc(raw_pixels(images)))
+
+
+def test_images_are_made_smaller_in_one_way():
+    images = np.random.default_rng(0).integers(0, 255, (3, 3, 60, 40), dtype=np.uint8)
+    assert np.abs(resized(images, 30, 20).astype(int) - shrunk(images, 30)).max() <= 1
+    assert resized(images, 60, 40) is images and resized(images, 61, 7).shape == (3, 3, 61, 7)
