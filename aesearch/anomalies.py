@@ -20,15 +20,19 @@ MOST_REGIONS = 3
 MOST_LEVERAGE = 0.99  # of one image on the directions learned from it
 TINY, LEAST_RISE = 1e-12, 0.02
 # What ``combined`` puts together, and why an image is odd by each; of facts one of `aesearch.facts.FACTS` says it.
-PARTS = ("neighbours", "pixels", "shapes", "places", "whole", "details", "facts")
+PARTS = ("neighbours", "pixels", "shapes", "places", "texture", "fine_texture", "whole", "details", "facts")
 SCALES = ("weights", "scales", "sums", "of_kinds")  # how the parts are put together
-OF_PATCHES = ("places", "whole", "details")  # those that ``patches`` puts together
+OF_PLACES = ("places", "texture", "fine_texture")  # those that look for a place that is odd
+OF_PATCHES = (*OF_PLACES, "whole", "details")  # those that ``patches`` puts together
+IN_DETAIL = ("fine_texture", "details")  # those that small images have not
 OF_KINDS = ("neighbours", "shapes")  # those that tell a new kind
 REASONS = (
     "far from its neighbours",
     "unusual pixels",
     "unusual shapes",
     "a place looks faulty",
+    "unusual texture",
+    "unusual fine texture",
     "unusual as a whole",
     "unusual in detail",
 )

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.anomalies import (
+    IN_DETAIL,
     LEAST_RISE,
     OF_KINDS,
     OF_PATCHES,
+    OF_PLACES,
     PARTS,
     REASONS,
     SCALES,
@@ -28,17 +30,20 @@ from aesearch.anomalies import (
 )
 from aesearch.decoding import Preprocessing
 from aesearch.facts import UsualFacts, measure_facts
-from aesearch.finder import FaultFinder, most_faulty
+from aesearch.finder import FaultFinder, Seen, most_faulty
 from aesearch.shapes import measure_shapes
-from aesearch.usual import UsualLooks, UsualNumbers, pixels_of
+from aesearch.usual import UsualLooks, UsualNumbers, UsualTexture, pixels_of
 
-UNLIKELY = 5  # times their p-values, what is less to be expected counts
+Floats = NDArray[np.float32]
+UNLIKELY = 5  # times their p-values, faults count where a new kind is to be expected
 RARE = math.log(100)  # alarm of one normal image in 100
-LEAST_SKILL = 0.1  # that a part has; 1 is that of one that tells all planted faults
+LEAST_WEIGHT, LEAST_OF_FACTS = 0.1, 0.5  # 1 is that of a part that tells all planted faults
 USUAL = {
     "facts": UsualFacts,
     "pixels": UsualLooks,
     "shapes": UsualLooks,
+    "texture": UsualTexture,
+    "fine_texture": UsualTexture,
     "whole": UsualNumbers,
     "details": UsualNumbers,
 }  # of what is usual, by part
@@ -117,13 +122,15 @@ class Usual:
     finder : FaultFinder
     facts : UsualFacts
     pixels, shapes : UsualLooks
-    whole, details : UsualNumbers
-        What the finder sees of images as a whole, and in detail; none of details of small images.
+    whole, texture : UsualNumbers, UsualTexture
+        What the finder sees of images as a whole, and at their places.
+    details, fine_texture : UsualNumbers, UsualTexture, optional
+        The same in detail; none of small images.
     weights : (p,) float32, optional
-        Of the parts' alarms in their sum.
-    scales, sums : (5, p), (5, 5) float32, optional
-        Of the parts, and of the sums of their alarms: weighed, of all and of those that ``patches`` counts; without
-        weights, of all, of the others, and of neighbours and shapes. As `learn_scales` gives them.
+        Of the parts' alarms in sums.
+    scales, sums : (5, p), (5, 4) float32, optional
+        Of the parts, and of sums of their alarms: of the parts that look at places, of the others, of those others that
+        are of the finder, and of neighbours and shapes. As `learn_scales` gives them.
     of_kinds : (1,) bool, optional
         Whether the images are of clear kinds, and one of a new kind is what is to be expected.
     """
@@ -133,7 +140,9 @@ class Usual:
     pixels: UsualLooks
     shapes: UsualLooks
     whole: UsualNumbers
+    texture: UsualTexture
     details: UsualNumbers | None = None
+    fine_texture: UsualTexture | None = None
     weights: NDArray[np.float32] | None = None
     scales: NDArray[np.float32] | None = None
     sums: NDArray[np.float32] | None = None
@@ -142,7 +151,7 @@ class Usual:
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of those that there are."""
-        return tuple(part for part in PARTS if part != "details" or self.details is not None)
+        return tuple(part for part in PARTS if part not in IN_DETAIL or self.details is not None)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All of it, to be kept."""
@@ -181,22 +190,32 @@ class Usual:
         collection.
         """
         facts = measure_facts(images)
-        numbers, maps = self.finder.look(detailed)
-        said = {
+        found = [self._seen(seen, own) for seen in self.finder.look(detailed)]
+        said = {name: np.concatenate([of_some[name] for of_some, _ in found]) for name in found[0][0]}
+        said |= {
             "neighbours": logarithm(far),
             "pixels": self.pixels.oddness(pixels_of(images), features, own),
             "shapes": self.shapes.oddness(measure_shapes(images), features, own),
-            "places": most_faulty(maps),
-            "whole": self.whole.oddness(numbers[0], own),
             "facts": logarithm(self.facts.distance(facts)),
         }
-        if self.details is not None:
-            said["details"] = self.details.oddness(numbers[1], own)
-        height, width = maps.shape[1:]
-        down, across = np.unravel_index(maps.reshape(len(maps), -1).argmax(axis=1), (height, width))
-        where = np.column_stack([(across + 0.5) / width, (down + 0.5) / height]).astype(np.float32)
         oddness = np.column_stack([said[part] for part in self.parts]).astype(np.float32)
-        return Measured(oddness, self.facts.strangest(facts), where)
+        return Measured(oddness, self.facts.strangest(facts), np.concatenate([where for _, where in found]))
+
+    def _seen(self, seen: Seen, own: NDArray[np.int64] | None) -> tuple[dict[str, Floats], Floats]:
+        """What the parts of the finder say of some images, and where they look most faulty."""
+        own = None if own is None else own[seen.rows]
+        said = {
+            "places": most_faulty(seen.marks),
+            "texture": self.texture.oddness(seen.local[0], own),
+            "whole": self.whole.oddness(seen.numbers[0], own),
+        }
+        if self.details is not None and self.fine_texture is not None:
+            said["fine_texture"] = self.fine_texture.oddness(seen.local[1], own)
+            said["details"] = self.details.oddness(seen.numbers[1], own)
+        height, width = seen.marks.shape[1:]
+        down, across = np.unravel_index(seen.marks.reshape(len(seen.marks), -1).argmax(axis=1), (height, width))
+        where = np.column_stack([(across + 0.5) / width, (down + 0.5) / height]).astype(np.float32)
+        return said, where
 
     def heat_maps(self, detailed: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Where faults are, (n, height, width) float32: 1 is drawn brightest.
@@ -206,19 +225,20 @@ class Usual:
         """
         assert self.scales is not None
         usual, rare = self.scales[[2, -1], self.parts.index("places")]
-        return (self.finder.look(detailed)[1] - usual) / max(2 * (rare - usual), np.float32(LEAST_RISE))
+        return (self.finder.maps(detailed) - usual) / max(2 * (rare - usual), np.float32(LEAST_RISE))
 
     def weigh(self, sound: Measured, faulty: Measured) -> Usual:
-        """With weights by how well each part tells images with faults from sound ones: what its AUROC is above chance.
+        """With weights by how well each part tells images with faults from sound ones: twice its AUROC, less 1.
 
-        That is squared, so that parts that see little are hardly heard, however many they are.
+        Facts have half of the most that there is, at least: they are for bad frames, which those faults are not.
         """
         from sklearn.metrics import roc_auc_score
 
         odd = np.repeat([False, True], [len(sound.oddness), len(faulty.oddness)])
         said = np.concatenate([sound.oddness, faulty.oddness])
         skills = np.array([2 * roc_auc_score(odd, column) - 1 for column in said.T])
-        return replace(self, weights=np.square(np.maximum(skills, LEAST_SKILL)).astype(np.float32))
+        least = np.where(np.array(self.parts) == "facts", LEAST_OF_FACTS, LEAST_WEIGHT)
+        return replace(self, weights=np.maximum(skills, least).astype(np.float32))
 
     @property
     def looks_for_kinds(self) -> bool:
@@ -239,26 +259,27 @@ class Usual:
     def judge(self, measured: Measured, score: str) -> Scored:
         """Scores by ``combined`` or ``patches``, and the part that added most, or what is wrong with a bad frame.
 
-        The alarms of the parts are summed (Fisher's method), each times its weight, and the sum is an alarm again. What
-        is odd in another way than planted faults are, parts of little weight may see: so the sum without weights is
-        heard, too, its p-value times 5. So is that of the parts that ``patches`` leaves out, as the finder is silent of
-        blank frames. Where images are of clear kinds, neighbours and shapes tell a new kind: their sum is heard as it
-        is, and the others have their p-values times 5.
+        The alarms of some parts are summed (Fisher's method), each times its weight, and the sum is an alarm again; of
+        two such sums the larger one counts. One is of the parts that look at places, as a small fault leaves most of an
+        image as it was. The other is of the parts that look at all of it: for ``patches`` those of the finder alone.
+        Where images are of clear kinds, neighbours and shapes tell a new kind: ``combined`` hears their sum as it is,
+        too, and the others have their p-values times 5.
         """
-        assert self.sums is not None and self.weights is not None
-        alarms, local = self._alarms(measured), np.isin(self.parts, OF_PATCHES)
-        weighed, finder, plain, others, near = alarms_of(self._sums(measured), self.sums).T
+        assert self.sums is not None
+        alarms = self._alarms(measured)
+        small, large, by_finder, near = alarms_of(self._sums(measured), self.sums).T
+        places, others, of_finder, of_kinds = self._weights()
+        heard, weights = [small, by_finder], [places, of_finder]
         if score == "combined":
-            less, new = math.log(UNLIKELY), self.looks_for_kinds
-            heard = [weighed - less * new, plain - less, others - less, *[near] * new]
-            speaker = np.argmax(heard, axis=0)
-            sums = np.stack(self._weights())[[0, 2, 3, 4]]
-            scores, added = np.max(heard, axis=0).astype(np.float32), alarms * sums[speaker]
-            by_facts, by_finder = alarms[:, -1], (alarms * local).max(axis=1)
-            bad_frame = np.isin(speaker, (1, 2)) & (by_facts > np.maximum(by_finder, RARE))
-            added[bad_frame, -1] = np.inf  # of all parts facts say best what is wrong
-        else:
-            scores, added = finder, np.where(local, alarms * self.weights, -1)
+            less = math.log(UNLIKELY) * self.looks_for_kinds
+            heard, weights = [small - less, large - less], [places, others]
+            if self.looks_for_kinds:
+                heard, weights = [*heard, near], [*weights, of_kinds]
+        speaker = np.argmax(heard, axis=0)
+        scores, added = np.max(heard, axis=0).astype(np.float32), alarms * np.stack(weights)[speaker]
+        if score == "combined":  # of all parts facts say best what is wrong with a bad frame
+            loud = alarms[:, np.isin(self.parts, OF_PATCHES)].max(axis=1)
+            added[(speaker == 1) & (alarms[:, -1] > np.maximum(loud, RARE)), -1] = np.inf
         loudest = np.array([PARTS.index(part) for part in self.parts])[added.argmax(axis=1)]
         why = np.where(loudest < len(REASONS), loudest, len(REASONS) + measured.strangest)
         return Scored(scores, why.astype(np.int16), measured.where)
@@ -266,11 +287,11 @@ class Usual:
     def _sums(self, measured: Measured) -> NDArray[np.float32]:
         return self._alarms(measured) @ np.stack(self._weights(), axis=1)
 
-    def _weights(self) -> list[NDArray[np.float32]]:
+    def _weights(self) -> list[Floats]:
         """Of the parts in each of the sums."""
         assert self.weights is not None
-        local, near = np.isin(self.parts, OF_PATCHES), np.isin(self.parts, OF_KINDS)
-        sums = [self.weights, self.weights * local, np.ones_like(self.weights), ~local, near]
+        places, of_finder, near = (np.isin(self.parts, some) for some in (OF_PLACES, OF_PATCHES, OF_KINDS))
+        sums = [self.weights * places, self.weights * ~places, self.weights * (of_finder & ~places), near]
         return [np.asarray(one, np.float32) for one in sums]
 
     def _alarms(self, measured: Measured) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,7 @@ Planted = tuple[Floats, NDArray[np.bool_]]
 
 LARGEST, WHOLE = 256, 128  # pixels of the longer side: to look at in detail, and to see the image as a whole
 WIDTHS = (16, 32, 64, 64)  # channels of its stages, each of half the places of the one before
-MOST_STEPS, FEWEST_STEPS, SHOWN = 2000, 200, 100  # of training; times an image is shown, where that is between
+MOST_STEPS, FEWEST_STEPS, SHOWN = 3000, 200, 100  # of training; times an image is shown, where that is between
 BATCH, RATE, DECAY = 16, 3e-3, 1e-3
 FOCUS, OVERLAP = 5.0, 0.3  # weights of the two losses
 SLOW = 1 / 16  # of the longer side of a whole image: slower light is no fault
@@ -36,6 +37,28 @@ SMOOTH = 1.0  # places, of the map
 SHARES = (0.5, 1.0)  # of details in the map; at a tie the first is taken
 TOP = 0.002  # share of a map's places, those that look most faulty, that count
 AT_ONCE, AT_ONCE_ON_A_CPU = 2**22, 2**19  # pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the finder sees in some images.
+
+    Attributes
+    ----------
+    rows : slice
+        Which of the images.
+    numbers : list of (n, d) float32
+        Means of the network's layers over each image, seen as a whole and, unless it is small, in detail.
+    marks : (n, height, width) float32
+        How likely each place, a square of two by two pixels, is part of a fault, as log-odds.
+    local : list of (n, f, height, width) float32, on the finder's device
+        By the same scales, features of each place, a square of four by four pixels.
+    """
+
+    rows: slice
+    numbers: list[Floats]
+    marks: Floats
+    local: list[torch.Tensor]
 
 
 class FaultFinder:
@@ -91,7 +114,7 @@ class FaultFinder:
         course = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.15)
         with step("plant", steps, unit="step", progress=progress) as bar:
             for changed, masks in _planted(images, steps, seed):
-                found = net(_levelled(torch.from_numpy(changed).to(device)))[1]
+                found = net(_levelled(torch.from_numpy(changed).to(device)))
                 optimizer.zero_grad()
                 _loss(found, torch.from_numpy(masks).to(device)).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -100,25 +123,20 @@ class FaultFinder:
         weights = {name: value.cpu().numpy() for name, value in net.state_dict().items() if value.ndim}
         return cls(preprocessing, weights, device)
 
-    def look(self, images: NDArray[np.uint8]) -> tuple[list[Floats], Floats]:
-        """Numbers of images (n, channels, height, width) uint8, and where their faults are.
-
-        Returns
-        -------
-        list of (n, d) float32, (n, height, width) float32
-            Means of the network's layers over the image, seen as a whole and, unless it is small, in detail; and how
-            likely each place, a square of two by two pixels, is part of a fault, as log-odds.
-        """
+    def look(self, images: NDArray[np.uint8]) -> Iterator[Seen]:
+        """What it sees in images (n, channels, height, width) uint8, of some at a time."""
         import torch
 
-        numbers, maps = [], []
-        with torch.inference_mode():
-            for part in self._parts(images):
+        for rows, part in self._parts(images):
+            with torch.inference_mode():
                 seen = self._seen(part)
-                numbers.append([means for means, _ in seen])
-                maps.append(_map([marks for _, marks in seen], self.detailed))
-        by_scale = [torch.cat(parts).cpu().numpy() for parts in zip(*numbers, strict=True)]
-        return by_scale, torch.cat(maps).cpu().numpy()
+                marks = _map([found for _, found, _ in seen], self.detailed)
+                numbers = [means.cpu().numpy() for means, _, _ in seen]
+            yield Seen(rows, numbers, marks.cpu().numpy(), [local for _, _, local in seen])
+
+    def maps(self, images: NDArray[np.uint8]) -> Floats:
+        """Where faults are in images: (n, height, width) float32, as of `Seen`."""
+        return np.concatenate([seen.marks for seen in self.look(images)])
 
     def settle(self, sound: NDArray[np.uint8], faulty: NDArray[np.uint8]) -> FaultFinder:
         """With the map that tells images with faults best from sound ones: of both scales, or of details alone."""
@@ -127,8 +145,8 @@ class FaultFinder:
 
         highest: dict[float, list[Floats]] = {share: [] for share in SHARES}
         with torch.inference_mode():
-            for part in itertools.chain(self._parts(sound), self._parts(faulty)):
-                marks = [found for _, found in self._seen(part)]
+            for _, part in itertools.chain(self._parts(sound), self._parts(faulty)):
+                marks = [found for _, found, _ in self._seen(part)]
                 if len(marks) == 1:
                     return self
                 for share, found in highest.items():
@@ -137,17 +155,17 @@ class FaultFinder:
         best = max(SHARES, key=lambda share: roc_auc_score(odd, np.concatenate(highest[share])))
         return FaultFinder(self.preprocessing, self.weights, self._device, best)
 
-    def _seen(self, part: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Of each scale the means of the layers, and the log-odds of faults."""
-        return [self._net(_levelled(scaled.to(self._device))) for scaled in _scales(part)]
+    def _seen(self, part: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Of each scale the means of the layers, the log-odds of faults, and local features."""
+        return [self._net.describe(_levelled(scaled.to(self._device))) for scaled in _scales(part)]
 
-    def _parts(self, images: NDArray[np.uint8]) -> Iterator[torch.Tensor]:
+    def _parts(self, images: NDArray[np.uint8]) -> Iterator[tuple[slice, torch.Tensor]]:
         import torch
 
         pixels = AT_ONCE_ON_A_CPU if self._device.type == "cpu" else AT_ONCE
         size = max(1, pixels // (images.shape[2] * images.shape[3]))
         for start in range(0, len(images), size):
-            yield torch.from_numpy(images[start : start + size]).float() / 255
+            yield slice(start, start + size), torch.from_numpy(images[start : start + size]).float() / 255
 
 
 def most_faulty(maps: Floats) -> Floats:

@@ -199,16 +199,31 @@ class FaultNet(nn.Module):
         )
         self.mark = nn.Conv2d(first, 1, 1)
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """From (n, 2 c, h, w) to means of the last stages, (n, d), and log-odds of faults, (n, 1, h / 2, w / 2)."""
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """From (n, 2 c, h, w) to log-odds of faults, (n, 1, h / 2, w / 2)."""
+        return self.describe(images)[1]
+
+    def describe(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """From (n, 2 c, h, w) to means of the last stages, the log-odds of faults, and local features.
+
+        Of shapes (n, d), (n, 1, h / 2, w / 2) and (n, f, h / 4, w / 4): of each place what the stages of that size, up
+        and down, and the next finer and coarser say, averaged over three by three places.
+        """
         stages = []
         for stage in self.down:
             images = stage(images)
             stages.append(images)
+        means = torch.cat([maps.mean(dim=(2, 3)) for maps in stages[1:]], dim=1)
+        risen = []
         for stage, beside in zip(self.up, stages[-2::-1], strict=True):
             wide = nn.functional.interpolate(images, beside.shape[2:], mode="nearest")
             images = stage(torch.cat([wide, beside], dim=1))
-        return torch.cat([maps.mean(dim=(2, 3)) for maps in stages[1:]], dim=1), self.mark(images)
+            risen.append(images)
+        quarter = stages[1]
+        coarser = nn.functional.interpolate(stages[2], quarter.shape[2:], mode="bilinear", align_corners=False)
+        finer = nn.functional.avg_pool2d(risen[2], 2, ceil_mode=True)
+        local = nn.functional.avg_pool2d(torch.cat([quarter, coarser, risen[1], finer], dim=1), 3, 1, 1)
+        return means, self.mark(images), local
 
 
 def _convolution(into: int, out: int, stride: int = 1, side: int = 3) -> nn.Sequential:

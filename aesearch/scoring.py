@@ -25,7 +25,7 @@ from aesearch.progress import step
 from aesearch.shapes import measure_shapes
 from aesearch.shrinking import resized
 from aesearch.sources import Batch, Source
-from aesearch.usual import UsualLooks, UsualNumbers, pixels_of
+from aesearch.usual import SAMPLED, UsualLooks, UsualNumbers, UsualTexture, pixels_of, sampled
 
 logger = logging.getLogger(__name__)
 
@@ -247,9 +247,8 @@ def _learned(
     images = _load(source, positions[rows], autoencoder.spec.preprocessing, False)
     larger_ones = _load(source, positions[rows], detailed, progress)
     finder = FaultFinder.learn(larger_ones, detailed, autoencoder.device, progress=progress)
-    numbers, _ = finder.look(larger_ones)
     units = blank.units[rows]
-    usual_numbers = [UsualNumbers.learn(of_a_scale, units) for of_a_scale in numbers]
+    as_a_whole, in_detail = _of_scales(finder, larger_ones, units)
     features = autoencoder.encode(images)
     looks = looks_of(autoencoder, features)
     usual = Usual(
@@ -257,10 +256,28 @@ def _learned(
         UsualFacts.learn(measure_facts(images)),
         UsualLooks.learn(pixels_of(images), looks, units),
         UsualLooks.learn(measure_shapes(images), looks, units),
-        usual_numbers[0],
-        usual_numbers[1] if len(usual_numbers) > 1 else None,
+        *as_a_whole,
+        *in_detail,
     )
     return usual, features
+
+
+def _of_scales(
+    finder: FaultFinder, images: NDArray[np.uint8], units: NDArray[np.int64]
+) -> tuple[tuple[UsualNumbers, UsualTexture], tuple[UsualNumbers, UsualTexture] | tuple[None, None]]:
+    """What the finder sees of normal images as a whole and, unless they are small, in detail."""
+    draw = np.random.default_rng(0)
+    each = math.ceil(SAMPLED / len(images))
+    found = [
+        [(numbers, sampled(local, each, draw)) for numbers, local in zip(seen.numbers, seen.local, strict=True)]
+        for seen in finder.look(images)
+    ]
+    usual = []
+    for of_scale in zip(*found, strict=True):
+        numbers, places = (np.concatenate(parts) for parts in zip(*of_scale, strict=True))
+        of_places = np.repeat(units, len(places) // len(units))
+        usual.append((UsualNumbers.learn(numbers, units), UsualTexture.learn(places, of_places)))
+    return usual[0], usual[1] if len(usual) > 1 else (None, None)
 
 
 def _weighed(

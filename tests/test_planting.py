@@ -69,8 +69,10 @@ def finder() -> FaultFinder:
 def test_it_finds_scratches_that_it_has_never_seen_and_where_they_are(finder):
     sound = textures(40, seed=5)
     faulty, masks = scratched(textures(40, seed=6))
-    numbers, maps = finder.look(np.concatenate([sound, faulty]))
-    assert [one.shape for one in numbers] == [(80, 160)] and maps.shape == (80, 32, 32)
+    seen = list(finder.look(np.concatenate([sound, faulty])))
+    maps = np.concatenate([some.marks for some in seen])
+    assert [one.shape[1:] for one in seen[0].numbers] == [(160,)] and maps.shape == (80, 32, 32)
+    assert seen[0].local[0].shape[1:] == (128, 16, 16)
     assert roc_auc_score(np.arange(80) >= 40, maps.max(axis=(1, 2))) > 0.95
     places = masks.reshape(40, 32, 2, 32, 2).any(axis=(2, 4))
     assert roc_auc_score(places.ravel(), maps[40:].ravel()) > 0.95
@@ -79,9 +81,11 @@ def test_it_finds_scratches_that_it_has_never_seen_and_where_they_are(finder):
 def test_it_is_kept_as_arrays_and_sees_one_image_as_among_many(finder):
     images = textures(5, seed=7)
     again = FaultFinder(finder.preprocessing, finder.weights, pick_device("cpu"))
-    (many,), maps = finder.look(images)
-    (one,), one_map = again.look(images[2:3])
-    assert np.allclose(one, many[2:3], atol=1e-4) and np.allclose(one_map, maps[2:3], atol=1e-3)
+    (many,) = finder.look(images)
+    (one,) = again.look(images[2:3])
+    assert np.allclose(one.numbers[0], many.numbers[0][2:3], atol=1e-4)
+    assert np.allclose(one.marks, many.marks[2:3], atol=1e-3)
+    assert np.allclose(one.local[0], many.local[0][2:3], atol=1e-3)
 
 
 def test_its_map_is_of_the_scales_that_tell_faults_best(finder):
@@ -91,7 +95,7 @@ def test_its_map_is_of_the_scales_that_tell_faults_best(finder):
     large = FaultFinder(Preprocessing(160, 160, 1), finder.weights, pick_device("cpu"))
 
     def auroc(one):
-        return roc_auc_score(np.arange(60) >= 30, most_faulty(one.look(np.concatenate([sound, faulty]))[1]))
+        return roc_auc_score(np.arange(60) >= 30, most_faulty(one.maps(np.concatenate([sound, faulty]))))
 
     settled = large.settle(sound, faulty)
     found = {
