@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from sklearn.metrics import roc_auc_score
 
-from aesearch.usual import NEAREST, UsualLooks, UsualNumbers, pixels_of
+from aesearch.usual import NEAREST, UsualLooks, UsualNumbers, UsualTexture, pixels_of, sampled
 
 
 def test_a_row_is_no_neighbour_of_its_own():
@@ -42,3 +43,37 @@ def test_images_of_a_rich_texture_may_be_farther_from_others():
     odd = np.arange(80) >= 40
     assert roc_auc_score(odd, plain.oddness(new, np.zeros((80, 2), np.float32))) == 0
     assert roc_auc_score(odd, said) > 0.95
+
+
+def places(images: int, seed: int) -> torch.Tensor:
+    """Local features (images, 20, 6, 5): of each place one of three textures, and noise."""
+    draw = np.random.default_rng(seed)
+    middles = 5 * np.random.default_rng(99).normal(size=(3, 20))
+    seen = middles[draw.integers(3, size=(images, 6, 5))] + draw.normal(size=(images, 6, 5, 20))
+    return torch.from_numpy(seen.transpose(0, 3, 1, 2).astype(np.float32))
+
+
+def test_one_place_of_another_texture_makes_an_image_odd():
+    local = places(40, seed=0)
+    usual = UsualTexture.learn(sampled(local, 20, np.random.default_rng(0)), np.repeat(np.arange(40), 20))
+    assert usual.bank.shape == (2, 400, 20)
+    new = places(40, seed=1)
+    new[:20, :, 2, 3] += 5 * torch.from_numpy(np.random.default_rng(2).normal(size=(20, 20)).astype(np.float32))
+    assert roc_auc_score(np.arange(40) < 20, usual.oddness(new)) > 0.99
+
+
+def test_images_of_the_collection_look_no_more_usual_than_new_ones():
+    local, new = places(120, seed=0), places(120, seed=1)
+    units = np.arange(120)
+    usual = UsualTexture.learn(sampled(local, 30, np.random.default_rng(0)), np.repeat(units, 30))
+    assert roc_auc_score(np.arange(240) >= 120, np.r_[usual.oddness(local), usual.oddness(new)]) > 0.95
+    fair = roc_auc_score(np.arange(240) >= 120, np.r_[usual.oddness(local, units), usual.oddness(new)])
+    assert abs(fair - 0.5) < 0.1
+
+
+def test_textures_of_few_images():
+    local = places(2, seed=0)
+    for count in (1, 2):
+        units = np.repeat(np.arange(count), 30)
+        usual = UsualTexture.learn(sampled(local[:count], 50, np.random.default_rng(0)), units)
+        assert np.isfinite(usual.oddness(local)).all() and np.isfinite(usual.oddness(local, np.arange(2))).all()
