@@ -1,0 +1,1 @@
+"""How odd images are: scores, thresholds, places."""

@@ -1,0 +1,1 @@
+"""A folder of files, all made from one set of images."""

@@ -1,0 +1,1 @@
+"""Autoencoders: what they are made of, how they are trained."""

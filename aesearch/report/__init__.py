@@ -1,0 +1,1 @@
+"""A collection's answers as pages, pictures and tables."""
