@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from aesearch import stopping
+from aesearch import signals as stopping
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
     _open_streams()
     try:
         stopping.listen()  # before the imports that take time
-        from aesearch.cli import app
+        from aesearch.cli.commands import app
 
         app(prog_name="aesearch")
     except BaseException:

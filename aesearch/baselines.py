@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.architectures import AutoencoderSpec, build_autoencoder
-from aesearch.autoencoders import Autoencoder
-from aesearch.decoding import Preprocessing
-from aesearch.distances import exact_neighbours
-from aesearch.patchbank import PatchBank
-from aesearch.patches import fit_patches
-from aesearch.shrinking import shrunk
+from aesearch.anomalies.patch_bank import PatchBank
+from aesearch.images.decode import Preprocessing
+from aesearch.images.resize import shrunk
+from aesearch.network.architectures import AutoencoderSpec, build_autoencoder
+from aesearch.network.autoencoder import Autoencoder
+from aesearch.network.patches import fit_patches
+from aesearch.vectors.distances import exact_neighbours
 
 COMPONENTS = 64
 MOST_TRAIN, MOST_TEST = 1000, 500  # images that features are compared on
@@ -65,7 +65,7 @@ def principal_components(train: NDArray[np.float32], test: NDArray[np.float32], 
 
 
 def patches(train: NDArray[np.uint8], test: NDArray[np.uint8], fields: int, seed: int = 0) -> Pair:
-    """What `aesearch.patches` finds in closed form, of the images alone, without mirror images."""
+    """What `aesearch.network.patches` finds in closed form, of the images alone, without mirror images."""
     channels, height, width = train.shape[1:]
     spec = AutoencoderSpec.choose(
         "pooled", Preprocessing(height, width, channels), widths=(), rows=len(train), fields=fields

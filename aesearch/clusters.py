@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.distances import Rows, exact_neighbours, gather, in_blocks, prepare
 from aesearch.errors import AesearchError, check_choice
 from aesearch.projection import draw, embed_umap, index_of_sample
+from aesearch.vectors.distances import Rows, exact_neighbours, gather, in_blocks, prepare
 
 METHODS = ("gmm", "kmeans", "hdbscan")
 SPACES = ("umap", "features")

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.distances import Rows, from_squared, gather, in_blocks, nearest_in_blocks, prepare
 from aesearch.errors import AesearchError
-from aesearch.index import SearchIndex, most_rows
+from aesearch.index.search import SearchIndex, most_rows
 from aesearch.projection import draw
+from aesearch.vectors.distances import Rows, from_squared, gather, in_blocks, nearest_in_blocks, prepare
 
 NEAR = 0.1  # of the usual distance to the tenth nearest image
 LINKS = 10  # nearest rows looked at

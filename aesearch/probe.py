@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.distances import exact_neighbours
 from aesearch.errors import AesearchError
-from aesearch.grouping import whole_units
-from aesearch.store import read_arrays, write_arrays
+from aesearch.images.grouping import whole_units
+from aesearch.store.features import read_arrays, write_arrays
+from aesearch.vectors.distances import exact_neighbours
 
 HOLD_OUT_SHARE = 0.2
 NEIGHBOURS = 10

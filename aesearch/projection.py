@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.distances import Rows, exact_neighbours, gather, in_blocks, prepare
 from aesearch.errors import AesearchError, check_choice
-from aesearch.index import IndexOptions, SearchIndex, build_index
+from aesearch.index.search import IndexOptions, SearchIndex, build_index
+from aesearch.vectors.distances import Rows, exact_neighbours, gather, in_blocks, prepare
 
 METHODS = ("umap", "tsne", "pca", "latent")
 FITTED = {"umap": 100_000, "tsne": 20_000, "pca": 1_000_000, "latent": 1_000_000}  # rows; of more a sample is

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.answers import Run, Sweep
-from aesearch.architectures import LEAST_TO_PART, AutoencoderSpec, Recipe
-from aesearch.atomic import replacing
-from aesearch.building import HISTORY
-from aesearch.collection import Collection
+from aesearch.collection.build import HISTORY
+from aesearch.collection.facade import Collection
+from aesearch.collection.results import Run, Sweep
 from aesearch.errors import AesearchError
-from aesearch.training import loss_name
+from aesearch.files.atomic import replacing
+from aesearch.network.architectures import LEAST_TO_PART, AutoencoderSpec, Recipe
+from aesearch.network.training import loss_name
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,8 @@ def sweep(
     AesearchError
         No sizes, or whatever `Collection.build` raises.
     """
-    from aesearch.figures import save_picture
-    from aesearch.report import draw_sweep, draw_sweep_reconstructions
+    from aesearch.drawing.figures import save_picture
+    from aesearch.report.sheets import draw_sweep, draw_sweep_reconstructions
 
     sizes = sorted(set(latent_dims))
     if not sizes:

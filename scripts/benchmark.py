@@ -48,18 +48,18 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms import ToTensor
 
 from aesearch import Collection
-from aesearch.architectures import AutoencoderSpec, build_autoencoder
-from aesearch.autoencoders import Autoencoder, pick_device, to_float
-from aesearch.batches import LoadedImages, in_order, read_batches
-from aesearch.decoding import Preprocessing, decode
-from aesearch.distances import prepare
-from aesearch.extraction import encode_source, extract_features
-from aesearch.index import HELD_OUT_QUERIES, IndexOptions, build_index
-from aesearch.opening import open_source
-from aesearch.reading import cores
-from aesearch.sources import Source
-from aesearch.store import Store, StoreWriter
-from aesearch.training import TrainingOptions, train_autoencoder
+from aesearch.collection.extract import encode_source, extract_features
+from aesearch.images.batches import LoadedImages, in_order, read_batches
+from aesearch.images.decode import Preprocessing, decode
+from aesearch.images.sources.base import Source
+from aesearch.images.sources.opening import open_source
+from aesearch.images.worker_processes import cores
+from aesearch.index.search import HELD_OUT_QUERIES, IndexOptions, build_index
+from aesearch.network.architectures import AutoencoderSpec, build_autoencoder
+from aesearch.network.autoencoder import Autoencoder, pick_device, to_float
+from aesearch.network.training import TrainingOptions, train_autoencoder
+from aesearch.store.features import Store, StoreWriter
+from aesearch.vectors.distances import prepare
 
 Numbers = NDArray[np.float32]
 MEGAPIXELS = (1, 2, 4, 8, 12)

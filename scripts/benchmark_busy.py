@@ -16,15 +16,15 @@ import sys
 import numpy as np
 from measuring import print_circumstances
 
-from aesearch.reading import cores
+from aesearch.images.worker_processes import cores
 
 TRAIN = """
 import sys
 import numpy as np
-from aesearch.architectures import AutoencoderSpec
-from aesearch.batches import LoadedImages
-from aesearch.decoding import Preprocessing
-from aesearch.training import TrainingOptions, train_autoencoder
+from aesearch.network.architectures import AutoencoderSpec
+from aesearch.images.batches import LoadedImages
+from aesearch.images.decode import Preprocessing
+from aesearch.network.training import TrainingOptions, train_autoencoder
 from sklearn.datasets import load_digits
 digits = np.rint(load_digits().images * (255 / 16)).astype(np.uint8).repeat(4, axis=1).repeat(4, axis=2)
 images = np.ascontiguousarray(digits[np.arange(int(sys.argv[1])) % len(digits)][:, None, 2:-2, 2:-2])

@@ -15,7 +15,7 @@ import numpy as np
 from measuring import print_circumstances
 from numpy.typing import NDArray
 
-from aesearch.index import IndexOptions, build_index
+from aesearch.index.search import IndexOptions, build_index
 
 DIM = 64
 

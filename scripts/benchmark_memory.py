@@ -33,11 +33,11 @@ def extract(path: Path) -> None:
     """Extract, and print the process's peak memory in MiB."""
     import torch
 
-    from aesearch.architectures import AutoencoderSpec, build_autoencoder
-    from aesearch.autoencoders import Autoencoder
-    from aesearch.decoding import Preprocessing
-    from aesearch.extraction import extract_features
-    from aesearch.opening import open_source
+    from aesearch.collection.extract import extract_features
+    from aesearch.images.decode import Preprocessing
+    from aesearch.images.sources.opening import open_source
+    from aesearch.network.architectures import AutoencoderSpec, build_autoencoder
+    from aesearch.network.autoencoder import Autoencoder
 
     torch.manual_seed(0)
     spec = AutoencoderSpec("conv", 64, (8, 16, 32, 64), Preprocessing(SIDE, SIDE, 3))

@@ -21,9 +21,9 @@ from browsing import drag, find_browser, open_browser
 from measuring import print_circumstances
 from sklearn.datasets import load_digits
 
-from aesearch.mappage import MapPage
-from aesearch.mapping import MOST_SHOWN
-from aesearch.thumbnails import empty_atlas
+from aesearch.collection.maps import MOST_SHOWN
+from aesearch.drawing.map_page import MapPage
+from aesearch.drawing.thumbnails import empty_atlas
 
 COUNT = """
 window.frames_seen = []; let last = performance.now();

@@ -24,11 +24,11 @@ from measuring import print_circumstances
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from aesearch.batches import in_order
-from aesearch.decoding import Preprocessing, decode_whole
-from aesearch.opening import open_source
-from aesearch.reading import cores
-from aesearch.tiles import TileSource
+from aesearch.images.batches import in_order
+from aesearch.images.decode import Preprocessing, decode_whole
+from aesearch.images.sources.opening import open_source
+from aesearch.images.tiles import TileSource
+from aesearch.images.worker_processes import cores
 
 HEIGHT, WIDTH, TILE, SIDE = 2000, 8000, 256, 64
 AT_ONCE = 1024  # tiles

@@ -19,8 +19,8 @@ import numpy as np
 from measuring import aesearch, print_circumstances
 
 from aesearch import Collection
-from aesearch.distances import exact_neighbours
-from aesearch.opening import open_source
+from aesearch.images.sources.opening import open_source
+from aesearch.vectors.distances import exact_neighbours
 
 
 def agreement(features: np.ndarray, labels: np.ndarray, metric: str) -> float:

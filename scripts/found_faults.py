@@ -22,8 +22,8 @@ from sklearn.datasets import load_digits, load_sample_image
 from sklearn.metrics import roc_auc_score
 
 from aesearch import Collection
-from aesearch.figures import Tile, draw_sheet, heat_over, save_picture
-from aesearch.localisation import at_size, pixel_auroc, region_overlap
+from aesearch.anomalies.localisation import at_size, pixel_auroc, region_overlap
+from aesearch.drawing.figures import Tile, draw_sheet, heat_over, save_picture
 
 SIDE, LEARNED, OF_EACH = 64, 1400, 2  # pixels, images; faults of each kind that are drawn
 

@@ -21,7 +21,7 @@ import numpy as np
 from measuring import print_circumstances
 from PIL import Image
 
-from aesearch.decoding import Preprocessing, UnreadableImageError, decode, describe
+from aesearch.images.decode import Preprocessing, UnreadableImageError, decode, describe
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F")
 SEEN = (Preprocessing(28, 28, 1), Preprocessing(24, 40, 3))

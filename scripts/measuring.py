@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.manifest import installed_versions
+from aesearch.collection.manifest import installed_versions
 
 
 def print_circumstances(**facts: object) -> None:

@@ -29,8 +29,8 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from aesearch import Collection
-from aesearch.anomalies import SCORES, neighbour_distance
-from aesearch.distances import exact_neighbours
+from aesearch.anomalies.ranking import SCORES, neighbour_distance
+from aesearch.vectors.distances import exact_neighbours
 
 Images = NDArray[np.uint8]
 GOOD, WITHIN, NEAREST = 500, 25, 5

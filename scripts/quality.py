@@ -33,11 +33,11 @@ from measuring import load_mnist, print_circumstances
 from numpy.typing import NDArray
 
 from aesearch import Collection
-from aesearch.anomalies import SCORES
-from aesearch.answers import Anomalies
+from aesearch.anomalies.ranking import SCORES
 from aesearch.clusters import METHODS, SPACES, cluster
-from aesearch.distances import exact_neighbours
+from aesearch.collection.results import Anomalies
 from aesearch.probe import fit_linear, knn_accuracy, probe
+from aesearch.vectors.distances import exact_neighbours
 
 Images = NDArray[np.uint8]
 Numbers = NDArray[np.float32]

@@ -13,10 +13,10 @@ from planted_faults import Faulty, plant
 from sklearn.metrics import roc_auc_score
 
 from aesearch import Collection
-from aesearch.anomalies import SCORES
+from aesearch.anomalies.localisation import at_size, pixel_auroc, region_overlap
+from aesearch.anomalies.ranking import SCORES
 from aesearch.baselines import free_scores
-from aesearch.localisation import at_size, pixel_auroc, region_overlap
-from aesearch.shrinking import shrunk
+from aesearch.images.resize import shrunk
 
 Numbers = NDArray[np.float32]
 Maps = Sequence[Numbers] | Numbers | None

@@ -29,7 +29,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from aesearch import Collection
-from aesearch.autoencoders import load_autoencoder
+from aesearch.network.autoencoder import load_autoencoder
 
 COMMANDS: dict[str, list[str]] = {
     "train": ["train", "photos", "--epochs", "6", "--latent-dim", "16"],

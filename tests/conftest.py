@@ -21,10 +21,10 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from typer.testing import CliRunner
 
-from aesearch import finder
-from aesearch.cli import app
-from aesearch.collection import Collection
-from aesearch.manifest import Manifest, file_fingerprint
+from aesearch.anomalies import finder
+from aesearch.cli.commands import app
+from aesearch.collection.facade import Collection
+from aesearch.collection.manifest import Manifest, file_fingerprint
 
 QUICK = {"epochs": 8, "latent_dim": 16}
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from aesearch.anomalies import (
+from aesearch.anomalies.facts import FACTS
+from aesearch.anomalies.ranking import (
     OF_PATCHES,
     PARTS,
     REASONS,
@@ -19,7 +20,6 @@ from aesearch.anomalies import (
     worst_regions,
 )
 from aesearch.errors import AesearchError
-from aesearch.facts import FACTS
 
 SCORES = np.array([0.1, 0.9, 0.5, 0.5, 0.2], dtype=np.float32)
 

@@ -21,8 +21,8 @@ from hypothesis.errors import Unsatisfiable
 from PIL import Image
 from schemathesis import GenerationMode
 
-from aesearch.collection import Collection
-from aesearch.index import IndexOptions
+from aesearch.collection.facade import Collection
+from aesearch.index.search import IndexOptions
 
 
 def picture(answer):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from aesearch.architectures import ARCHITECTURES, AutoencoderSpec, build_autoencoder, count_parameters
-from aesearch.autoencoders import Autoencoder
-from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError
+from aesearch.images.decode import Preprocessing
+from aesearch.network.architectures import ARCHITECTURES, AutoencoderSpec, build_autoencoder, count_parameters
+from aesearch.network.autoencoder import Autoencoder
 
 MNIST = Preprocessing(28, 28, 1)
 

@@ -8,10 +8,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from aesearch.architectures import ARCHITECTURES, AutoencoderSpec, build_autoencoder
-from aesearch.autoencoders import FORMAT_VERSION, Autoencoder, load_autoencoder, pick_device, save_autoencoder
-from aesearch.decoding import Preprocessing
 from aesearch.errors import AesearchError
+from aesearch.images.decode import Preprocessing
+from aesearch.network.architectures import ARCHITECTURES, AutoencoderSpec, build_autoencoder
+from aesearch.network.autoencoder import FORMAT_VERSION, Autoencoder, load_autoencoder, pick_device, save_autoencoder
 
 
 def make(height=28, width=28, channels=1, latent_dim=None, widths=None, arch="conv"):

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aesearch.collection import Collection
+from aesearch.collection.facade import Collection
 from aesearch.errors import AesearchError
-from aesearch.index import IndexOptions
-from aesearch.opening import open_source
+from aesearch.images.sources.opening import open_source
+from aesearch.index.search import IndexOptions
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_labels_that_say_nothing(tmp_path, digit_images, run):
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_features_of_any_scale_are_searched_and_grouped(digits, scale, metric):
     from aesearch.clusters import cluster
-    from aesearch.index import build_index
+    from aesearch.index.search import build_index
     from aesearch.projection import project
 
     features = (digits.features() * scale).astype(np.float32)
@@ -231,7 +231,7 @@ def test_strange_array_files_are_one_line(tmp_path, run, kind, monkeypatch):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("x.npy", "hello")
     elif kind == "zip bomb":
-        monkeypatch.setattr("aesearch.opening.memory_at_hand", lambda: 1000)
+        monkeypatch.setattr("aesearch.images.sources.opening.memory_at_hand", lambda: 1000)
     run("build-index", path, "-c", tmp_path / "c", code=1)
     assert not (tmp_path / "c/collection.json").exists()
 

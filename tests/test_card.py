@@ -8,8 +8,8 @@ import shutil
 import pytest
 from conftest import write_labelled
 
-from aesearch.card import make_report
-from aesearch.collection import Collection
+from aesearch.collection.facade import Collection
+from aesearch.report.page import make_report
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ import pytest
 from conftest import BAD, GOOD, gradient
 from PIL import Image
 
-from aesearch.cli import app
-from aesearch.collection import Collection
-from aesearch.console import printable
-from aesearch.naming import folder_of
-from aesearch.opening import DATASETS
+from aesearch.cli.commands import app
+from aesearch.cli.console import printable
+from aesearch.collection.facade import Collection
+from aesearch.files.naming import folder_of
+from aesearch.images.sources.opening import DATASETS
 
 COMMANDS = sorted(c.name or c.callback.__name__ for c in app.registered_commands)
 
@@ -275,9 +275,9 @@ def test_help_tells_enough_and_ends_with_an_example(run, command):
 
 
 def test_defaults_shown_are_the_defaults_used():
-    from aesearch.architectures import ARCHITECTURES
-    from aesearch.index import IndexOptions
-    from aesearch.training import POOLED, TrainingOptions
+    from aesearch.index.search import IndexOptions
+    from aesearch.network.architectures import ARCHITECTURES
+    from aesearch.network.training import POOLED, TrainingOptions
 
     training, recipe, index = TrainingOptions(), TrainingOptions().recipe(1000), IndexOptions()
     help_text = {o: text for o, text in _shown_defaults("build-index")}

@@ -14,13 +14,13 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from aesearch import AesearchError, Collection
-from aesearch.anomalies import PARTS, SCORES, measure_auroc
-from aesearch.autoencoders import load_autoencoder
-from aesearch.collection import LEARNED
-from aesearch.distances import exact_neighbours
-from aesearch.index import IndexOptions
-from aesearch.opening import open_source
-from aesearch.training import TrainingOptions, split_held_out
+from aesearch.anomalies.ranking import PARTS, SCORES, measure_auroc
+from aesearch.collection.facade import LEARNED
+from aesearch.images.sources.opening import open_source
+from aesearch.index.search import IndexOptions
+from aesearch.network.autoencoder import load_autoencoder
+from aesearch.network.training import TrainingOptions, split_held_out
+from aesearch.vectors.distances import exact_neighbours
 
 
 def contents(folder):
@@ -208,7 +208,7 @@ def test_noise_exceeds_the_threshold_that_few_digits_exceed(digits, digit_images
 def test_odd_images_that_are_there_more_than_once_do_not_hide_each_other(
     tmp_path, digit_images, digit_labels, monkeypatch
 ):
-    monkeypatch.setattr("aesearch.finder.MOST_STEPS", 500)
+    monkeypatch.setattr("aesearch.anomalies.finder.MOST_STEPS", 500)
     generator = np.random.default_rng(0)
     few = np.flatnonzero(np.isin(digit_labels, ["0", "1", "2"]))
     odd = digit_images[digit_labels.index("4")] + generator.integers(0, 9, (8, 8, 8), dtype=np.uint8)
@@ -363,7 +363,7 @@ def test_features_of_another_encoder_are_refused(tmp_path):
 
 
 def built_options(**options):
-    from aesearch.training import TrainingOptions
+    from aesearch.network.training import TrainingOptions
 
     return TrainingOptions(epochs=1, **options)
 
@@ -435,7 +435,7 @@ def test_splits_decide_what_is_trained_on(tmp_path, caplog):
 
 
 def test_an_interrupted_build_goes_on_and_ends_with_the_same_weights(tmp_path, monkeypatch):
-    from aesearch import building
+    from aesearch.collection import build as building
 
     whole = Collection.build("digits", tmp_path / "whole", progress=False, epochs=4)
 

@@ -16,10 +16,10 @@ from conftest import gradient, jpeg_bytes, png_claiming
 from fuzz import SEEN, mutate, originals
 from PIL import Image, ImageCms
 
-from aesearch.collection import Collection
-from aesearch.decoding import Preprocessing, UnreadableImageError, decode, describe
+from aesearch.collection.facade import Collection
 from aesearch.errors import SourceError
-from aesearch.opening import open_source
+from aesearch.images.decode import Preprocessing, UnreadableImageError, decode, describe
+from aesearch.images.sources.opening import open_source
 
 
 def png(width, height, rows, *, interlaced=False, broken=False):

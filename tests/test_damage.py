@@ -16,14 +16,14 @@ import pytest
 from conftest import sign_again
 from PIL import Image
 
-from aesearch import manifest as manifests
-from aesearch.autoencoders import Autoencoder
-from aesearch.collection import Collection
+from aesearch.collection import manifest as manifests
+from aesearch.collection.facade import Collection
 from aesearch.errors import AesearchError
-from aesearch.index import IndexOptions, SearchIndex
-from aesearch.opening import open_source
-from aesearch.store import Store
-from aesearch.training import TrainingOptions
+from aesearch.images.sources.opening import open_source
+from aesearch.index.search import IndexOptions, SearchIndex
+from aesearch.network.autoencoder import Autoencoder
+from aesearch.network.training import TrainingOptions
+from aesearch.store.features import Store
 
 PARTS = 12  # of a file, each damaged in turn
 FILES = (
@@ -97,7 +97,7 @@ def test_damage_gives_the_right_answer_or_a_refusal(whole, digit_images, tmp_pat
 
 
 def test_a_damaged_checkpoint_costs_the_time_and_not_the_result(tmp_path, monkeypatch, caplog):
-    from aesearch import building
+    from aesearch.collection import build as building
 
     options = TrainingOptions(epochs=3, latent_dim=8)
 
@@ -188,7 +188,7 @@ def test_a_manifest_of_another_kind_is_refused(whole, tmp_path, change, message)
 HOLD = """
 import sys, time
 from pathlib import Path
-from aesearch.locking import FolderLock
+from aesearch.files.lock import FolderLock
 with FolderLock(Path(sys.argv[1])).hold("train"):
     print("held", flush=True)
     time.sleep(60)
@@ -320,7 +320,7 @@ def test_weights_that_do_not_fit_what_they_say_take_no_memory(whole, tmp_path):
 
     from safetensors.torch import safe_open, save_file
 
-    from aesearch.autoencoders import load_autoencoder
+    from aesearch.network.autoencoder import load_autoencoder
 
     with safe_open(whole[0] / "encoder.safetensors", "pt") as file:
         document = json.loads(file.metadata()["aesearch"])

@@ -8,7 +8,8 @@ import pytest
 from conftest import gradient, jpeg_bytes, png_claiming
 from PIL import Image
 
-from aesearch.decoding import (
+from aesearch.errors import SourceError
+from aesearch.images.decode import (
     ImageFacts,
     Preprocessing,
     UnreadableImageError,
@@ -18,7 +19,6 @@ from aesearch.decoding import (
     fit,
     parse_image_size,
 )
-from aesearch.errors import SourceError
 
 COLOUR, GREY = Preprocessing(24, 32, 3), Preprocessing(24, 32, 1)
 

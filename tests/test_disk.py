@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from aesearch.collection import Collection
+from aesearch.collection.facade import Collection
 
 MEGABYTES = 48
 FILES = ["dac_override", "dac_read_search"]  # what lets root read and write all

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aesearch.distances import exact_neighbours, prepare
+from aesearch.vectors.distances import exact_neighbours, prepare
 
 
 def plain(base, queries, metric):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from aesearch import AesearchError, Collection
 from aesearch.duplicates import Pixels, find_duplicates
-from aesearch.index import IndexOptions, build_index
+from aesearch.index.search import IndexOptions, build_index
 
 
 @pytest.fixture(scope="module")

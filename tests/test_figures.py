@@ -7,8 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from aesearch.errors import AesearchError
-from aesearch.figures import (
+from aesearch.drawing.figures import (
     GREY,
     PALETTE,
     MapDisplay,
@@ -24,6 +23,7 @@ from aesearch.figures import (
     shorten,
     to_picture,
 )
+from aesearch.errors import AesearchError
 
 
 def tile(value, size=(8, 8), framed=False):

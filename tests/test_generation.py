@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from aesearch.errors import AesearchError
-from aesearch.generation import between, plane, read_points, sample
+from aesearch.network.latents import between, plane, read_points, sample
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from test_planting import scratched, textures
 
+from aesearch.anomalies.inspection import Judged, measure, read_mask
 from aesearch.errors import AesearchError
-from aesearch.inspection import Judged, measure, read_mask
-from aesearch.opening import open_source
+from aesearch.images.sources.opening import open_source
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_masks_belong_to_the_images_of_their_kind(inspected, caplog):
 
 
 def test_faults_are_measured_by_kind_beside_what_is_free(inspected, run, monkeypatch):
-    monkeypatch.setattr("aesearch.finder.MOST_STEPS", 200)
+    monkeypatch.setattr("aesearch.anomalies.finder.MOST_STEPS", 200)
     run("build-index", inspected, "-c", "metal", "--epochs", 2)
     printed = run("anomalies", "-c", "metal", "--normal-label", "good", "--top", 3).stdout
     for kind, count in (("all", 16), ("blot", 8), ("scratch", 8)):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from aesearch.autoencoders import to_float
-from aesearch.invariance import choose_invariance, transform
+from aesearch.network.augmentation import choose_invariance, transform
+from aesearch.network.autoencoder import to_float
 
 
 def parts(count):

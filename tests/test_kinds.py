@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits, load_sample_image
 
+from aesearch.anomalies.kinds import FEWEST_OTHERS, are_of_kinds
+from aesearch.anomalies.shapes import measure_shapes
 from aesearch.baselines import principal_components, raw_pixels
-from aesearch.kinds import FEWEST_OTHERS, are_of_kinds
-from aesearch.shapes import measure_shapes
 
 
 def described(images, known):

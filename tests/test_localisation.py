@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from aesearch.localisation import at_size, pixel_auroc, region_overlap
-from aesearch.patchbank import PatchBank
+from aesearch.anomalies.localisation import at_size, pixel_auroc, region_overlap
+from aesearch.anomalies.patch_bank import PatchBank
 
 
 def test_a_map_that_is_the_mask_is_perfect_and_chance_is_chance():

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import BAD, GOOD, data_dir, gradient
 
-from aesearch.decoding import Preprocessing, choose_preprocessing
 from aesearch.errors import SourceError
-from aesearch.opening import open_source
+from aesearch.images.decode import Preprocessing, choose_preprocessing
+from aesearch.images.sources.opening import open_source
 
 
 def read_all(source, preprocessing=None):
@@ -55,8 +55,8 @@ def test_however_many_threads_read_the_images_are_the_same(mixed_folder, monkeyp
     source = open_source(str(mixed_folder))
     positions = np.arange(len(source))
     expected = source.read(positions, Preprocessing(24, 24, 3))
-    monkeypatch.setattr("aesearch.sources.SMALL_BYTES", largest)
-    monkeypatch.setattr("aesearch.sources.WAITING", waiting)
+    monkeypatch.setattr("aesearch.images.sources.base.SMALL_BYTES", largest)
+    monkeypatch.setattr("aesearch.images.sources.base.WAITING", waiting)
     found = source.read(positions, Preprocessing(24, 24, 3))
     assert np.array_equal(found.images, expected.images) and len(found.images)
     assert (found.hashes, found.skipped) == (expected.hashes, expected.skipped)

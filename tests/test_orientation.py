@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_sample_image
 
-from aesearch.collection import Collection
-from aesearch.distances import nearest_way
-from aesearch.orientation import ORIENTATIONS, UPRIGHT, apart, measure_orientations, orient, to_average, without_meaning
+from aesearch.collection.facade import Collection
+from aesearch.images.orientation import (
+    ORIENTATIONS,
+    UPRIGHT,
+    apart,
+    measure_orientations,
+    orient,
+    to_average,
+    without_meaning,
+)
+from aesearch.vectors.distances import nearest_way
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import pytest
 from browsing import check_quiet, drag, wait
 from PIL import Image
 
-from aesearch.collection import Collection
-from aesearch.figures import GREY, MapDisplay
-from aesearch.mappage import MapPage
-from aesearch.thumbnails import Atlas, empty_atlas
+from aesearch.collection.facade import Collection
+from aesearch.drawing.figures import GREY, MapDisplay
+from aesearch.drawing.map_page import MapPage
+from aesearch.drawing.thumbnails import Atlas, empty_atlas
 
 NASTY = '<img src=x onerror="document.title=1"> "quoted" {{script}} 😀.png'
 

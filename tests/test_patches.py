@@ -7,21 +7,21 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from aesearch.architectures import AutoencoderSpec, build_autoencoder
-from aesearch.autoencoders import Autoencoder, load_autoencoder, save_autoencoder
 from aesearch.baselines import compare_with_free, judge, patches, principal_components, raw_pixels
-from aesearch.batches import LoadedImages
-from aesearch.collection import Collection
-from aesearch.decoding import Preprocessing
+from aesearch.collection.facade import Collection
 from aesearch.errors import AesearchError
-from aesearch.examination import examine
-from aesearch.invariance import shares_a_ground, transform
-from aesearch.layers import Fields
-from aesearch.orientation import orient
-from aesearch.patches import fit_components, fit_patches, settle_trunk
-from aesearch.portable import PortableEncoder
+from aesearch.images.batches import LoadedImages
+from aesearch.images.decode import Preprocessing
+from aesearch.images.orientation import orient
+from aesearch.network.architectures import AutoencoderSpec, build_autoencoder
+from aesearch.network.augmentation import shares_a_ground, transform
+from aesearch.network.autoencoder import Autoencoder, load_autoencoder, save_autoencoder
+from aesearch.network.diagnostics import examine
+from aesearch.network.layers import Fields
+from aesearch.network.onnx import PortableEncoder
+from aesearch.network.patches import fit_components, fit_patches, settle_trunk
+from aesearch.network.training import TrainingOptions, train_autoencoder
 from aesearch.probe import knn_accuracy
-from aesearch.training import TrainingOptions, train_autoencoder
 
 TILE = Preprocessing(32, 32, 3)
 
@@ -181,7 +181,7 @@ def test_changed_pictures_keep_their_range_and_some_orientations_are_drawn(tiles
 
 @pytest.mark.parametrize("orientation", ["mirrored", "upside down", "flipped", "turned left", "mirrored, turned left"])
 def test_an_orientation_is_the_one_that_is_named(orientation, tiles, monkeypatch):
-    from aesearch import invariance
+    from aesearch.network import augmentation as invariance
 
     plain = dataclasses.replace(invariance.Changes(), light=0.0)
     monkeypatch.setitem(invariance.INVARIANCES, "plain", plain)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_sample_images
 
-from aesearch.pixels import most_different, pixel_distances
+from aesearch.images.same_pixels import most_different, pixel_distances
 
 SIDE = 64
 

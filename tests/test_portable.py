@@ -11,10 +11,10 @@ from conftest import gradient
 from torch import nn
 
 from aesearch import Collection
-from aesearch.architectures import ARCHITECTURES, AutoencoderSpec, build_autoencoder
-from aesearch.autoencoders import Autoencoder
-from aesearch.decoding import Preprocessing
-from aesearch.portable import PortableEncoder, translate
+from aesearch.images.decode import Preprocessing
+from aesearch.network.architectures import ARCHITECTURES, AutoencoderSpec, build_autoencoder
+from aesearch.network.autoencoder import Autoencoder
+from aesearch.network.onnx import PortableEncoder, translate
 
 
 @pytest.mark.parametrize("size", [(28, 28, 1), (8, 8, 1), (33, 47, 3)], ids=str)
@@ -69,7 +69,7 @@ def test_a_layer_that_onnx_was_not_told_about_is_refused():
 def test_a_query_imports_no_torch(digits, tmp_path):
     gradient(40, 30).save(tmp_path / "img.png")
     code = (
-        "import sys\nfrom aesearch.cli import app\n"
+        "import sys\nfrom aesearch.cli.commands import app\n"
         "try: app(sys.argv[1:])\nexcept SystemExit as e: assert not e.code\n"
         "heavy = {'torch', 'torchvision', 'umap', 'sklearn', 'scipy', 'matplotlib', 'onnx'} & set(sys.modules)\n"
         "assert not heavy, heavy"

@@ -15,11 +15,11 @@ from hypothesis.extra.numpy import arrays
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from PIL import Image
 
-from aesearch.collection import Collection
-from aesearch.decoding import Preprocessing, UnreadableImageError, decode
-from aesearch.manifest import Manifest
-from aesearch.opening import open_source
-from aesearch.store import TEXTS, Store, StoreWriter
+from aesearch.collection.facade import Collection
+from aesearch.collection.manifest import Manifest
+from aesearch.images.decode import Preprocessing, UnreadableImageError, decode
+from aesearch.images.sources.opening import open_source
+from aesearch.store.features import TEXTS, Store, StoreWriter
 
 QUIET = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 SHAPES = st.builds(Preprocessing, st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))

@@ -11,10 +11,10 @@ import numpy as np
 import psutil
 import pytest
 
-from aesearch import reading
-from aesearch.decoding import Preprocessing
-from aesearch.opening import open_source
-from aesearch.reading import Readers, read_images
+from aesearch.images import worker_processes as reading
+from aesearch.images.decode import Preprocessing
+from aesearch.images.sources.opening import open_source
+from aesearch.images.worker_processes import Readers, read_images
 
 pytestmark = pytest.mark.skipif(
     os.name != "posix" or reading.cores() == 1, reason="readers are for several cores of a POSIX system"
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 PREPROCESSING = Preprocessing(24, 24, 3)
 HOLDS_READERS = """
 import signal, sys, time, psutil
-from aesearch.reading import Readers
+from aesearch.images.worker_processes import Readers
 signal.signal(signal.SIGINT, signal.default_int_handler)  # though whoever runs the tests ignores it
 readers = Readers()
 while not readers.ready:
@@ -34,9 +34,9 @@ time.sleep(600)
 FORKS = """
 import multiprocessing, sys, time
 import numpy as np
-from aesearch import sources
-from aesearch.decoding import Preprocessing
-from aesearch.opening import open_source
+from aesearch.images.sources import base as sources
+from aesearch.images.decode import Preprocessing
+from aesearch.images.sources.opening import open_source
 sources.WORTH_READERS, sources.MANY = -1, 2
 source, shape = open_source(sys.argv[1]), Preprocessing(24, 24, 3)
 positions = np.arange(len(source))
@@ -124,8 +124,8 @@ def test_a_source_turns_to_processes_once_they_are_worth_it(mixed_folder, monkey
     positions = np.arange(len(source))
     expected = source.read(positions, PREPROCESSING)
     assert source._readers is None
-    monkeypatch.setattr("aesearch.sources.WORTH_READERS", -1)
-    monkeypatch.setattr("aesearch.sources.MANY", 2)
+    monkeypatch.setattr("aesearch.images.sources.base.WORTH_READERS", -1)
+    monkeypatch.setattr("aesearch.images.sources.base.MANY", 2)
     source.read(positions[:1], PREPROCESSING)
     assert source._readers is None
     source.read(positions, PREPROCESSING)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from aesearch.anomalies import OF_PATCHES, part_of
-from aesearch.combining import LEAST_OF_FACTS, LEAST_WEIGHT, Measured
-from aesearch.grouping import highest_of, oddest_of
-from aesearch.scoring import _folds
+from aesearch.anomalies.combining import LEAST_OF_FACTS, LEAST_WEIGHT, Measured
+from aesearch.anomalies.ranking import OF_PATCHES, part_of
+from aesearch.anomalies.scorer import _folds
+from aesearch.images.grouping import highest_of, oddest_of
 
 
 def test_combined_hears_every_part_and_patches_those_of_the_finder(digits):

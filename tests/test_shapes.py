@@ -5,10 +5,10 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
+from aesearch.anomalies.shapes import DIRECTIONS, FIELDS, measure_shapes
 from aesearch.baselines import raw_pixels
-from aesearch.distances import exact_neighbours
-from aesearch.shapes import DIRECTIONS, FIELDS, measure_shapes
-from aesearch.shrinking import resized, shrunk
+from aesearch.images.resize import resized, shrunk
+from aesearch.vectors.distances import exact_neighbours
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (8, 8), (1, 1), (3, 200), (300, 40)])

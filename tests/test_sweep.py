@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from aesearch.answers import Run
-from aesearch.collection import Collection
+from aesearch.collection.facade import Collection
+from aesearch.collection.results import Run
 from aesearch.sweep import recommend
 
 

@@ -9,9 +9,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from aesearch import AesearchError, Collection
-from aesearch.decoding import Preprocessing, decode, size_in_header
-from aesearch.opening import open_source
-from aesearch.tiles import Tiling, parse_box, picture_and_box, tile_id
+from aesearch.images.decode import Preprocessing, decode, size_in_header
+from aesearch.images.sources.opening import open_source
+from aesearch.images.tiles import Tiling, parse_box, picture_and_box, tile_id
 
 GREY = Preprocessing(32, 32, 1)
 
@@ -94,7 +94,7 @@ def test_each_tile_is_that_piece_of_its_picture(folder, monkeypatch):
         if not name.endswith("jpg"):  # only the outermost pixels see what lies beyond the tile
             assert np.abs(image[0] - wanted)[1:-1, 1:-1].max() <= 1
     decoded = []
-    from aesearch import tiles
+    from aesearch.images import tiles
 
     real = tiles.decode_whole
     monkeypatch.setattr(tiles, "decode_whole", lambda *given: decoded.append(1) or real(*given))

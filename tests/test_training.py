@@ -13,16 +13,23 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from aesearch.architectures import AutoencoderSpec
-from aesearch.autoencoders import Autoencoder
-from aesearch.batches import LoadedImages, StreamedImages
-from aesearch.decoding import Preprocessing
-from aesearch.distances import exact_neighbours
 from aesearch.errors import AesearchError
-from aesearch.examination import examine
-from aesearch.invariance import UNTOUCHED_SHARE, transform
-from aesearch.opening import open_source
-from aesearch.training import MOST_TIMES, Epoch, TrainingOptions, _say_if_slow, split_held_out, train_autoencoder
+from aesearch.images.batches import LoadedImages, StreamedImages
+from aesearch.images.decode import Preprocessing
+from aesearch.images.sources.opening import open_source
+from aesearch.network.architectures import AutoencoderSpec
+from aesearch.network.augmentation import UNTOUCHED_SHARE, transform
+from aesearch.network.autoencoder import Autoencoder
+from aesearch.network.diagnostics import examine
+from aesearch.network.training import (
+    MOST_TIMES,
+    Epoch,
+    TrainingOptions,
+    _say_if_slow,
+    split_held_out,
+    train_autoencoder,
+)
+from aesearch.vectors.distances import exact_neighbours
 
 EIGHT = Preprocessing(8, 8, 1)
 
@@ -209,7 +216,7 @@ def test_held_out_images_are_never_trained_on():
 
 def test_what_is_bright_grows_and_shrinks(monkeypatch):
     """A square of 8 by 8 pixels: by one pixel on every side, drawn so, and by none where nothing swells."""
-    from aesearch import invariance
+    from aesearch.network import augmentation as invariance
 
     monkeypatch.setitem(invariance.INVARIANCES, "swell", invariance.Changes(0.0, 0.0, 0.0, 0.0, 0.0, 1 / 24))
     images = torch.zeros(400, 1, 24, 24)
@@ -220,7 +227,7 @@ def test_what_is_bright_grows_and_shrinks(monkeypatch):
 
 
 def test_what_bends_keeps_its_brightness_and_moves(monkeypatch):
-    from aesearch import invariance
+    from aesearch.network import augmentation as invariance
 
     monkeypatch.setitem(invariance.INVARIANCES, "bend", invariance.Changes(0.0, 0.0, 0.0, 0.0, 0.05, 0.0))
     images = torch.zeros(200, 1, 32, 32)
@@ -244,7 +251,7 @@ def test_transforms_move_the_image_and_leave_some_alone():
 
 def test_a_rotation_turns_wide_images_without_squeezing_them(monkeypatch):
     """A bar along the long side keeps its length: rotation is rigid in pixels, not in relative units."""
-    from aesearch import invariance
+    from aesearch.network import augmentation as invariance
 
     monkeypatch.setitem(invariance.INVARIANCES, "turn", invariance.Changes(90.0, 0.0, 0.0, 0.0, 0.0, 0.0))
     monkeypatch.setattr(torch, "rand", lambda *a, **k: torch.ones(*a))  # every draw its largest: 90 degrees
@@ -438,9 +445,9 @@ def test_a_training_that_slows_down_says_so_once(caplog):
 
 def test_threads_are_as_many_as_asked_for_and_wait_without_taking_the_cores_of_others(tmp_path):
     code = (
-        "import os, sys\nfrom aesearch.cli import app\n"
+        "import os, sys\nfrom aesearch.cli.commands import app\n"
         "try: app(sys.argv[1:])\nexcept SystemExit as e: assert not e.code\n"
-        "import torch, faiss\nfrom aesearch.reading import cores\n"
+        "import torch, faiss\nfrom aesearch.images.worker_processes import cores\n"
         "print(torch.get_num_threads(), faiss.omp_get_max_threads(), cores(), os.environ['OMP_WAIT_POLICY'])"
     )
     command = [sys.executable, "-c", code, "train", "digits", "--epochs", "1", "--latent-dim", "4", "--threads", "1"]

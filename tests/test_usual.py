@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from aesearch.usual import NEAREST, UsualLooks, UsualNumbers, UsualTexture, pixels_of, sampled
+from aesearch.anomalies.usual import NEAREST, UsualLooks, UsualNumbers, UsualTexture, pixels_of, sampled
 
 
 def test_a_row_is_no_neighbour_of_its_own():

@@ -11,8 +11,8 @@ import pytest
 from conftest import QUICK, gradient
 from PIL import Image, TiffImagePlugin
 
-from aesearch.collection import Collection
-from aesearch.decoding import (
+from aesearch.collection.facade import Collection
+from aesearch.images.decode import (
     Preprocessing,
     UnreadableImageError,
     choose_preprocessing,
@@ -21,7 +21,7 @@ from aesearch.decoding import (
     describe,
     thumbnail,
 )
-from aesearch.opening import open_source
+from aesearch.images.sources.opening import open_source
 
 ACROSS, DOWN = 20, 12
 

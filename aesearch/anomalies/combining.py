@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies import (
+from aesearch.anomalies.facts import UsualFacts, measure_facts
+from aesearch.anomalies.finder import FaultFinder, Seen, most_faulty
+from aesearch.anomalies.ranking import (
     IN_DETAIL,
     LEAST_RISE,
     OF_KINDS,
@@ -28,11 +30,9 @@ from aesearch.anomalies import (
     learn_scales,
     logarithm,
 )
-from aesearch.decoding import Preprocessing
-from aesearch.facts import UsualFacts, measure_facts
-from aesearch.finder import FaultFinder, Seen, most_faulty
-from aesearch.shapes import measure_shapes
-from aesearch.usual import UsualLooks, UsualNumbers, UsualTexture, pixels_of
+from aesearch.anomalies.shapes import measure_shapes
+from aesearch.anomalies.usual import UsualLooks, UsualNumbers, UsualTexture, pixels_of
+from aesearch.images.decode import Preprocessing
 
 Floats = NDArray[np.float32]
 UNLIKELY = 5  # times their p-values, faults count where a new kind is to be expected
@@ -58,7 +58,7 @@ class Scored:
     scores : (n,) float32
         Larger is odder.
     why : (n,) int16
-        What made each so, as `aesearch.anomalies.explain` takes it; -1 for scores that have one part.
+        What made each so, as `aesearch.anomalies.ranking.explain` takes it; -1 for scores that have one part.
     where : (n, 2) float32
         The place that looks most faulty, from the left and from the top, as shares of width and height; NaN for scores
         that look at no places.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.distances import mahalanobis, principal_directions
+from aesearch.vectors.distances import mahalanobis, principal_directions
 
 # What each tells where it is low, and where it is high; of several that are as extreme the first one speaks.
 FACTS = {
@@ -83,7 +83,7 @@ class UsualFacts:
     centre, spread : (m,) float32
         Median of each fact, and half of what lies between its 16th and 84th percentile.
     mean, directions : (m,), (m, m) float32
-        Of the facts in spreads from the centre: as `aesearch.distances.mahalanobis` takes them.
+        Of the facts in spreads from the centre: as `aesearch.vectors.distances.mahalanobis` takes them.
     """
 
     centre: NDArray[np.float32]

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.decoding import Preprocessing
-from aesearch.planting import plant_faults
+from aesearch.anomalies.planting import plant_faults
+from aesearch.images.decode import Preprocessing
+from aesearch.images.resize import reduced, shrunk
 from aesearch.progress import step
-from aesearch.shrinking import reduced, shrunk
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +83,7 @@ class FaultFinder:
     ) -> None:
         import torch
 
-        from aesearch.layers import FaultNet
+        from aesearch.network.layers import FaultNet
 
         self.preprocessing, self.weights, self.detailed, self._device = preprocessing, weights, detailed, device
         net = FaultNet(preprocessing.channels, WIDTHS)
@@ -104,7 +104,7 @@ class FaultFinder:
         """Train it on faults planted in normal images, (n, channels, height, width)."""
         import torch
 
-        from aesearch.layers import FaultNet
+        from aesearch.network.layers import FaultNet
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

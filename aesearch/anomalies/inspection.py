@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aesearch.anomalies.localisation import at_size, pixel_auroc, region_overlap
 from aesearch.errors import AesearchError
-from aesearch.localisation import at_size, pixel_auroc, region_overlap
 
 ALL = "all"
 MASK_SIDE = 256  # pixels of the longer side at which maps are held against masks, at most

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.distances import exact_neighbours
+from aesearch.vectors.distances import exact_neighbours
 
 KINDS, NEAREST = 8, 5  # that are tried, each left out in turn; neighbours that images are far from
 FEWEST_KNOWN, FEWEST_OTHERS = 200, 100  # images that tell it

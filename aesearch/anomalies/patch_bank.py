@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.distances import exact_neighbours
-from aesearch.shrinking import shrunk
+from aesearch.images.resize import shrunk
+from aesearch.vectors.distances import exact_neighbours
 
 Floats = NDArray[np.float32]
 

@@ -10,22 +10,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies import FOLDS, Normality, neighbour_distance
-from aesearch.autoencoders import Autoencoder
-from aesearch.batches import in_order, load, read_batches
-from aesearch.combining import Measured, Scored, Usual
-from aesearch.decoding import Preprocessing, larger_side
+from aesearch.anomalies.combining import Measured, Scored, Usual
+from aesearch.anomalies.facts import UsualFacts, measure_facts
+from aesearch.anomalies.finder import LARGEST, FaultFinder
+from aesearch.anomalies.kinds import are_of_kinds
+from aesearch.anomalies.planting import plant_faults
+from aesearch.anomalies.ranking import FOLDS, Normality, neighbour_distance
+from aesearch.anomalies.shapes import measure_shapes
+from aesearch.anomalies.usual import SAMPLED, UsualLooks, UsualNumbers, UsualTexture, pixels_of, sampled
 from aesearch.errors import AesearchError, SourceError, StaleArtifactError
-from aesearch.facts import UsualFacts, measure_facts
-from aesearch.finder import LARGEST, FaultFinder
-from aesearch.grouping import most_mates
-from aesearch.kinds import are_of_kinds
-from aesearch.planting import plant_faults
+from aesearch.images.batches import in_order, load, read_batches
+from aesearch.images.decode import Preprocessing, larger_side
+from aesearch.images.grouping import most_mates
+from aesearch.images.resize import resized
+from aesearch.images.sources.base import Batch, Source
+from aesearch.network.autoencoder import Autoencoder
 from aesearch.progress import step
-from aesearch.shapes import measure_shapes
-from aesearch.shrinking import resized
-from aesearch.sources import Batch, Source
-from aesearch.usual import SAMPLED, UsualLooks, UsualNumbers, UsualTexture, pixels_of, sampled
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +47,14 @@ class Scorer:
     Attributes
     ----------
     score : str
-        One of `aesearch.anomalies.SCORES`.
+        One of `aesearch.anomalies.ranking.SCORES`.
     autoencoder : Autoencoder
     search : callable
         From features (n, dim) and k to the rows and distances, (n, k) each, of the nearest in the collection.
     neighbours : int
         To how many of them the mean distance is measured.
     units : (rows,) int64
-        Of each row, as `aesearch.grouping.units_of` numbers them.
+        Of each row, as `aesearch.images.grouping.units_of` numbers them.
     normality : Normality, optional
         What ``nap`` needs: how what the network does with normal images is spread.
     usual : Usual, optional

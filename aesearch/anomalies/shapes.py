@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.shrinking import shrunk
+from aesearch.images.resize import shrunk
 
 SIDE = 32  # pixels of the longer side: larger images are averaged
 FIELDS, DIRECTIONS = 7, 8  # a side, and around the clock

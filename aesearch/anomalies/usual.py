@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies import logarithm, neighbour_distance
+from aesearch.anomalies.ranking import logarithm, neighbour_distance
 from aesearch.baselines import raw_pixels, standardised
-from aesearch.distances import exact_neighbours
-from aesearch.grouping import most_mates
+from aesearch.images.grouping import most_mates
+from aesearch.vectors.distances import exact_neighbours
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ class UsualNumbers:
         From numbers to components.
     vectors : (n, m) float32
     units : (n,) int64
-        Of the images, as `aesearch.grouping.units_of` numbers them.
+        Of the images, as `aesearch.images.grouping.units_of` numbers them.
     """
 
     mean: Floats
@@ -71,7 +71,7 @@ class UsualLooks:
     ----------
     vectors : (n, d) float16
     units : (n,) int64
-        Of the images, as `aesearch.grouping.units_of` numbers them.
+        Of the images, as `aesearch.images.grouping.units_of` numbers them.
     weights, expected : (f,), (1,) float32
         Of the regression.
     """
@@ -113,7 +113,7 @@ class UsualTexture:
     bank : (2, n, m) float32
         Of places of the images of each half.
     units : (u,) int64
-        Of the images of the first half, as `aesearch.grouping.units_of` numbers them.
+        Of the images of the first half, as `aesearch.images.grouping.units_of` numbers them.
     others : (v,) int64
         Of those of the second.
     """

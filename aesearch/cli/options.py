@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperOption
 
+from aesearch.files.naming import HOME, VARIABLE, collections_in, name_of
 from aesearch.machine import use_threads
-from aesearch.naming import HOME, VARIABLE, collections_in, name_of
 
 SOURCE_HELP = (
     "Where the images come from: a folder, digits, mnist[:train|:test] and other torchvision datasets, "
@@ -231,7 +231,7 @@ def with_training_options(*left_out: str) -> Callable[[Callable[..., None]], Cal
 
 def _training(*, image_size: str | None, widths: str | None, **given: Any) -> dict[str, Any]:
     """Only what was said."""
-    from aesearch.decoding import parse_image_size
+    from aesearch.images.decode import parse_image_size
 
     if image_size is not None:
         given["image_size"] = parse_image_size(image_size)

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.architectures import AutoencoderSpec
-from aesearch.atomic import at_home, drop
-from aesearch.distances import exact_neighbours
+from aesearch.collection.manifest import ENCODER, FEATURES, NEXT, PORTABLE, Manifest
+from aesearch.collection.manifest import NAME as MANIFEST
 from aesearch.errors import (
     AesearchError,
     CollectionNotFoundError,
@@ -26,23 +25,24 @@ from aesearch.errors import (
     did_you_mean,
     need_torch,
 )
-from aesearch.grouping import units_of
-from aesearch.index import IndexOptions, SearchIndex, load_index
-from aesearch.locking import FolderLock
-from aesearch.manifest import ENCODER, FEATURES, NEXT, PORTABLE, Manifest
-from aesearch.manifest import NAME as MANIFEST
-from aesearch.names import composed
-from aesearch.naming import command_for, folder_of
-from aesearch.orientation import ORIENTATIONS, UPRIGHT, apart
-from aesearch.pictures import ImageLike, Read, crop, name_of, read, read_image, read_oriented, several
-from aesearch.portable import PortableEncoder
+from aesearch.files.atomic import at_home, drop
+from aesearch.files.lock import FolderLock
+from aesearch.files.names import composed
+from aesearch.files.naming import command_for, folder_of
+from aesearch.images.grouping import units_of
+from aesearch.images.orientation import ORIENTATIONS, UPRIGHT, apart
+from aesearch.images.single import ImageLike, Read, crop, name_of, read, read_image, read_oriented, several
+from aesearch.images.tiles import Box, Tiling
+from aesearch.index.search import IndexOptions, SearchIndex, load_index
+from aesearch.network.architectures import AutoencoderSpec
+from aesearch.network.onnx import PortableEncoder
 from aesearch.progress import heard
-from aesearch.store import Store, read_arrays, write_arrays
-from aesearch.tiles import Box, Tiling
+from aesearch.store.features import Store, read_arrays, write_arrays
+from aesearch.vectors.distances import exact_neighbours
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
-    from aesearch.autoencoders import Autoencoder
-    from aesearch.sources import Source
+    from aesearch.images.sources.base import Source
+    from aesearch.network.autoencoder import Autoencoder
 
 INDEX = "index.faiss"
 NEW = ("train", "complete")  # what may begin a collection
@@ -91,7 +91,7 @@ class Parts:
         self.given: Source | None = None  # images that were given and cannot be opened again
         self.device, self.progress = device, progress
         if device not in ("auto", "cpu"):  # before anything is read, and these two are always there
-            from aesearch.autoencoders import pick_device
+            from aesearch.network.autoencoder import pick_device
 
             pick_device(device)
         self.name = self.folder.name
@@ -113,7 +113,7 @@ class Parts:
     @cached_property
     def source(self) -> Source:
         """The images the collection was made from, or is being made from."""
-        from aesearch.opening import open_again
+        from aesearch.images.sources.opening import open_again
 
         if self.manifest.source is None and self.manifest.training is not None:
             return open_again(self.manifest.training["source"], self.folder, download=False)
@@ -144,16 +144,16 @@ class Parts:
         Parameters
         ----------
         source : str, path, (N, height, width[, channels]) array, or list of paths
-            As `aesearch.opening.open_source` takes it, or images in memory, or image files.
+            As `aesearch.images.sources.opening.open_source` takes it, or images in memory, or image files.
         labels : {"none", "folder"}, or a sequence of N str, optional
             Those of an array or a list of files may be given one by one.
         group : str, optional
-            What says which images belong together, as `aesearch.opening.open_source` takes it.
+            What says which images belong together, as `aesearch.images.sources.opening.open_source` takes it.
         tiles : str, optional
             How pictures are cut, likewise; by default as the collection's are.
         """
-        from aesearch.opening import open_given, open_source
-        from aesearch.sources import Source
+        from aesearch.images.sources.base import Source
+        from aesearch.images.sources.opening import open_given, open_source
 
         if isinstance(source, Source):
             return source
@@ -183,7 +183,7 @@ class Parts:
     @cached_property
     def autoencoder(self) -> Autoencoder:
         """The trained network; `StaleArtifactError` if it is not the one the manifest knows."""
-        from aesearch.autoencoders import Autoencoder
+        from aesearch.network.autoencoder import Autoencoder
 
         self._encoder_fingerprint()
         need_torch()

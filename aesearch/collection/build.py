@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.architectures import FIELDS, AutoencoderSpec, build_autoencoder, count_parameters
-from aesearch.atomic import check_room, replacing
-from aesearch.autoencoders import Autoencoder, save_autoencoder
-from aesearch.batches import (
+from aesearch.collection.extract import Extraction, extract_features
+from aesearch.collection.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint, plain
+from aesearch.collection.update import Update, update_features
+from aesearch.errors import AesearchError
+from aesearch.files.atomic import check_room, replacing
+from aesearch.files.naming import command_for
+from aesearch.images.batches import (
     Images,
     LoadedImages,
     StreamedImages,
@@ -28,24 +31,21 @@ from aesearch.batches import (
     load_readable,
     read_batches,
 )
-from aesearch.decoding import ImageFacts, Preprocessing, choose_preprocessing, describe_choice
-from aesearch.errors import AesearchError
-from aesearch.examination import examine
-from aesearch.export import cell
-from aesearch.extraction import Extraction, extract_features
-from aesearch.grouping import MOST_COMPARED as MOST_GROUPED
-from aesearch.grouping import NONE, near_duplicates, say_leaks, signatures, units_of
-from aesearch.invariance import choose_invariance, shares_a_ground
-from aesearch.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint, plain
-from aesearch.naming import command_for
-from aesearch.opening import open_again
-from aesearch.orientation import measure_orientations, to_average, without_meaning
+from aesearch.images.decode import ImageFacts, Preprocessing, choose_preprocessing, describe_choice
+from aesearch.images.grouping import MOST_COMPARED as MOST_GROUPED
+from aesearch.images.grouping import NONE, near_duplicates, say_leaks, signatures, units_of
+from aesearch.images.orientation import measure_orientations, to_average, without_meaning
+from aesearch.images.sources.base import Source
+from aesearch.images.sources.opening import open_again
+from aesearch.images.tiles import TileSource
+from aesearch.network.architectures import FIELDS, AutoencoderSpec, build_autoencoder, count_parameters
+from aesearch.network.augmentation import choose_invariance, shares_a_ground
+from aesearch.network.autoencoder import Autoencoder, save_autoencoder
+from aesearch.network.diagnostics import examine
+from aesearch.network.training import Epoch, TrainingOptions, loss_name, split_held_out, train_autoencoder
 from aesearch.progress import step
-from aesearch.sources import Source
-from aesearch.store import Store, read_arrays, write_arrays
-from aesearch.tiles import TileSource
-from aesearch.training import Epoch, TrainingOptions, loss_name, split_held_out, train_autoencoder
-from aesearch.updating import Update, update_features
+from aesearch.report.export import cell
+from aesearch.store.features import Store, read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from torch import nn
@@ -477,7 +477,7 @@ def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -
 
 
 def _draw_curve(path: Path, history: list[Epoch], loss: str) -> None:
-    from aesearch.figures import draw_history, save_picture
+    from aesearch.drawing.figures import draw_history, save_picture
 
     train, held_out = [e.train_loss for e in history], [e.held_out_loss for e in history]
     save_picture(draw_history([e.epoch for e in history], train, held_out, loss), path)

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.autoencoders import Autoencoder
-from aesearch.batches import in_order, read_batches
-from aesearch.decoding import NOTHING, Tally
 from aesearch.errors import SourceError
+from aesearch.images.batches import in_order, read_batches
+from aesearch.images.decode import NOTHING, Tally
+from aesearch.images.sources.base import Batch, Source
+from aesearch.images.worker_processes import content_hash
+from aesearch.network.autoencoder import Autoencoder
 from aesearch.progress import step
-from aesearch.reading import content_hash
-from aesearch.sources import Batch, Source
-from aesearch.store import StoreWriter
+from aesearch.store.features import StoreWriter
 
 
 @dataclass(frozen=True, eq=False)

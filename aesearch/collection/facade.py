@@ -17,15 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch import anomalies as anomaly_scores
-from aesearch.answers import Anomalies, Classified, Duplicates, Hits
-from aesearch.atomic import check_own, check_room, drop, replacing
-from aesearch.decoding import larger_side, on_its_side
-from aesearch.distances import exact_neighbours, in_blocks, nearest_way
-from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_choice, need_torch
-from aesearch.grouping import highest_of, oddest_of, units_of
-from aesearch.index import IndexOptions, SearchIndex, bring_along, build_index, least_bytes, most_rows
-from aesearch.manifest import (
+from aesearch.anomalies import ranking as anomaly_scores
+from aesearch.collection.artifacts import INDEX, NO_CLUSTER, NO_CLUSTER_NAME, SourceLike, changes
+from aesearch.collection.manifest import (
     CHECKPOINT,
     ENCODER,
     NEXT,
@@ -34,27 +28,43 @@ from aesearch.manifest import (
     is_unicode,
     plain,
 )
-from aesearch.manifest import NAME as MANIFEST
-from aesearch.mapping import Maps
-from aesearch.naming import folder_of
-from aesearch.orientation import ORIENTATIONS, UPRIGHT, apart, is_turned, orient
-from aesearch.parts import INDEX, NO_CLUSTER, NO_CLUSTER_NAME, SourceLike, changes
-from aesearch.pictures import ImageLike, blank, crop, look_at, name_of, read_image, read_pictures, read_tiles, several
+from aesearch.collection.manifest import NAME as MANIFEST
+from aesearch.collection.maps import Maps
+from aesearch.collection.results import Anomalies, Classified, Duplicates, Hits
+from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_choice, need_torch
+from aesearch.files.atomic import check_own, check_room, drop, replacing
+from aesearch.files.naming import folder_of
+from aesearch.images.decode import larger_side, on_its_side
+from aesearch.images.grouping import highest_of, oddest_of, units_of
+from aesearch.images.orientation import ORIENTATIONS, UPRIGHT, apart, is_turned, orient
+from aesearch.images.single import (
+    ImageLike,
+    blank,
+    crop,
+    look_at,
+    name_of,
+    read_image,
+    read_pictures,
+    read_tiles,
+    several,
+)
+from aesearch.images.tiles import Box, TileSource, picture_and_box
+from aesearch.index.search import IndexOptions, SearchIndex, bring_along, build_index, least_bytes, most_rows
 from aesearch.progress import plan
-from aesearch.tiles import Box, TileSource, picture_and_box
+from aesearch.vectors.distances import exact_neighbours, in_blocks, nearest_way
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
+    from aesearch.anomalies.inspection import Measures
+    from aesearch.anomalies.scorer import Scorer
     from aesearch.clusters import Clustering
-    from aesearch.decoding import Preprocessing
+    from aesearch.collection.extract import Extraction
+    from aesearch.collection.update import Update
     from aesearch.duplicates import Pixels as SamePixels
-    from aesearch.extraction import Extraction
-    from aesearch.inspection import Measures
+    from aesearch.images.decode import Preprocessing
+    from aesearch.images.sources.base import Source
+    from aesearch.network.training import TrainingOptions
     from aesearch.probe import LinearProbe, ProbeResult
-    from aesearch.scoring import Scorer
-    from aesearch.sources import Source
-    from aesearch.store import Store
-    from aesearch.training import TrainingOptions
-    from aesearch.updating import Update
+    from aesearch.store.features import Store
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +124,7 @@ class Collection(Maps):
         Parameters
         ----------
         source : str, path, array, or list of paths
-            As `aesearch.opening.open_source` takes it: ``"photos/"``, ``"digits"``, ``"x.npy"``, …; or an array of
+            As `aesearch.images.sources.opening.open_source` takes it: ``"photos/"``, ``"digits"``, ``"x.npy"``, …; or an array of
             images (N, height, width[, 1, 3 or 4]), integers or floats in [0, 1]; or image files. An array is not kept:
             what needs the images once more asks for it again. With another array or list than before the collection
             is updated.
@@ -133,7 +143,7 @@ class Collection(Maps):
         overwrite : bool
             Replace a collection of other images, settings or versions when the new one is finished.
         **training
-            Any field of `aesearch.training.TrainingOptions`.
+            Any field of `aesearch.network.training.TrainingOptions`.
         """
         _check_training(training)
         collection = cls(folder, device=device, progress=progress, overwrite=overwrite)
@@ -160,7 +170,7 @@ class Collection(Maps):
 
     def _keep_given(self, source: Source, overwrite: bool) -> None:
         """Have images that no name stands for at hand again: an array in memory, a list of files in the folder."""
-        from aesearch.opening import ARRAY, FILES, keep_list
+        from aesearch.images.sources.opening import ARRAY, FILES, keep_list
 
         if source.name == ARRAY:
             self.given = source
@@ -179,7 +189,7 @@ class Collection(Maps):
         overwrite: bool = False,
     ) -> None:
         """Do what is missing of train, extract and index; the steps behind `build`."""
-        from aesearch.training import TrainingOptions
+        from aesearch.network.training import TrainingOptions
 
         source = source or self.source
         if overwrite and self.manifest.artifacts and not self._is_encoder_of(source, training):
@@ -228,7 +238,7 @@ class Collection(Maps):
 
     def _is_encoder_of(self, source: Source, training: dict[str, Any]) -> bool:
         """Whether the encoder is what training on these images with these settings, here and now, would give."""
-        from aesearch.training import TrainingOptions
+        from aesearch.network.training import TrainingOptions
 
         encoder = self.manifest.artifacts.get("encoder")
         return (
@@ -241,8 +251,8 @@ class Collection(Maps):
 
     def _refuse_other(self, source: Source, training: dict[str, Any]) -> None:
         """Never train over, or mix, what was made from other images or with other settings."""
-        from aesearch.opening import is_gone
-        from aesearch.training import TrainingOptions
+        from aesearch.images.sources.opening import is_gone
+        from aesearch.network.training import TrainingOptions
 
         encoder = self.manifest.artifacts.get("encoder")
         if encoder is None:
@@ -286,7 +296,7 @@ class Collection(Maps):
 
         An interrupted training with the same settings goes on; ``resume`` also adds epochs to one that had ended.
         """
-        from aesearch.building import train_encoder
+        from aesearch.collection.build import train_encoder
 
         need_torch()  # before the images are read
         run = partial(train_encoder, self.manifest, source, options, encoded_next=encoded_next)
@@ -307,7 +317,7 @@ class Collection(Maps):
         ``batch_size`` is how many images are encoded at once, by default what suits the device; it shows in
         the last bits of the features at most.
         """
-        from aesearch.building import fill_store
+        from aesearch.collection.build import fill_store
 
         if batch_size:
             self.autoencoder.batch_size = batch_size
@@ -344,9 +354,9 @@ class Collection(Maps):
         AesearchError
             There are no features of that source, no image is left, or more are gone than may be without ``yes``.
         """
-        from aesearch.building import update_store
-        from aesearch.opening import say
-        from aesearch.updating import Update
+        from aesearch.collection.build import update_store
+        from aesearch.collection.update import Update
+        from aesearch.images.sources.opening import say
 
         self.forget()
         self._adopt_store()
@@ -393,7 +403,7 @@ class Collection(Maps):
 
     def _refuse_gone(self, source: Source, yes: bool) -> None:
         """Never drop what may only be away without being told to."""
-        from aesearch.updating import what_is_gone
+        from aesearch.collection.update import what_is_gone
 
         if not yes and (gone := what_is_gone(source, self.store)):
             command = f"aesearch update {'' if source.name == self.store.source else f'{source.name} '}--yes"
@@ -403,13 +413,13 @@ class Collection(Maps):
 
     def _vanished(self) -> Store | None:
         """What images that are gone were encoded to, if that is known."""
-        from aesearch.updating import open_vanished
+        from aesearch.collection.update import open_vanished
 
         return open_vanished(self.folder / VANISHED, self.store) if self.manifest.holds(*KEPT) else None
 
     def _keep_vanished(self, before: Store, vanished: Store | None) -> None:
         """Keep what images that are gone from a store were encoded to, for a time."""
-        from aesearch.updating import KEPT_DAYS, keep_vanished
+        from aesearch.collection.update import KEPT_DAYS, keep_vanished
 
         path = self.folder / VANISHED
         path.unlink(missing_ok=True)  # of an update that was interrupted
@@ -460,8 +470,8 @@ class Collection(Maps):
 
     def _moved_to(self, source: Source) -> Source | None:
         """That source, opened as the collection's own, if its images are there now and no longer where they were."""
-        from aesearch.opening import is_gone, open_source
-        from aesearch.updating import share_known
+        from aesearch.collection.update import share_known
+        from aesearch.images.sources.opening import is_gone, open_source
 
         known = self.manifest.source
         if known is None or known["name"] == source.name or not is_gone(known["name"]):
@@ -711,11 +721,11 @@ class Collection(Maps):
             ``neighbours``: mean distance to the 5 nearest features of the collection, in its metric.
             ``nap``: squared Mahalanobis distance of what each layer of the encoder loses from one image to its
             reconstruction (RaPP: Kim et al. 2020).
-            ``patches``: what a network that has learned to find planted faults (`aesearch.finder`) says of an image,
+            ``patches``: what a network that has learned to find planted faults (`aesearch.anomalies.finder`) says of an image,
             whose longer side it sees with 256 pixels: of the places that look most faulty, and how far the means of
             its layers lie from those of normal images, over the whole image and in detail.
             ``combined``: the same, ``neighbours``, the distance to the nearest by pixels, less what is expected of such
-            an image, and the Mahalanobis distance of low-level facts, for bad frames (`aesearch.facts`). Each part of
+            an image, and the Mahalanobis distance of low-level facts, for bad frames (`aesearch.anomalies.facts`). Each part of
             the two is a conformal p-value on normal images that nothing was learned from (Vovk et al. 2005). Of the sum
             of their -ln (Fisher 1925) that is taken once more, for the parts of ``patches`` and for the others; the
             score is -ln of that of both together, of which that of ``patches`` counts twice for large images, or of 2
@@ -792,7 +802,7 @@ class Collection(Maps):
         return corners[:, 0] + where * (corners[:, 1] - corners[:, 0])
 
     def _reasons_of_rows(self, score: str) -> tuple[NDArray[np.int16], NDArray[np.float32]]:
-        """What made each row odd, and where, as `aesearch.scoring.Scored` has it."""
+        """What made each row odd, and where, as `aesearch.anomalies.scorer.Scored` has it."""
         if LEARNED.get(score) != "combined":
             return np.full(self.store.rows, -1, np.int16), np.full((self.store.rows, 2), np.nan, np.float32)
         kept = self._read_rows("combined", f"{score}_why", "where")
@@ -834,8 +844,8 @@ class Collection(Maps):
         return np.asarray(self._learned(score)[f"{score}_score"][rows], dtype=np.float32)
 
     def _scorer(self, score: str) -> Scorer:
-        from aesearch.combining import Usual
-        from aesearch.finder import LARGEST
+        from aesearch.anomalies.combining import Usual
+        from aesearch.anomalies.finder import LARGEST
 
         blank = self._blank_scorer(score)
         if score not in LEARNED:
@@ -849,7 +859,7 @@ class Collection(Maps):
         return dataclasses.replace(blank, usual=Usual.from_arrays(learned, detailed, self.autoencoder.device))
 
     def _blank_scorer(self, score: str) -> Scorer:
-        from aesearch.scoring import Scorer
+        from aesearch.anomalies.scorer import Scorer
 
         units = self.units if "features" in self.manifest.artifacts else np.empty(0, np.int64)
         return Scorer(score, self.autoencoder, self._nearest, anomaly_scores.NEIGHBOURS, units)
@@ -878,7 +888,7 @@ class Collection(Maps):
 
     @changes
     def _learn_score(self, score: str) -> None:
-        from aesearch.scoring import learn_normality, learn_usual
+        from aesearch.anomalies.scorer import learn_normality, learn_usual
 
         try:
             positions = np.array(self._positions(self.ids))
@@ -935,8 +945,8 @@ class Collection(Maps):
         list of Measures
             Empty where the split has no faulty image, or no sound one.
         """
+        from aesearch.anomalies.inspection import Judged, measure, read_mask
         from aesearch.baselines import free_scores
-        from aesearch.inspection import Judged, measure, read_mask
 
         labels, test = np.array(self.labels()), self.store.where("split", lambda split: split == "test")
         rows, normal = np.flatnonzero(test & (labels != "")), labels == normal_label
@@ -974,7 +984,7 @@ class Collection(Maps):
     def _heat_of(self, rows: NDArray[np.int64], score: str) -> list[NDArray[np.float32]]:
         """Of images, or of the pictures that tiles are of, no larger than masks are."""
         if self.tiling is not None:
-            from aesearch.inspection import no_larger
+            from aesearch.anomalies.inspection import no_larger
 
             return [no_larger(one) for one in self._picture_maps(self.source, self._places(rows.tolist()), score)]
         if LEARNED.get(score) == "combined":
@@ -1046,7 +1056,7 @@ class Collection(Maps):
         return self._scorer("combined")
 
     def error_maps(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.float32]]:
-        """Where the reconstruction errors of anomalies lie; see `aesearch.anomalies.error_map`.
+        """Where the reconstruction errors of anomalies lie; see `aesearch.anomalies.ranking.error_map`.
 
         ``source`` is what was scored, if not the collection.
         """
@@ -1077,7 +1087,7 @@ class Collection(Maps):
     def _pixels(self) -> SamePixels:
         """What tells by the images themselves whether rows show the same; says so where images are gone."""
         from aesearch.duplicates import Pixels
-        from aesearch.pixels import compared_size, distances_of_pairs, most_different
+        from aesearch.images.same_pixels import compared_size, distances_of_pairs, most_different
 
         height, width = self.manifest.artifacts["encoder"]["native_size"]
         size = compared_size((height, width), self.spec.preprocessing)
@@ -1292,7 +1302,7 @@ class Collection(Maps):
     def _free_accuracies(self, seed: int) -> dict[str, dict[str, float]]:
         """What is read off the features, and off what trains nothing, on a sample; nothing where images are gone."""
         from aesearch import baselines
-        from aesearch.architectures import FIELDS
+        from aesearch.network.architectures import FIELDS
         from aesearch.probe import divide
 
         try:
@@ -1471,7 +1481,7 @@ class Collection(Maps):
         seed: int = 0,
     ) -> NDArray[np.float32]:
         """Points of the latent space, (n, latent_dim) float32; see `generate`."""
-        from aesearch import generation
+        from aesearch.network import latents as generation
 
         if sum(choice is not None for choice in (points, sample, between, plane)) != 1:
             raise AesearchError("give one of: points, sample, between, plane")
@@ -1519,7 +1529,7 @@ class Collection(Maps):
 
         It shows what there is: run `cluster`, `probe` and `anomalies` before for all of it.
         """
-        from aesearch.card import make_report
+        from aesearch.report.page import make_report
 
         page = make_report(self)
         usual = self.folder / "report.html"
@@ -1557,7 +1567,7 @@ def _check_k(k: int, what: str = "k") -> None:
 
 def _check_training(training: dict[str, Any]) -> None:
     """`AesearchError` for an option that there is not, or of another kind."""
-    from aesearch.training import TrainingOptions
+    from aesearch.network.training import TrainingOptions
 
     known = [field.name for field in dataclasses.fields(TrainingOptions)]
     for name in training:

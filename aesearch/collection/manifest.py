@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aesearch.atomic import replacing
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
-from aesearch.naming import MANIFEST, command_for, no_collection
-from aesearch.naming import NEXT as GROWN
+from aesearch.files.atomic import replacing
+from aesearch.files.naming import MANIFEST, command_for, no_collection
+from aesearch.files.naming import NEXT as GROWN
 
 logger = logging.getLogger(__name__)
 

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.atomic import check_room, replacing
-from aesearch.distances import in_blocks
+from aesearch.collection.artifacts import Parts, changes
 from aesearch.errors import AesearchError, CollectionNotFoundError, check_choice
-from aesearch.index import IndexOptions, build_index
-from aesearch.parts import Parts, changes
+from aesearch.files.atomic import check_room, replacing
+from aesearch.index.search import IndexOptions, build_index
 from aesearch.progress import step
+from aesearch.vectors.distances import in_blocks
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
-    from aesearch.mappage import MapPage
+    from aesearch.drawing.map_page import MapPage
+    from aesearch.drawing.thumbnails import Atlas
     from aesearch.projection import Projection
-    from aesearch.thumbnails import Atlas
 
 MOST_SHOWN = 100_000  # points on a map
 PAGE_BYTES, POINT_BYTES = 5_000_000, 50  # of a map's page, and of each point on it, about
@@ -66,7 +66,7 @@ class Maps(Parts):
         return f"map-{method}" + ("-3d" if dims == 3 else "")
 
     def _draw_map(self, name: str, projection: Projection, groups: list[str], by: str) -> None:
-        from aesearch.figures import MapDisplay, save_picture
+        from aesearch.drawing.figures import MapDisplay, save_picture
 
         atlas = self._atlas()
         shown = np.arange(self.store.rows)
@@ -102,7 +102,7 @@ class Maps(Parts):
         by: str,
         atlas: Atlas | None,
     ) -> MapPage:
-        from aesearch.mappage import MapPage
+        from aesearch.drawing.map_page import MapPage
 
         columns = {name: self.store.texts(name, shown) for name in ("label", "split")}
         if self.is_fresh("clusters"):
@@ -161,7 +161,7 @@ class Maps(Parts):
 
     def _atlas(self) -> Atlas | None:
         """Thumbnails of what maps show, made when they are first asked for; none where the images are gone."""
-        from aesearch.thumbnails import empty_atlas
+        from aesearch.drawing.thumbnails import empty_atlas
 
         if kept := self._atlas_kept():
             return kept
@@ -170,7 +170,7 @@ class Maps(Parts):
         return self._extend_atlas(begun, begun.places, rows)
 
     def _atlas_kept(self) -> Atlas | None:
-        from aesearch.thumbnails import Atlas
+        from aesearch.drawing.thumbnails import Atlas
 
         return Atlas.from_arrays(self._read_rows("thumbnails")) if self.is_fresh("thumbnails") else None
 
@@ -218,7 +218,7 @@ class Maps(Parts):
 
     def _bring_thumbnails_along(self, before: Maps, came_from: NDArray[np.int64]) -> None:
         """Keep the thumbnails of images that were there; give new ones theirs, up to as many as a map shows."""
-        from aesearch.thumbnails import Atlas
+        from aesearch.drawing.thumbnails import Atlas
 
         atlas = Atlas.from_arrays(before._read_rows("thumbnails"))
         places = np.where(came_from >= 0, atlas.places[came_from], -1)

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.autoencoders import Autoencoder
-from aesearch.batches import in_order
-from aesearch.decoding import NOTHING, Preprocessing, Tally, UnreadableImageError
 from aesearch.errors import AesearchError, SourceError
-from aesearch.names import listed
+from aesearch.files.names import listed
+from aesearch.images.batches import in_order
+from aesearch.images.decode import NOTHING, Preprocessing, Tally, UnreadableImageError
+from aesearch.images.sources.base import Batch, FileSource, Source
+from aesearch.images.worker_processes import content_hash, read_file
+from aesearch.network.autoencoder import Autoencoder
 from aesearch.progress import step
-from aesearch.reading import content_hash, read_file
-from aesearch.sources import Batch, FileSource, Source
-from aesearch.store import CHUNK_ROWS, Store, StoreWriter, contents_of, is_finished
+from aesearch.store.features import CHUNK_ROWS, Store, StoreWriter, contents_of, is_finished
 
 LOOKED_AT = 64  # images, to tell whether a folder is the one that was elsewhere
 FEW_GONE, MANY_GONE = 10, 0.25  # images, and share of them: fewer may go without a question, more may not

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.atomic import replacing
 from aesearch.errors import AesearchError
+from aesearch.files.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

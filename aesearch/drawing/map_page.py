@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.figures import GREY, PALETTE, data_url, group_colours
-from aesearch.thumbnails import Atlas
+from aesearch.drawing.figures import GREY, PALETTE, data_url, group_colours
+from aesearch.drawing.thumbnails import Atlas
 
 LEAFLET = "XStatic-Leaflet"
 SCRIPTS = ("tools.js", "map.js", "mapview.js", "page.js")

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from aesearch.atomic import check_own
 from aesearch.errors import AesearchError
+from aesearch.files.atomic import check_own
 
 LOCK, HOLDER = ".lock", ".lock.json"
 

@@ -6,8 +6,8 @@ import os
 import shlex
 from pathlib import Path
 
-from aesearch.atomic import at_home
 from aesearch.errors import AesearchError, did_you_mean
+from aesearch.files.atomic import at_home
 
 HOME, DEFAULT, VARIABLE = Path("indexes"), "default", "AESEARCH_COLLECTION"
 MANIFEST, NEXT = "collection.json", ".next"  # in a collection's folder: what it is known by, and where another grows

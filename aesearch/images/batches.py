@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.decoding import Preprocessing
 from aesearch.errors import SourceError
+from aesearch.images.decode import Preprocessing
+from aesearch.images.sources.base import Batch, Source
 from aesearch.progress import step
-from aesearch.sources import Batch, Source
 
 
 def read_batches(source: Source, preprocessing: Preprocessing, groups: Iterable[NDArray[np.int64]]) -> Iterator[Batch]:

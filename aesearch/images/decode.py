@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.errors import SourceError
-from aesearch.formats import (
+from aesearch.images.formats import (
     LARGEST,
     TIFFS,
     Values,
@@ -30,7 +30,7 @@ from aesearch.formats import (
     tiffs_no_data,
     values_of,
 )
-from aesearch.formats import UnreadableImageError as UnreadableImageError
+from aesearch.images.formats import UnreadableImageError as UnreadableImageError
 
 if TYPE_CHECKING:
     from PIL import Image

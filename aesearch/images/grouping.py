@@ -10,9 +10,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.distances import exact_neighbours
 from aesearch.errors import SourceError
-from aesearch.names import listed
+from aesearch.files.names import listed
+from aesearch.vectors.distances import exact_neighbours
 
 NONE = "none"  # for --group: no image belongs to another, whatever it looks like
 SIDE, BLUR = 32, 4  # pixels of the images that are compared; deviation of what is taken for slow light
@@ -87,7 +87,7 @@ def signatures(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What is compared of images (n, channels, height, width): small, grey, without slow light, of length 1."""
     from scipy import ndimage
 
-    from aesearch.shrinking import shrunk
+    from aesearch.images.resize import shrunk
 
     grey = images.mean(axis=1, keepdims=True).round().astype(np.uint8)
     small = shrunk(grey, SIDE)[:, 0].astype(np.float32)

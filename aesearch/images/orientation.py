@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.distances import exact_neighbours
+from aesearch.vectors.distances import exact_neighbours
 
 UPRIGHT = "as it is"
 # Quarter turns against the clock, and whether the image is mirrored before.

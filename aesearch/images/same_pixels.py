@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.decoding import Preprocessing
+from aesearch.images.decode import Preprocessing
+from aesearch.images.sources.base import Source
 from aesearch.progress import step
-from aesearch.sources import Source
 
 SIDE = 64  # pixels of the longer side at which images are compared, at most
 # Of copies of JPEG quality 60 to 90 at least 95 in 100 lie below (CIFAR-10, steel, MNIST), of halved ones half of the

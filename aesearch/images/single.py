@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.decoding import (
+from aesearch.errors import AesearchError, StaleArtifactError
+from aesearch.images.decode import (
     Preprocessing,
     UnreadableImageError,
     decode_counting,
@@ -24,11 +25,10 @@ from aesearch.decoding import (
     shrink,
     thumbnail,
 )
-from aesearch.errors import AesearchError, StaleArtifactError
-from aesearch.orientation import is_turned, orient
-from aesearch.reading import read_file
-from aesearch.sources import Source
-from aesearch.tiles import MARK, Box, Tiling, cut_out, cut_tiles
+from aesearch.images.orientation import is_turned, orient
+from aesearch.images.sources.base import Source
+from aesearch.images.tiles import MARK, Box, Tiling, cut_out, cut_tiles
+from aesearch.images.worker_processes import read_file
 
 if TYPE_CHECKING:
     from PIL import Image

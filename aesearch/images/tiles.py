@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.decoding import (
+from aesearch.errors import AesearchError, SourceError
+from aesearch.images.decode import (
     MAX_PIXELS,
     NOTHING,
     ImageFacts,
@@ -26,10 +27,9 @@ from aesearch.decoding import (
     larger_side,
     size_in_header,
 )
-from aesearch.errors import AesearchError, SourceError
+from aesearch.images.sources.base import SAMPLE, Batch, FileSource, Source
+from aesearch.images.worker_processes import content_hash, cores, read_file
 from aesearch.progress import counted
-from aesearch.reading import content_hash, cores, read_file
-from aesearch.sources import SAMPLE, Batch, FileSource, Source
 
 Box = tuple[int, int, int, int]  # left, top, width, height in pixels
 MARK = "#"  # between a picture's id and a tile's box
@@ -105,7 +105,7 @@ def cut_out(data: bytes, box: Box, like: Preprocessing) -> NDArray[np.uint8]:
     Raises
     ------
     UnreadableImageError
-        As `aesearch.decoding.decode`, and if the box lies outside.
+        As `aesearch.images.decode.decode`, and if the box lies outside.
     """
     whole = _decode(data, describe(data), box, like)
     left, top, width, height = box
@@ -116,7 +116,7 @@ def cut_out(data: bytes, box: Box, like: Preprocessing) -> NDArray[np.uint8]:
 
 
 def cut_tiles(data: bytes, tiling: Tiling, like: Preprocessing) -> NDArray[np.uint8]:
-    """All tiles of a picture's file, (n, channels, height, width) uint8; raises as `aesearch.decoding.decode`."""
+    """All tiles of a picture's file, (n, channels, height, width) uint8; raises as `aesearch.images.decode.decode`."""
     facts = describe(data)
     boxes = tiling.boxes(facts.height, facts.width)
     whole = _decode(data, facts, boxes[0], like)

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.atomic import replacing
-from aesearch.distances import METRICS, Rows, from_squared, gather, in_blocks, nearest_in_blocks, prepare
 from aesearch.errors import AesearchError, check_choice, did_you_mean
-from aesearch.naming import command_for
+from aesearch.files.atomic import replacing
+from aesearch.files.naming import command_for
+from aesearch.vectors.distances import METRICS, Rows, from_squared, gather, in_blocks, nearest_in_blocks, prepare
 
 if TYPE_CHECKING:
     import faiss

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aesearch.decoding import MOST_SIDE, Preprocessing, halvings
 from aesearch.errors import AesearchError, did_you_mean
+from aesearch.images.decode import MOST_SIDE, Preprocessing, halvings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +43,7 @@ class Recipe:
     Attributes
     ----------
     loss, optimizer, learning_rate
-        As in `aesearch.training.TrainingOptions`.
+        As in `aesearch.network.training.TrainingOptions`.
     schedule : {"one-cycle", "constant"}
         Course of the learning rate.
     invariance : str
@@ -277,7 +277,7 @@ def build_autoencoder(spec: AutoencoderSpec) -> nn.ModuleDict:
     """
     from torch import nn
 
-    from aesearch.layers import Clamp, Scale
+    from aesearch.network.layers import Clamp, Scale
 
     encoder, decoder = architecture(spec.arch).build(spec)
     signed = spec.output == "tanh"
@@ -354,11 +354,11 @@ def _pooled(spec: AutoencoderSpec) -> Halves:
     """Likenesses to patches beside a small network, both averaged over the image, and the image's PCA.
 
     The PCA, and when the network is trained its last matrix and the patches, are found in closed form
-    (`aesearch.patches`). The decoder adds to what the PCA gives back what convolutions find lacking in it.
+    (`aesearch.network.patches`). The decoder adds to what the PCA gives back what convolutions find lacking in it.
     """
     from torch import nn
 
-    from aesearch.layers import Beside, Fields, Last
+    from aesearch.network.layers import Beside, Fields, Last
 
     branches = [_patches(spec)] if spec.patch_dim else []
     if spec.widths:
@@ -378,7 +378,7 @@ def _patches(spec: AutoencoderSpec) -> nn.Sequential:
     """Likenesses to patches, averaged over the image or its fields, as so many numbers."""
     from torch import nn
 
-    from aesearch.layers import Fields, PatchCodes, Unit
+    from aesearch.network.layers import Fields, PatchCodes, Unit
 
     channels, height, width = spec.preprocessing.shape
     tiny = min(height, width) <= TINY
@@ -398,7 +398,7 @@ def _branch(spec: AutoencoderSpec, layers: list[nn.Module], last: nn.Module) -> 
     """Layers, averaged with what they give for mirror images if there are any, then a matrix, then length 1."""
     from torch import nn
 
-    from aesearch.layers import Mirrored, Unit
+    from aesearch.network.layers import Mirrored, Unit
 
     for axis in MIRRORS.get(spec.mirror, ()):
         layers = [Mirrored(nn.Sequential(*layers), axis)]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.autoencoders import to_float
-from aesearch.distances import exact_neighbours
-from aesearch.orientation import ORIENTATIONS
+from aesearch.images.orientation import ORIENTATIONS
+from aesearch.network.autoencoder import to_float
+from aesearch.vectors.distances import exact_neighbours
 
 if TYPE_CHECKING:
     import torch
@@ -100,7 +100,7 @@ def transform(
     untouched : float
         Share of the images that stay as they are, but for their size.
     orientations : sequence of str
-        Keys of ``aesearch.orientation.ORIENTATIONS`` that are as good as upright.
+        Keys of ``aesearch.images.orientation.ORIENTATIONS`` that are as good as upright.
     side : float
         Sides of what is given back, as a share of the images', rounded; not with ``none``.
 

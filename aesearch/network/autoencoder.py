@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.architectures import AutoencoderSpec, build_autoencoder
-from aesearch.atomic import replacing
 from aesearch.errors import AesearchError, CollectionNotFoundError, need_torch
-from aesearch.naming import command_for
-from aesearch.portable import PortableEncoder, translate
+from aesearch.files.atomic import replacing
+from aesearch.files.naming import command_for
+from aesearch.network.architectures import AutoencoderSpec, build_autoencoder
+from aesearch.network.onnx import PortableEncoder, translate
 
 if TYPE_CHECKING:
     import torch
@@ -273,7 +273,7 @@ def _followed(layers: nn.Module, inputs: torch.Tensor) -> tuple[list[torch.Tenso
     """Output of each ReLU, of all branches, and of the last layer."""
     from torch import nn
 
-    from aesearch.layers import Beside, Mirrored
+    from aesearch.network.layers import Beside, Mirrored
 
     kept: list[torch.Tensor] = []
     parts = list(layers.children())
@@ -333,7 +333,7 @@ def _prepare(layers: nn.Module) -> nn.Sequential:
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-    from aesearch.layers import Beside, Mirrored
+    from aesearch.network.layers import Beside, Mirrored
 
     prepared: list[nn.Module] = []
     for layer in layers.children():

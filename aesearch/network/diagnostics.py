@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.architectures import architecture
-from aesearch.autoencoders import to_float
-from aesearch.invariance import held_out_batches
-from aesearch.patches import most_at_once
-from aesearch.training import STARTED, Training
+from aesearch.network.architectures import architecture
+from aesearch.network.augmentation import held_out_batches
+from aesearch.network.autoencoder import to_float
+from aesearch.network.patches import most_at_once
+from aesearch.network.training import STARTED, Training
 
 logger = logging.getLogger(__name__)
 

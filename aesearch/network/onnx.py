@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.decoding import Preprocessing
+from aesearch.images.decode import Preprocessing
 
 if TYPE_CHECKING:
     import onnx
     from torch import nn
 
-LEAST_LENGTH = 1e-2  # as in aesearch.layers, which needs torch
+LEAST_LENGTH = 1e-2  # as in aesearch.network.layers, which needs torch
 AT_ONCE = 8  # images: of each there may be a million likenesses to patches
 OPSET = 18  # Resize by sizes of some axes
 IMAGES, LATENTS, ERRORS = "images", "latents", "errors"
@@ -194,7 +194,7 @@ def _divide_by_length(graph: _Graph, floor: float) -> None:
 
 
 def _liken(graph: _Graph, layer: Any) -> None:
-    """Add the likenesses to patches, as `aesearch.layers.PatchCodes` has them."""
+    """Add the likenesses to patches, as `aesearch.network.layers.PatchCodes` has them."""
     graph.add("Conv", _numbers(layer.filters), strides=[layer.stride] * 2)
     _divide_by_length(graph, float(layer.floor))
     mean, spread, less = map(_numbers, layer.moments())

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.architectures import AutoencoderSpec, build_autoencoder
-from aesearch.autoencoders import to_float
-from aesearch.distances import exact_neighbours
+from aesearch.network.architectures import AutoencoderSpec, build_autoencoder
+from aesearch.network.autoencoder import to_float
+from aesearch.vectors.distances import exact_neighbours
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ def fit_components(model: nn.ModuleDict, spec: AutoencoderSpec, sample: NDArray[
     Parameters
     ----------
     model : nn.ModuleDict
-        As `aesearch.architectures.build_autoencoder` makes it.
+        As `aesearch.network.architectures.build_autoencoder` makes it.
     sample : (n, channels, height, width) uint8
         Images of the collection.
     seed : int

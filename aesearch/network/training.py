@@ -21,7 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch import machine
-from aesearch.architectures import (
+from aesearch.errors import AesearchError, StaleArtifactError, check_choice, did_you_mean
+from aesearch.files.atomic import replacing
+from aesearch.files.naming import command_for
+from aesearch.images.batches import Images, LoadedImages
+from aesearch.images.decode import Preprocessing
+from aesearch.images.grouping import whole_units
+from aesearch.images.worker_processes import cores
+from aesearch.network.architectures import (
     OUTPUTS,
     TINY,
     AutoencoderSpec,
@@ -30,23 +37,24 @@ from aesearch.architectures import (
     build_autoencoder,
     count_parameters,
 )
-from aesearch.atomic import replacing
-from aesearch.autoencoders import (
+from aesearch.network.augmentation import INVARIANCES, UNTOUCHED_SHARE, changed_versions, held_out_batches
+from aesearch.network.autoencoder import (
     FORMAT_VERSION,
     on_device,
     pick_device,
     to_float,
 )
-from aesearch.batches import Images, LoadedImages
-from aesearch.decoding import Preprocessing
-from aesearch.errors import AesearchError, StaleArtifactError, check_choice, did_you_mean
-from aesearch.grouping import whole_units
-from aesearch.invariance import INVARIANCES, UNTOUCHED_SHARE, changed_versions, held_out_batches
-from aesearch.naming import command_for
-from aesearch.patches import choose_patches, fit_components, numbers_of_trunk, settle_trunk, silence, style_part, trunk
+from aesearch.network.patches import (
+    choose_patches,
+    fit_components,
+    numbers_of_trunk,
+    settle_trunk,
+    silence,
+    style_part,
+    trunk,
+)
 from aesearch.progress import Step, settled
 from aesearch.progress import step as told
-from aesearch.reading import cores
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +110,7 @@ class TrainingOptions:
     image_size, channels : tuple of int, int
         (longer side,) or (height, width) in pixels; 1 or 3.
     invariance : {"none", "light", "strong", "drawn", "pictures"}
-        Which random changes the network learns to undo, see `aesearch.invariance.Changes`. ``none`` trains it, where it
+        Which random changes the network learns to undo, see `aesearch.network.augmentation.Changes`. ``none`` trains it, where it
         is not ``pooled``, to reconstruct what it is given.
     output : {"sigmoid", "tanh", "identity"}
         What the decoder ends with; with ``tanh`` the network works on [-1, 1].
@@ -288,7 +296,7 @@ def train_autoencoder(
     sample : (n, channels, height, width) uint8, optional
         Images trained on that what ``pooled`` finds in closed form is learned from; else the held-out ones.
     orientations : sequence of str
-        Which orientations mean nothing, so that features may ignore them; see `aesearch.orientation`.
+        Which orientations mean nothing, so that features may ignore them; see `aesearch.images.orientation`.
 
     Raises
     ------

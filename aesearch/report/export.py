@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from aesearch.atomic import replacing
-from aesearch.distances import in_blocks
 from aesearch.errors import AesearchError, check_choice, did_you_mean
-from aesearch.store import Store
+from aesearch.files.atomic import replacing
+from aesearch.store.features import Store
+from aesearch.vectors.distances import in_blocks
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 FORMATS = ("npy", "csv", "parquet", "tensorboard")

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.baselines import judge
+from aesearch.drawing.figures import LOSSLESS_SIDE, data_url, draw_history, heat_over, short_names, to_picture, webp
+from aesearch.drawing.map_page import asset, filled
 from aesearch.errors import AesearchError
-from aesearch.figures import LOSSLESS_SIDE, data_url, draw_history, heat_over, short_names, to_picture, webp
-from aesearch.mappage import asset, filled
 
 if TYPE_CHECKING:
-    from aesearch.collection import Collection
+    from aesearch.collection.facade import Collection
 
 SAMPLES, REBUILT, ODD, MEMBERS, MOST_CLUSTERS, MOST_GROUPS, DOUBTS = 36, 11, 11, 10, 30, 12, 27
 SHORT, END = 12, 9  # letters of a caption that always has room; at the end of a longer one, those always shown

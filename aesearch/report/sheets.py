@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies import worst_regions
-from aesearch.atomic import replacing
-from aesearch.export import cell
-from aesearch.figures import (
+from aesearch.anomalies.ranking import worst_regions
+from aesearch.drawing.figures import (
     ACCENT,
     Tile,
     beside,
@@ -28,14 +26,16 @@ from aesearch.figures import (
     stacked,
     to_picture,
 )
+from aesearch.files.atomic import replacing
+from aesearch.report.export import cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    from aesearch.answers import Anomalies, Duplicates, Hits, Sweep
-    from aesearch.collection import Collection
-    from aesearch.sources import Source
+    from aesearch.collection.facade import Collection
+    from aesearch.collection.results import Anomalies, Duplicates, Hits, Sweep
+    from aesearch.images.sources.base import Source
 
 MOST_GROUPS, MEMBERS = 30, 10
 

@@ -21,11 +21,11 @@ from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import aesearch
-from aesearch import api
-from aesearch.collection import Collection
+from aesearch.collection.facade import Collection
+from aesearch.drawing.map_page import asset, leaflet
 from aesearch.errors import AesearchError, CollectionNotFoundError, SourceError, StaleArtifactError
-from aesearch.live import BusyError, Live
-from aesearch.mappage import asset, leaflet
+from aesearch.server import routes as api
+from aesearch.server.shared_collection import BusyError, Live
 
 PORT, PORTS_TRIED = 8765, 20
 MOST_BYTES = 2**26  # of an image that is sent

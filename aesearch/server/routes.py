@@ -15,14 +15,14 @@ from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 from pydantic import Field
 
-from aesearch import documents
-from aesearch.anomalies import SCORES, error_map
-from aesearch.collection import LEARNED, Collection
+from aesearch.anomalies.ranking import SCORES, error_map
+from aesearch.collection import documents
+from aesearch.collection.facade import LEARNED, Collection
+from aesearch.drawing.figures import data_url, heat_over, in_frame, to_picture, webp
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, check_choice
-from aesearch.figures import data_url, heat_over, in_frame, to_picture, webp
-from aesearch.live import Live
-from aesearch.pictures import ImageLike, Read, read
-from aesearch.schema import (
+from aesearch.images.single import ImageLike, Read, read
+from aesearch.images.tiles import parse_box
+from aesearch.server.schema import (
     LARGEST_ROW,
     MOST_LISTED,
     AnomaliesAnswer,
@@ -40,7 +40,7 @@ from aesearch.schema import (
     Values,
     Wanted,
 )
-from aesearch.tiles import parse_box
+from aesearch.server.shared_collection import Live
 
 Answer = TypeVar("Answer")
 Responses = dict[int | str, dict[str, Any]]

@@ -8,10 +8,10 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aesearch.atomic import at_home
-from aesearch.collection import Collection
+from aesearch.collection.facade import Collection
+from aesearch.collection.manifest import NAME, NEXT
 from aesearch.errors import AesearchError, StaleArtifactError
-from aesearch.manifest import NAME, NEXT
+from aesearch.files.atomic import at_home
 
 Answer = TypeVar("Answer")
 MOST_KEPT, MOST_WORKED_OUT = 24, 4  # answers

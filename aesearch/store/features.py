@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import aesearch
-from aesearch.atomic import needing_room, put_in_place, replacing
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
-from aesearch.naming import command_for
+from aesearch.files.atomic import needing_room, put_in_place, replacing
+from aesearch.files.naming import command_for
 
 if TYPE_CHECKING:
     import h5py

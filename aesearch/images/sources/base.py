@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.decoding import (
+from aesearch.errors import SourceError
+from aesearch.images.decode import (
     NOTHING,
     ImageFacts,
     Preprocessing,
@@ -31,10 +32,9 @@ from aesearch.decoding import (
     scale_to_uint8,
     thumbnail,
 )
-from aesearch.errors import SourceError
-from aesearch.formats import values_of
+from aesearch.images.formats import values_of
+from aesearch.images.worker_processes import Outcome, Readers, content_hash, cores, read_file, read_images
 from aesearch.progress import counted
-from aesearch.reading import Outcome, Readers, content_hash, cores, read_file, read_images
 
 FILES_AT_ONCE = 64  # that a thread or a process decodes before it asks for more
 SMALL_BYTES = 4096  # files up to here, in the mean, are decoded so quickly that threads hinder one another …

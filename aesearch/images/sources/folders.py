@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aesearch.names import as_text, id_of, listed, split_of
+from aesearch.files.names import as_text, id_of, listed, split_of
 from aesearch.progress import counted
 
 # Copies, previews and bins of storage boxes and systems, in any case; folders whose names begin with a dot are too.

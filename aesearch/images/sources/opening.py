@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.atomic import at_home, replacing
+from aesearch.collection.manifest import NEXT
 from aesearch.errors import SourceError, did_you_mean, need_torch
-from aesearch.folders import find_masks, find_splits, list_files
-from aesearch.grouping import NONE, groups_by_pattern
-from aesearch.index import memory_at_hand
-from aesearch.manifest import NEXT
-from aesearch.names import as_text, id_of, labels_of, split_of, splits_of
-from aesearch.naming import command_for
-from aesearch.reading import content_hash
-from aesearch.sources import ArraySource, FileSource, Source
-from aesearch.tables import TABLE_SUFFIXES, read_table
-from aesearch.tiles import TileSource, Tiling
+from aesearch.files.atomic import at_home, replacing
+from aesearch.files.names import as_text, id_of, labels_of, split_of, splits_of
+from aesearch.files.naming import command_for
+from aesearch.images.grouping import NONE, groups_by_pattern
+from aesearch.images.sources.base import ArraySource, FileSource, Source
+from aesearch.images.sources.folders import find_masks, find_splits, list_files
+from aesearch.images.sources.tables import TABLE_SUFFIXES, read_table
+from aesearch.images.tiles import TileSource, Tiling
+from aesearch.images.worker_processes import content_hash
+from aesearch.index.search import memory_at_hand
 
 logger = logging.getLogger(__name__)
 
@@ -79,10 +79,10 @@ def open_source(
         Where torchvision's datasets lie or go; ``$AESEARCH_DATA``, else ``data``.
     group : str
         What says which images belong together: a column of the table, or a regular expression for the ids, see
-        `aesearch.grouping.groups_by_pattern`; ``none``: none do. By default near-duplicates are found in training.
+        `aesearch.images.grouping.groups_by_pattern`; ``none``: none do. By default near-duplicates are found in training.
     tiles : str
         ``256``, or ``256,128``: each square of so many pixels, one every so many, is an image of its own, see
-        `aesearch.tiles.Tiling`; for image files. What is of one picture belongs together.
+        `aesearch.images.tiles.Tiling`; for image files. What is of one picture belongs together.
     download : bool
         Whether one that does not lie there may be fetched.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from aesearch.errors import SourceError
-from aesearch.names import as_text, composed, labels_of, listed, or_empty, splits_of
+from aesearch.files.names import as_text, composed, labels_of, listed, or_empty, splits_of
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 DELIMITERS = ",;\t|"
