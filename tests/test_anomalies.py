@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-
-from aesearch.anomalies.facts import FACTS
-from aesearch.anomalies.ranking import (
+from aesearch.anomalies.ranking.facts import FACTS
+from aesearch.anomalies.ranking.ranking import (
     OF_PATCHES,
     PARTS,
     REASONS,
@@ -19,6 +18,7 @@ from aesearch.anomalies.ranking import (
     rank,
     worst_regions,
 )
+
 from aesearch.errors import AesearchError
 
 SCORES = np.array([0.1, 0.9, 0.5, 0.5, 0.2], dtype=np.float32)

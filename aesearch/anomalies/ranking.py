@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies.facts import FACTS
+from aesearch.anomalies.ranking.facts import FACTS
 from aesearch.errors import AesearchError, did_you_mean
 from aesearch.vectors.distances import mahalanobis, principal_directions
 
@@ -19,7 +19,7 @@ BLUR = 1 / 28  # of the longer side: single pixels are no region
 MOST_REGIONS = 3
 MOST_LEVERAGE = 0.99  # of one image on the directions learned from it
 TINY, LEAST_RISE = 1e-12, 0.02
-# What ``combined`` puts together, and why an image is odd by each; of facts one of `aesearch.anomalies.facts.FACTS` says it.
+# What ``combined`` puts together, and why an image is odd by each; of facts one of `facts.FACTS` says it.
 PARTS = ("neighbours", "pixels", "shapes", "places", "texture", "fine_texture", "whole", "details", "facts")
 SCALES = ("weights", "scales", "sums", "of_kinds")  # how the parts are put together
 OF_PLACES = ("places", "texture", "fine_texture")  # those that look for a place that is odd
@@ -216,8 +216,8 @@ def neighbour_distance(
     Parameters
     ----------
     units, distances : (n, m)
-        Of the nearest, as an index gives them, which unit each is of, as `aesearch.images.grouping.units_of` numbers them; -1
-        where there is none.
+        Of the nearest, as an index gives them, which unit each is of, as `aesearch.images.grouping.units_of` numbers
+        them; -1 where there is none.
     own : (n,) int64, optional
         Units of the images: what is of the same does not count. Where all are, the distance to the farthest is taken.
     """

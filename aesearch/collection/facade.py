@@ -124,10 +124,10 @@ class Collection(Maps):
         Parameters
         ----------
         source : str, path, array, or list of paths
-            As `aesearch.images.sources.opening.open_source` takes it: ``"photos/"``, ``"digits"``, ``"x.npy"``, …; or an array of
-            images (N, height, width[, 1, 3 or 4]), integers or floats in [0, 1]; or image files. An array is not kept:
-            what needs the images once more asks for it again. With another array or list than before the collection
-            is updated.
+            As `aesearch.images.sources.opening.open_source` takes it: ``"photos/"``, ``"digits"``, ``"x.npy"``, …;
+            or an array of images (N, height, width[, 1, 3 or 4]), integers or floats in [0, 1]; or image files. An
+            array is not kept: what needs the images once more asks for it again. With another array or list than
+            before the collection is updated.
         folder : str or Path
             Where the collection lies: a name under ``indexes/``, or a folder.
         labels : {"none", "folder"}, or a sequence of str, optional
@@ -721,17 +721,16 @@ class Collection(Maps):
             ``neighbours``: mean distance to the 5 nearest features of the collection, in its metric.
             ``nap``: squared Mahalanobis distance of what each layer of the encoder loses from one image to its
             reconstruction (RaPP: Kim et al. 2020).
-            ``patches``: what a network that has learned to find planted faults (`aesearch.anomalies.finder`) says of an image,
-            whose longer side it sees with 256 pixels: of the places that look most faulty, and how far the means of
-            its layers lie from those of normal images, over the whole image and in detail.
-            ``combined``: the same, ``neighbours``, the distance to the nearest by pixels, less what is expected of such
-            an image, and the Mahalanobis distance of low-level facts, for bad frames (`aesearch.anomalies.facts`). Each part of
-            the two is a conformal p-value on normal images that nothing was learned from (Vovk et al. 2005). Of the sum
-            of their -ln (Fisher 1925) that is taken once more, for the parts of ``patches`` and for the others; the
-            score is -ln of that of both together, of which that of ``patches`` counts twice for large images, or of 2
-            times that of the others if that is less.
-            `Anomalies.why` says which part that is of, `Anomalies.where` which place
-            looks most faulty.
+            ``patches``: what a network that has learned to find planted faults (`aesearch.anomalies.finder`) says of an
+            image, whose longer side it sees with 256 pixels: of the places that look most faulty, how far what it sees
+            at each place lies from places of normal images (as in Roth et al. 2022), and how far the means of its layers lie
+            from those of normal images, over the whole image and in detail.
+            ``combined``: the same, ``neighbours``, the distance to the nearest by pixels and by gradients, less what is
+            expected of such an image, and the Mahalanobis distance of low-level facts, for bad frames
+            (`aesearch.anomalies.facts`). Each part is a conformal p-value on normal images that nothing was learned from (Vovk et
+            al. 2005). Their weighed sums of -ln (Fisher 1925), of the parts that look at places and of the others, are
+            turned into such values again; the score is -ln of the smaller one.
+            `Anomalies.why` says which part counts most, `Anomalies.where` which place looks most faulty.
             ``combined``, ``patches`` and ``nap`` are learned from the collection's images when first asked for.
         top : int
         normal_label : str, optional

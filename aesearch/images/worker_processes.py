@@ -26,7 +26,10 @@ from aesearch.machine import asked
 OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 READ_AT_ONCE = 2**20
 MOST_READERS = 16  # a bound for machines of very many cores
-READER = "import sys; number, *sys.path = sys.argv[1:]; from aesearch.images.worker_processes import serve; serve(int(number))"
+READER = (
+    "import sys; number, *sys.path = sys.argv[1:]; "
+    "from aesearch.images.worker_processes import serve; serve(int(number))"
+)
 Outcome = tuple[str, str, tuple[int, ...]]  # content hash or why there is no image; what was left out, if anything
 
 

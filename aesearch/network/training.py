@@ -110,8 +110,8 @@ class TrainingOptions:
     image_size, channels : tuple of int, int
         (longer side,) or (height, width) in pixels; 1 or 3.
     invariance : {"none", "light", "strong", "drawn", "pictures"}
-        Which random changes the network learns to undo, see `aesearch.network.augmentation.Changes`. ``none`` trains it, where it
-        is not ``pooled``, to reconstruct what it is given.
+        Which random changes the network learns to undo, see `aesearch.network.augmentation.Changes`. ``none`` trains
+        it, where it is not ``pooled``, to reconstruct what it is given.
     output : {"sigmoid", "tanh", "identity"}
         What the decoder ends with; with ``tanh`` the network works on [-1, 1].
     loss : {"mse", "bce"}

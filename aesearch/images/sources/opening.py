@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.collection.manifest import NEXT
+from aesearch.collection.facade.manifest import NEXT
 from aesearch.errors import SourceError, did_you_mean, need_torch
 from aesearch.files.atomic import at_home, replacing
 from aesearch.files.names import as_text, id_of, labels_of, split_of, splits_of
@@ -27,7 +27,7 @@ from aesearch.images.sources.folders import find_masks, find_splits, list_files
 from aesearch.images.sources.tables import TABLE_SUFFIXES, read_table
 from aesearch.images.tiles import TileSource, Tiling
 from aesearch.images.worker_processes import content_hash
-from aesearch.index.search import memory_at_hand
+from aesearch.index.search.search import memory_at_hand
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,8 @@ def open_source(
         Where torchvision's datasets lie or go; ``$AESEARCH_DATA``, else ``data``.
     group : str
         What says which images belong together: a column of the table, or a regular expression for the ids, see
-        `aesearch.images.grouping.groups_by_pattern`; ``none``: none do. By default near-duplicates are found in training.
+        `aesearch.images.grouping.groups_by_pattern`; ``none``: none do. By default near-duplicates are found in
+        training.
     tiles : str
         ``256``, or ``256,128``: each square of so many pixels, one every so many, is an image of its own, see
         `aesearch.images.tiles.Tiling`; for image files. What is of one picture belongs together.
