@@ -12,14 +12,14 @@ __version__ = "0.1.0"
 __all__ = ["AesearchError", "Collection", "__version__"]
 
 if TYPE_CHECKING:
-    from aesearch.collection.facade.facade import Collection
+    from aesearch.collection.facade import Collection
     from aesearch.errors import AesearchError
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: `import aesearch` alone costs nothing."""
     if name == "Collection":
-        from aesearch.collection.facade.facade import Collection
+        from aesearch.collection.facade import Collection
 
         return Collection
     if name == "AesearchError":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies.ranking.patch_bank import PatchBank
+from aesearch.anomalies.patch_bank import PatchBank
 from aesearch.images.decode import Preprocessing
 from aesearch.images.resize import shrunk
 from aesearch.network.architectures import AutoencoderSpec, build_autoencoder

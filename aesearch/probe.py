@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from aesearch.errors import AesearchError
 from aesearch.images.grouping import whole_units
-from aesearch.store.features.features import read_arrays, write_arrays
+from aesearch.store.features import read_arrays, write_arrays
 from aesearch.vectors.distances import exact_neighbours
 
 HOLD_OUT_SHARE = 0.2

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.collection.facade.build import HISTORY
-from aesearch.collection.facade.facade import Collection
-from aesearch.collection.facade.results import Run, Sweep
+from aesearch.collection.build import HISTORY
+from aesearch.collection.facade import Collection
+from aesearch.collection.results import Run, Sweep
 from aesearch.errors import AesearchError
 from aesearch.files.atomic import replacing
 from aesearch.network.architectures import LEAST_TO_PART, AutoencoderSpec, Recipe
@@ -63,7 +63,7 @@ def sweep(
         No sizes, or whatever `Collection.build` raises.
     """
     from aesearch.drawing.figures import save_picture
-    from aesearch.report.sheets.sheets import draw_sweep, draw_sweep_reconstructions
+    from aesearch.report.sheets import draw_sweep, draw_sweep_reconstructions
 
     sizes = sorted(set(latent_dims))
     if not sizes:

@@ -39,9 +39,6 @@ import numpy as np
 import requests
 import torch
 import torchvision
-from aesearch.collection.facade.extract import encode_source, extract_features
-from aesearch.index.search.search import HELD_OUT_QUERIES, IndexOptions, build_index
-from aesearch.store.features.features import Store, StoreWriter
 from benchmark_index import draw
 from measuring import load_mnist, print_circumstances
 from numpy.typing import NDArray
@@ -51,14 +48,17 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms import ToTensor
 
 from aesearch import Collection
+from aesearch.collection.extract import encode_source, extract_features
 from aesearch.images.batches import LoadedImages, in_order, read_batches
 from aesearch.images.decode import Preprocessing, decode
 from aesearch.images.sources.base import Source
 from aesearch.images.sources.opening import open_source
 from aesearch.images.worker_processes import cores
+from aesearch.index.search import HELD_OUT_QUERIES, IndexOptions, build_index
 from aesearch.network.architectures import AutoencoderSpec, build_autoencoder
 from aesearch.network.autoencoder import Autoencoder, pick_device, to_float
 from aesearch.network.training import TrainingOptions, train_autoencoder
+from aesearch.store.features import Store, StoreWriter
 from aesearch.vectors.distances import prepare
 
 Numbers = NDArray[np.float32]

@@ -12,9 +12,10 @@ import argparse
 import time
 
 import numpy as np
-from aesearch.index.search.search import IndexOptions, build_index
 from measuring import print_circumstances
 from numpy.typing import NDArray
+
+from aesearch.index.search import IndexOptions, build_index
 
 DIM = 64
 

@@ -32,8 +32,8 @@ def write_images(path: Path, rows: int) -> None:
 def extract(path: Path) -> None:
     """Extract, and print the process's peak memory in MiB."""
     import torch
-    from aesearch.collection.facade.extract import extract_features
 
+    from aesearch.collection.extract import extract_features
     from aesearch.images.decode import Preprocessing
     from aesearch.images.sources.opening import open_source
     from aesearch.network.architectures import AutoencoderSpec, build_autoencoder

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from aesearch.collection.facade.maps import MOST_SHOWN
 from browsing import drag, find_browser, open_browser
 from measuring import print_circumstances
 from sklearn.datasets import load_digits
 
+from aesearch.collection.maps import MOST_SHOWN
 from aesearch.drawing.map_page import MapPage
 from aesearch.drawing.thumbnails import empty_atlas
 

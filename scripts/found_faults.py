@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from aesearch.anomalies.ranking.localisation import at_size, pixel_auroc, region_overlap
 from measuring import print_circumstances
 from numpy.typing import NDArray
 from planted_faults import KINDS, plant
@@ -23,6 +22,7 @@ from sklearn.datasets import load_digits, load_sample_image
 from sklearn.metrics import roc_auc_score
 
 from aesearch import Collection
+from aesearch.anomalies.localisation import at_size, pixel_auroc, region_overlap
 from aesearch.drawing.figures import Tile, draw_sheet, heat_over, save_picture
 
 SIDE, LEARNED, OF_EACH = 64, 1400, 2  # pixels, images; faults of each kind that are drawn

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from aesearch.collection.facade.manifest import installed_versions
 from numpy.typing import NDArray
+
+from aesearch.collection.manifest import installed_versions
 
 
 def print_circumstances(**facts: object) -> None:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from aesearch.anomalies.ranking.ranking import SCORES, neighbour_distance
 from measuring import load_mnist, print_circumstances
 from numpy.typing import NDArray
 from PIL import Image
@@ -30,6 +29,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from aesearch import Collection
+from aesearch.anomalies.ranking import SCORES, neighbour_distance
 from aesearch.vectors.distances import exact_neighbours
 
 Images = NDArray[np.uint8]

@@ -28,14 +28,14 @@ from typing import Any
 
 import numpy as np
 import surfaces
-from aesearch.anomalies.ranking.ranking import SCORES
-from aesearch.collection.facade.results import Anomalies
 from families import FAMILIES, accuracies, families, few, free_of_cost
 from measuring import load_mnist, print_circumstances
 from numpy.typing import NDArray
 
 from aesearch import Collection
+from aesearch.anomalies.ranking import SCORES
 from aesearch.clusters import METHODS, SPACES, cluster
+from aesearch.collection.results import Anomalies
 from aesearch.probe import fit_linear, knn_accuracy, probe
 from aesearch.vectors.distances import exact_neighbours
 

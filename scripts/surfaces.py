@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from aesearch.anomalies.ranking.localisation import at_size, pixel_auroc, region_overlap
-from aesearch.anomalies.ranking.ranking import SCORES
 from families import Images, channels_first, read_tar
 from numpy.typing import NDArray
 from planted_faults import Faulty, plant
 from sklearn.metrics import roc_auc_score
 
 from aesearch import Collection
+from aesearch.anomalies.localisation import at_size, pixel_auroc, region_overlap
+from aesearch.anomalies.ranking import SCORES
 from aesearch.baselines import free_scores
 from aesearch.images.resize import shrunk
 

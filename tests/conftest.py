@@ -16,15 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aesearch.cli.commands.commands import app
-from aesearch.collection.facade.facade import Collection
-from aesearch.collection.facade.manifest import Manifest, file_fingerprint
 from browsing import find_browser, open_browser
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from typer.testing import CliRunner
 
-from aesearch.anomalies.ranking import finder
+from aesearch.anomalies import finder
+from aesearch.cli.commands import app
+from aesearch.collection.facade import Collection
+from aesearch.collection.manifest import Manifest, file_fingerprint
 
 QUICK = {"epochs": 8, "latent_dim": 16}
 

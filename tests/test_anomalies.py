@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from aesearch.anomalies.ranking.facts import FACTS
-from aesearch.anomalies.ranking.ranking import (
+
+from aesearch.anomalies.facts import FACTS
+from aesearch.anomalies.ranking import (
     OF_PATCHES,
     PARTS,
     REASONS,
@@ -18,7 +19,6 @@ from aesearch.anomalies.ranking.ranking import (
     rank,
     worst_regions,
 )
-
 from aesearch.errors import AesearchError
 
 SCORES = np.array([0.1, 0.9, 0.5, 0.5, 0.2], dtype=np.float32)

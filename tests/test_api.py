@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import requests
 import schemathesis
-from aesearch.collection.facade.facade import Collection
-from aesearch.index.search.search import IndexOptions
 from conftest import NASTY, serving
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from PIL import Image
 from schemathesis import GenerationMode
+
+from aesearch.collection.facade import Collection
+from aesearch.index.search import IndexOptions
 
 
 def picture(answer):

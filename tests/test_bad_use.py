@@ -12,12 +12,12 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
-from aesearch.collection.facade.facade import Collection
-from aesearch.index.search.search import IndexOptions
 from PIL import Image
 
+from aesearch.collection.facade import Collection
 from aesearch.errors import AesearchError
 from aesearch.images.sources.opening import open_source
+from aesearch.index.search import IndexOptions
 
 
 @pytest.fixture
@@ -170,9 +170,8 @@ def test_labels_that_say_nothing(tmp_path, digit_images, run):
 @pytest.mark.parametrize("scale", [1e-15, 1e-3, 1e15])
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_features_of_any_scale_are_searched_and_grouped(digits, scale, metric):
-    from aesearch.index.search.search import build_index
-
     from aesearch.clusters import cluster
+    from aesearch.index.search import build_index
     from aesearch.projection import project
 
     features = (digits.features() * scale).astype(np.float32)

@@ -6,9 +6,10 @@ import re
 import shutil
 
 import pytest
-from aesearch.collection.facade.facade import Collection
-from aesearch.report.sheets.page import make_report
 from conftest import write_labelled
+
+from aesearch.collection.facade import Collection
+from aesearch.report.page import make_report
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from aesearch.cli.commands.commands import app
-from aesearch.cli.commands.console import printable
-from aesearch.collection.facade.facade import Collection
 from conftest import BAD, GOOD, gradient
 from PIL import Image
 
+from aesearch.cli.commands import app
+from aesearch.cli.console import printable
+from aesearch.collection.facade import Collection
 from aesearch.files.naming import folder_of
 from aesearch.images.sources.opening import DATASETS
 
@@ -275,8 +275,7 @@ def test_help_tells_enough_and_ends_with_an_example(run, command):
 
 
 def test_defaults_shown_are_the_defaults_used():
-    from aesearch.index.search.search import IndexOptions
-
+    from aesearch.index.search import IndexOptions
     from aesearch.network.architectures import ARCHITECTURES
     from aesearch.network.training import POOLED, TrainingOptions
 

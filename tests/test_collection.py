@@ -9,15 +9,15 @@ from functools import partial
 import h5py
 import numpy as np
 import pytest
-from aesearch.anomalies.ranking.ranking import PARTS, SCORES, measure_auroc
-from aesearch.collection.facade.facade import LEARNED
-from aesearch.index.search.search import IndexOptions
 from conftest import BAD, GOOD, QUICK, gradient, sign_again
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from aesearch import AesearchError, Collection
+from aesearch.anomalies.ranking import PARTS, SCORES, measure_auroc
+from aesearch.collection.facade import LEARNED
 from aesearch.images.sources.opening import open_source
+from aesearch.index.search import IndexOptions
 from aesearch.network.autoencoder import load_autoencoder
 from aesearch.network.training import TrainingOptions, split_held_out
 from aesearch.vectors.distances import exact_neighbours
@@ -208,7 +208,7 @@ def test_noise_exceeds_the_threshold_that_few_digits_exceed(digits, digit_images
 def test_odd_images_that_are_there_more_than_once_do_not_hide_each_other(
     tmp_path, digit_images, digit_labels, monkeypatch
 ):
-    monkeypatch.setattr("aesearch.anomalies.ranking.finder.MOST_STEPS", 500)
+    monkeypatch.setattr("aesearch.anomalies.finder.MOST_STEPS", 500)
     generator = np.random.default_rng(0)
     few = np.flatnonzero(np.isin(digit_labels, ["0", "1", "2"]))
     odd = digit_images[digit_labels.index("4")] + generator.integers(0, 9, (8, 8, 8), dtype=np.uint8)
@@ -435,7 +435,7 @@ def test_splits_decide_what_is_trained_on(tmp_path, caplog):
 
 
 def test_an_interrupted_build_goes_on_and_ends_with_the_same_weights(tmp_path, monkeypatch):
-    from aesearch.collection.facade import build as building
+    from aesearch.collection import build as building
 
     whole = Collection.build("digits", tmp_path / "whole", progress=False, epochs=4)
 

@@ -12,11 +12,11 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from aesearch.collection.facade.facade import Collection
 from conftest import gradient, jpeg_bytes, png_claiming
 from fuzz import SEEN, mutate, originals
 from PIL import Image, ImageCms
 
+from aesearch.collection.facade import Collection
 from aesearch.errors import SourceError
 from aesearch.images.decode import Preprocessing, UnreadableImageError, decode, describe
 from aesearch.images.sources.opening import open_source

@@ -13,17 +13,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from aesearch.collection.facade.facade import Collection
-from aesearch.index.search.search import IndexOptions, SearchIndex
-from aesearch.store.features.features import Store
 from conftest import sign_again
 from PIL import Image
 
-from aesearch.collection.facade import manifest as manifests
+from aesearch.collection import manifest as manifests
+from aesearch.collection.facade import Collection
 from aesearch.errors import AesearchError
 from aesearch.images.sources.opening import open_source
+from aesearch.index.search import IndexOptions, SearchIndex
 from aesearch.network.autoencoder import Autoencoder
 from aesearch.network.training import TrainingOptions
+from aesearch.store.features import Store
 
 PARTS = 12  # of a file, each damaged in turn
 FILES = (
@@ -97,7 +97,7 @@ def test_damage_gives_the_right_answer_or_a_refusal(whole, digit_images, tmp_pat
 
 
 def test_a_damaged_checkpoint_costs_the_time_and_not_the_result(tmp_path, monkeypatch, caplog):
-    from aesearch.collection.facade import build as building
+    from aesearch.collection import build as building
 
     options = TrainingOptions(epochs=3, latent_dim=8)
 

@@ -10,8 +10,9 @@ import sys
 
 import numpy as np
 import pytest
-from aesearch.collection.facade.facade import Collection
 from PIL import Image
+
+from aesearch.collection.facade import Collection
 
 MEGABYTES = 48
 FILES = ["dac_override", "dac_read_search"]  # what lets root read and write all

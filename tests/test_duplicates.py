@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from aesearch.index.search.search import IndexOptions, build_index
 from PIL import Image
 
 from aesearch import AesearchError, Collection
 from aesearch.duplicates import Pixels, find_duplicates
+from aesearch.index.search import IndexOptions, build_index
 
 
 @pytest.fixture(scope="module")

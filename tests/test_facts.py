@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aesearch.anomalies.ranking.facts import FACTS, UsualFacts, measure_facts
-from aesearch.collection.facade.facade import Collection
 from planted_frames import GOOD, bad_frames, plant
 from sklearn.datasets import load_sample_image
+
+from aesearch.anomalies.facts import FACTS, UsualFacts, measure_facts
+from aesearch.collection.facade import Collection
 
 BLANK = {"nearly blank", "part of it is one value", "underexposed"}
 WORDS = {"plain": BLANK, "black": BLANK, "white": BLANK, "half grey": BLANK, "blocks": {"coarse blocks"}}
@@ -58,7 +59,7 @@ def test_facts_by_hand():
 @pytest.mark.slow
 def test_bad_frames_are_listed_first_and_why_among_photographs(photos, run, tmp_path, monkeypatch):
     """Trained with them among the rest, and as new images; `combined` is what is asked by default."""
-    monkeypatch.setattr("aesearch.anomalies.ranking.finder.MOST_STEPS", 1000)
+    monkeypatch.setattr("aesearch.anomalies.finder.MOST_STEPS", 1000)
     good, bad, _ = plant(photos, seed=0)
     np.save("bad.npy", bad)
     for way, images in (("among", np.concatenate([good, bad])), ("new", good)):

@@ -4,11 +4,11 @@ import logging
 
 import numpy as np
 import pytest
-from aesearch.anomalies.ranking.ranking import learn_threshold, neighbour_distance
 from PIL import Image
 from scipy import ndimage
 
 from aesearch import AesearchError, Collection
+from aesearch.anomalies.ranking import learn_threshold, neighbour_distance
 from aesearch.images.grouping import groups_by_pattern, near_duplicates, say_leaks, signatures, units_of, whole_units
 from aesearch.network.training import split_held_out
 from aesearch.probe import divide, probe

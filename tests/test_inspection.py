@@ -7,10 +7,10 @@ import re
 
 import numpy as np
 import pytest
-from aesearch.anomalies.ranking.inspection import Judged, measure, read_mask
 from PIL import Image
 from test_planting import scratched, textures
 
+from aesearch.anomalies.inspection import Judged, measure, read_mask
 from aesearch.errors import AesearchError
 from aesearch.images.sources.opening import open_source
 
@@ -51,7 +51,7 @@ def test_masks_belong_to_the_images_of_their_kind(inspected, caplog):
 
 
 def test_faults_are_measured_by_kind_beside_what_is_free(inspected, run, monkeypatch):
-    monkeypatch.setattr("aesearch.anomalies.ranking.finder.MOST_STEPS", 200)
+    monkeypatch.setattr("aesearch.anomalies.finder.MOST_STEPS", 200)
     run("build-index", inspected, "-c", "metal", "--epochs", 2)
     printed = run("anomalies", "-c", "metal", "--normal-label", "good", "--top", 3).stdout
     for kind, count in (("all", 16), ("blot", 8), ("scratch", 8)):

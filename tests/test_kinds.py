@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from aesearch.anomalies.ranking.kinds import FEWEST_OTHERS, are_of_kinds
-from aesearch.anomalies.ranking.shapes import measure_shapes
 from sklearn.datasets import load_digits, load_sample_image
 
+from aesearch.anomalies.kinds import FEWEST_OTHERS, are_of_kinds
+from aesearch.anomalies.shapes import measure_shapes
 from aesearch.baselines import principal_components, raw_pixels
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from aesearch.anomalies.ranking.localisation import at_size, pixel_auroc, region_overlap
-from aesearch.anomalies.ranking.patch_bank import PatchBank
 from sklearn.metrics import roc_auc_score
+
+from aesearch.anomalies.localisation import at_size, pixel_auroc, region_overlap
+from aesearch.anomalies.patch_bank import PatchBank
 
 
 def test_a_map_that_is_the_mask_is_perfect_and_chance_is_chance():

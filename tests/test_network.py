@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import requests
 import typer
-from aesearch.cli.commands.commands import app
 from conftest import write_labelled
+
+from aesearch.cli.commands import app
 
 CALLS = "trace=%network,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2"
 STRACE = ["strace", "-D", "-f", "-qq", "-y", "--seccomp-bpf", "-e", "signal=none", "-e", CALLS, "-o"]
@@ -43,7 +44,7 @@ MAKING = 3  # of them make the collection
 RUN_ALL = """
 import json, sys
 from aesearch import Collection
-from aesearch.cli.commands.commands import app
+from aesearch.cli.commands import app
 for arguments in json.loads(sys.argv[1]):
     try:
         app(arguments)

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from aesearch.collection.facade.facade import Collection
 from sklearn.datasets import load_sample_image
 
+from aesearch.collection.facade import Collection
 from aesearch.images.orientation import (
     ORIENTATIONS,
     UPRIGHT,

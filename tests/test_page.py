@@ -9,10 +9,10 @@ import re
 
 import numpy as np
 import pytest
-from aesearch.collection.facade.facade import Collection
 from browsing import check_quiet, drag, wait
 from PIL import Image
 
+from aesearch.collection.facade import Collection
 from aesearch.drawing.figures import GREY, MapDisplay
 from aesearch.drawing.map_page import MapPage
 from aesearch.drawing.thumbnails import Atlas, empty_atlas

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from aesearch.collection.facade.facade import Collection
 from sklearn.decomposition import PCA
 
 from aesearch.baselines import compare_with_free, judge, patches, principal_components, raw_pixels
+from aesearch.collection.facade import Collection
 from aesearch.errors import AesearchError
 from aesearch.images.batches import LoadedImages
 from aesearch.images.decode import Preprocessing

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from aesearch.anomalies.ranking.finder import LARGEST, SHARES, FaultFinder, most_faulty
-from aesearch.anomalies.ranking.planting import plant_faults
 from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
+from aesearch.anomalies.finder import LARGEST, SHARES, FaultFinder, most_faulty
+from aesearch.anomalies.planting import plant_faults
 from aesearch.images.decode import Preprocessing, larger_side
 from aesearch.network.autoencoder import pick_device
 
@@ -62,7 +62,7 @@ def test_images_are_read_for_the_finder_as_large_as_they_are_up_to_a_bound():
 @pytest.fixture(scope="module")
 def finder() -> FaultFinder:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("aesearch.anomalies.ranking.finder.MOST_STEPS", 250)
+        patched.setattr("aesearch.anomalies.finder.MOST_STEPS", 250)
         return FaultFinder.learn(textures(150), Preprocessing(64, 64, 1), pick_device("cpu"))
 
 

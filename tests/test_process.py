@@ -10,8 +10,9 @@ import sys
 
 import pytest
 import requests
-from aesearch.collection.facade.facade import Collection
 from PIL import Image
+
+from aesearch.collection.facade import Collection
 
 NAMES = ("naïve é.png", "名 😀.png", "plain.png")
 
@@ -89,7 +90,7 @@ class Hiding(PathFinder):  # as if they were not installed
         return None if hidden else super().find_spec(name, *more)
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
-from aesearch.cli.commands.commands import app
+from aesearch.cli.commands import app
 app(prog_name="aesearch")
 """
 WITHOUT_TORCH = [

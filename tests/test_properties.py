@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aesearch.collection.facade.facade import Collection
-from aesearch.collection.facade.manifest import Manifest
-from aesearch.store.features.features import TEXTS, Store, StoreWriter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from PIL import Image
 
+from aesearch.collection.facade import Collection
+from aesearch.collection.manifest import Manifest
 from aesearch.images.decode import Preprocessing, UnreadableImageError, decode
 from aesearch.images.sources.opening import open_source
+from aesearch.store.features import TEXTS, Store, StoreWriter
 
 QUIET = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 SHAPES = st.builds(Preprocessing, st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))

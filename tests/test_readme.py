@@ -13,8 +13,9 @@ import h5py
 import numpy as np
 import pytest
 import typer
-from aesearch.cli.commands.commands import app
 from PIL import Image
+
+from aesearch.cli.commands import app
 
 ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "indexes" / "README.md", *(ROOT / "docs").rglob("*.md")]

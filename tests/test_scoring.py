@@ -1,10 +1,10 @@
 """How the parts of ``combined`` and ``patches`` are put together, and what held-out images are set against."""
 
 import numpy as np
-from aesearch.anomalies.ranking.combining import LEAST_OF_FACTS, LEAST_WEIGHT, Measured
-from aesearch.anomalies.ranking.ranking import OF_PATCHES, part_of
-from aesearch.anomalies.ranking.scorer import _folds
 
+from aesearch.anomalies.combining import LEAST_OF_FACTS, LEAST_WEIGHT, Measured
+from aesearch.anomalies.ranking import OF_PATCHES, part_of
+from aesearch.anomalies.scorer import _folds
 from aesearch.images.grouping import highest_of, oddest_of
 
 

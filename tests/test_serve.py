@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aesearch.collection.facade.facade import Collection
 from browsing import check_quiet, drag, wait
 from conftest import NASTY, serving
 from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
+
+from aesearch.collection.facade import Collection
 
 VIEWS = ["", "image?row=7", "map", "anomalies?rate=0.2", "clusters", "duplicates", "between?from=3&to=9", "about"]
 LABELLED = "[...document.querySelectorAll('label')].find((l) => l.textContent.startsWith(arguments[0]))"

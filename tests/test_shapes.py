@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from aesearch.anomalies.ranking.shapes import DIRECTIONS, FIELDS, measure_shapes
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
+from aesearch.anomalies.shapes import DIRECTIONS, FIELDS, measure_shapes
 from aesearch.baselines import raw_pixels
 from aesearch.images.resize import resized, shrunk
 from aesearch.vectors.distances import exact_neighbours

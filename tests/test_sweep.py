@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from aesearch.collection.facade.facade import Collection
-from aesearch.collection.facade.results import Run
 from PIL import Image
 
+from aesearch.collection.facade import Collection
+from aesearch.collection.results import Run
 from aesearch.sweep import recommend
 
 

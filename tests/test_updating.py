@@ -12,12 +12,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from aesearch.index.search.search import IndexOptions
 from conftest import sign_again
 from PIL import Image
 
 from aesearch import AesearchError, Collection
 from aesearch.images.sources.opening import open_source
+from aesearch.index.search import IndexOptions
 from aesearch.network.autoencoder import Autoencoder
 
 N = 240
@@ -443,7 +443,7 @@ def test_encodings_of_what_is_gone_are_kept_for_a_time_and_by_one_encoder(in_fol
     names = collection.manifest.path("vanished", "vanished.h5")
     with h5py.File(names) as file:
         assert file["id"][:].tolist() == [b""] and file["stamp"][0, 1] > time.time_ns() - 10**12
-    monkeypatch.setattr("aesearch.collection.facade.update.KEPT_DAYS", 0)
+    monkeypatch.setattr("aesearch.collection.update.KEPT_DAYS", 0)
     write(in_folders / "photos/a", digit_images[100:101], start=99)
     collection.update()
     assert "vanished" not in collection.manifest.artifacts and not (in_folders / "c/vanished.h5").exists()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from aesearch.anomalies.ranking.usual import NEAREST, UsualLooks, UsualNumbers, UsualTexture, pixels_of, sampled
 from sklearn.metrics import roc_auc_score
+
+from aesearch.anomalies.usual import NEAREST, UsualLooks, UsualNumbers, UsualTexture, pixels_of, sampled
 
 
 def test_a_row_is_no_neighbour_of_its_own():

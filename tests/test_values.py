@@ -8,10 +8,10 @@ import zlib
 
 import numpy as np
 import pytest
-from aesearch.collection.facade.facade import Collection
 from conftest import QUICK, gradient
 from PIL import Image, TiffImagePlugin
 
+from aesearch.collection.facade import Collection
 from aesearch.images.decode import (
     Preprocessing,
     UnreadableImageError,

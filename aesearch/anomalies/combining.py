@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies.ranking.facts import UsualFacts, measure_facts
-from aesearch.anomalies.ranking.finder import FaultFinder, Seen, most_faulty
-from aesearch.anomalies.ranking.ranking import (
+from aesearch.anomalies.facts import UsualFacts, measure_facts
+from aesearch.anomalies.finder import FaultFinder, Seen, most_faulty
+from aesearch.anomalies.ranking import (
     IN_DETAIL,
     LEAST_RISE,
     OF_KINDS,
@@ -30,8 +30,8 @@ from aesearch.anomalies.ranking.ranking import (
     learn_scales,
     logarithm,
 )
-from aesearch.anomalies.ranking.shapes import measure_shapes
-from aesearch.anomalies.ranking.usual import UsualLooks, UsualNumbers, UsualTexture, pixels_of
+from aesearch.anomalies.shapes import measure_shapes
+from aesearch.anomalies.usual import UsualLooks, UsualNumbers, UsualTexture, pixels_of
 from aesearch.images.decode import Preprocessing
 
 Floats = NDArray[np.float32]
@@ -58,7 +58,7 @@ class Scored:
     scores : (n,) float32
         Larger is odder.
     why : (n,) int16
-        What made each so, as `aesearch.anomalies.ranking.ranking.explain` takes it; -1 for scores that have one part.
+        What made each so, as `aesearch.anomalies.ranking.explain` takes it; -1 for scores that have one part.
     where : (n, 2) float32
         The place that looks most faulty, from the left and from the top, as shares of width and height; NaN for scores
         that look at no places.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies.ranking.planting import plant_faults
+from aesearch.anomalies.planting import plant_faults
 from aesearch.images.decode import Preprocessing
 from aesearch.images.resize import reduced, shrunk
 from aesearch.progress import step

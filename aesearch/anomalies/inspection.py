@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies.ranking.localisation import at_size, pixel_auroc, region_overlap
+from aesearch.anomalies.localisation import at_size, pixel_auroc, region_overlap
 from aesearch.errors import AesearchError
 
 ALL = "all"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies.ranking.facts import FACTS
+from aesearch.anomalies.facts import FACTS
 from aesearch.errors import AesearchError, did_you_mean
 from aesearch.vectors.distances import mahalanobis, principal_directions
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies.ranking.combining import Measured, Scored, Usual
-from aesearch.anomalies.ranking.facts import UsualFacts, measure_facts
-from aesearch.anomalies.ranking.finder import LARGEST, FaultFinder
-from aesearch.anomalies.ranking.kinds import are_of_kinds
-from aesearch.anomalies.ranking.planting import plant_faults
-from aesearch.anomalies.ranking.ranking import FOLDS, Normality, neighbour_distance
-from aesearch.anomalies.ranking.shapes import measure_shapes
-from aesearch.anomalies.ranking.usual import SAMPLED, UsualLooks, UsualNumbers, UsualTexture, pixels_of, sampled
+from aesearch.anomalies.combining import Measured, Scored, Usual
+from aesearch.anomalies.facts import UsualFacts, measure_facts
+from aesearch.anomalies.finder import LARGEST, FaultFinder
+from aesearch.anomalies.kinds import are_of_kinds
+from aesearch.anomalies.planting import plant_faults
+from aesearch.anomalies.ranking import FOLDS, Normality, neighbour_distance
+from aesearch.anomalies.shapes import measure_shapes
+from aesearch.anomalies.usual import SAMPLED, UsualLooks, UsualNumbers, UsualTexture, pixels_of, sampled
 from aesearch.errors import AesearchError, SourceError, StaleArtifactError
 from aesearch.images.batches import in_order, load, read_batches
 from aesearch.images.decode import Preprocessing, larger_side
@@ -47,7 +47,7 @@ class Scorer:
     Attributes
     ----------
     score : str
-        One of `aesearch.anomalies.ranking.ranking.SCORES`.
+        One of `aesearch.anomalies.ranking.SCORES`.
     autoencoder : Autoencoder
     search : callable
         From features (n, dim) and k to the rows and distances, (n, k) each, of the nearest in the collection.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies.ranking.ranking import logarithm, neighbour_distance
+from aesearch.anomalies.ranking import logarithm, neighbour_distance
 from aesearch.baselines import raw_pixels, standardised
 from aesearch.images.grouping import most_mates
 from aesearch.vectors.distances import exact_neighbours

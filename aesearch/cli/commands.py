@@ -13,8 +13,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 import aesearch
-from aesearch.cli.commands.console import Notes, fail, note, print_json, print_table, printable, short, show_picture
-from aesearch.cli.commands.options import (
+from aesearch.cli.console import Notes, fail, note, print_json, print_table, printable, short, show_picture
+from aesearch.cli.options import (
     CollectionOption,
     DataDirOption,
     DeviceOption,
@@ -34,7 +34,7 @@ from aesearch.cli.commands.options import (
     threads_option,
     with_training_options,
 )
-from aesearch.collection.facade import documents
+from aesearch.collection import documents
 from aesearch.errors import AesearchError
 from aesearch.files.naming import HOME, collections_in, folder_of, name_of
 from aesearch.images.tiles import Box, parse_box
@@ -42,8 +42,8 @@ from aesearch.progress import AS_JSON, BAR, form
 from aesearch.signals import MESSAGE
 
 if TYPE_CHECKING:
-    from aesearch.anomalies.ranking.inspection import Measures
-    from aesearch.collection.facade.facade import Collection
+    from aesearch.anomalies.inspection import Measures
+    from aesearch.collection.facade import Collection
     from aesearch.images.single import Read
 
 FIRST_SOURCE = "digits"  # what a bare build-index takes
@@ -136,7 +136,7 @@ def train(
 
     Example: aesearch train photos/ -c photos --latent-dim 32 --epochs 20
     """
-    from aesearch.collection.facade.build import resumable
+    from aesearch.collection.build import resumable
     from aesearch.network.training import TrainingOptions
 
     if source is None and not resume:
@@ -298,7 +298,7 @@ def build_index(
 
     Example: aesearch build-index photos/ -c photos --labels folder
     """
-    from aesearch.index.search.search import IndexOptions
+    from aesearch.index.search import IndexOptions
 
     opened = _open(collection, device, overwrite=overwrite)
     if source is None and opened.is_new and not _was_given(context, "collection"):
@@ -318,7 +318,7 @@ def build_index(
     info = opened.info()
     if as_json:
         return print_json(info)
-    from aesearch.index.search.search import describe_figures
+    from aesearch.index.search import describe_figures
 
     print(f"{info['rows']:,} images of {printable(info['source'])} in {opened.folder}, {info['dim']} numbers each")
     print(printable(f"index: {describe_figures(info['index'])}, {info['index']['metric']}"))
@@ -399,7 +399,7 @@ def query(
     hits = opened.query_images(readable, **how) if readable else []
     hits += opened.query_rows(rows, **how) if rows else []
     if save or show:
-        from aesearch.report.sheets.sheets import draw_query
+        from aesearch.report.sheets import draw_query
 
         shown = opened.look_at([image.image for image in readable])
         _present(draw_query(opened, hits, [*shown, *opened.pictures(rows)]), save, show)
@@ -464,7 +464,7 @@ def anomalies(
     found = opened.anomalies(new, **how, normal_label=normal_label, false_alarms=false_alarms)
     listed = found.to_json()
     if csv or heatmaps or save or show:
-        from aesearch.report.sheets import sheets as report
+        from aesearch.report import sheets as report
 
         of_pictures = opened.picture_maps if found.tiles else opened.heat_maps  # one at a time: they are large
         if csv:
@@ -549,7 +549,7 @@ def duplicates(
     opened = _open(collection, "auto")
     found = opened.duplicates(threshold=threshold, confirm=not features_only)
     if save or show:
-        from aesearch.report.sheets.sheets import draw_duplicates
+        from aesearch.report.sheets import draw_duplicates
 
         _present(draw_duplicates(opened, found), save, show)
     if as_json:
@@ -587,7 +587,7 @@ def reconstruct(
 
     Example: aesearch reconstruct img.png --save again.png
     """
-    from aesearch.report.sheets.sheets import draw_reconstructions
+    from aesearch.report.sheets import draw_reconstructions
 
     if not (images or row):
         raise typer.BadParameter("give an image file or --row", param_hint="IMAGE")
@@ -632,7 +632,7 @@ def generate(
 
     Example: aesearch generate --between a.png b.png --steps 8 --save path.png
     """
-    from aesearch.report.sheets.sheets import draw_decoded
+    from aesearch.report.sheets import draw_decoded
 
     if sum(choice is not None for choice in (points, sample, between, plane)) != 1:
         raise typer.BadParameter("give one of --points, --sample, --between, --plane")
@@ -689,7 +689,7 @@ def cluster(
     opened = _open(collection)
     found = opened.cluster(method=method, clusters=number, space=space, seed=seed)
     if save or show:
-        from aesearch.report.sheets.sheets import draw_clusters
+        from aesearch.report.sheets import draw_clusters
 
         _present(draw_clusters(opened), save, show)
     if as_json:
@@ -894,7 +894,7 @@ def list_collections(
 
     Example: aesearch list
     """
-    from aesearch.collection.facade.manifest import summary
+    from aesearch.collection.manifest import summary
 
     found = [{"name": name_of(path), **summary(path)} for path in collections_in(folder)]
     if as_json:
@@ -966,7 +966,7 @@ def export(
 
     Example: aesearch export features.parquet
     """
-    from aesearch.report.sheets.export import export_features, format_of
+    from aesearch.report.export import export_features, format_of
 
     format = format_of(output, format)
     opened = _open(collection)
@@ -978,7 +978,7 @@ def export(
 
 
 def _open(name: str, device: str = "auto", *, must_exist: bool = False, overwrite: bool = False) -> Collection:
-    from aesearch.collection.facade.facade import Collection
+    from aesearch.collection.facade import Collection
 
     folder = _folder(name)
     return Collection.open(folder) if must_exist else Collection(folder, device=device, overwrite=overwrite)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.collection.facade.manifest import ENCODER, FEATURES, NEXT, PORTABLE, Manifest
-from aesearch.collection.facade.manifest import NAME as MANIFEST
+from aesearch.collection.manifest import ENCODER, FEATURES, NEXT, PORTABLE, Manifest
+from aesearch.collection.manifest import NAME as MANIFEST
 from aesearch.errors import (
     AesearchError,
     CollectionNotFoundError,
@@ -33,11 +33,11 @@ from aesearch.images.grouping import units_of
 from aesearch.images.orientation import ORIENTATIONS, UPRIGHT, apart
 from aesearch.images.single import ImageLike, Read, crop, name_of, read, read_image, read_oriented, several
 from aesearch.images.tiles import Box, Tiling
-from aesearch.index.search.search import IndexOptions, SearchIndex, load_index
+from aesearch.index.search import IndexOptions, SearchIndex, load_index
 from aesearch.network.architectures import AutoencoderSpec
 from aesearch.network.onnx import PortableEncoder
 from aesearch.progress import heard
-from aesearch.store.features.features import Store, read_arrays, write_arrays
+from aesearch.store.features import Store, read_arrays, write_arrays
 from aesearch.vectors.distances import exact_neighbours
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take

@@ -15,17 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.collection.facade.extract import Extraction, extract_features
-from aesearch.collection.facade.manifest import (
-    CHECKPOINT,
-    ENCODER,
-    FEATURES,
-    PORTABLE,
-    Manifest,
-    file_fingerprint,
-    plain,
-)
-from aesearch.collection.facade.update import Update, update_features
+from aesearch.collection.extract import Extraction, extract_features
+from aesearch.collection.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint, plain
+from aesearch.collection.update import Update, update_features
 from aesearch.errors import AesearchError
 from aesearch.files.atomic import check_room, replacing
 from aesearch.files.naming import command_for
@@ -52,8 +44,8 @@ from aesearch.network.autoencoder import Autoencoder, save_autoencoder
 from aesearch.network.diagnostics import examine
 from aesearch.network.training import Epoch, TrainingOptions, loss_name, split_held_out, train_autoencoder
 from aesearch.progress import step
-from aesearch.report.sheets.export import cell
-from aesearch.store.features.features import Store, read_arrays, write_arrays
+from aesearch.report.export import cell
+from aesearch.store.features import Store, read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from torch import nn

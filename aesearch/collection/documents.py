@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aesearch.collection.facade.facade import Collection
-    from aesearch.collection.facade.results import Anomalies, Duplicates, Hits
+    from aesearch.collection.facade import Collection
+    from aesearch.collection.results import Anomalies, Duplicates, Hits
 
 
 def of_query(collection: Collection, hits: Sequence[Hits], k: int) -> dict[str, Any]:

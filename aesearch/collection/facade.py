@@ -723,12 +723,12 @@ class Collection(Maps):
             reconstruction (RaPP: Kim et al. 2020).
             ``patches``: what a network that has learned to find planted faults (`aesearch.anomalies.finder`) says of an
             image, whose longer side it sees with 256 pixels: of the places that look most faulty, how far what it sees
-            at each place lies from places of normal images (as in Roth et al. 2022), and how far the means of its layers lie
-            from those of normal images, over the whole image and in detail.
+            at each place lies from places of normal images (as in Roth et al. 2022), and how far the means of its
+            layers lie from those of normal images, over the whole image and in detail.
             ``combined``: the same, ``neighbours``, the distance to the nearest by pixels and by gradients, less what is
             expected of such an image, and the Mahalanobis distance of low-level facts, for bad frames
-            (`aesearch.anomalies.facts`). Each part is a conformal p-value on normal images that nothing was learned from (Vovk et
-            al. 2005). Their weighed sums of -ln (Fisher 1925), of the parts that look at places and of the others, are
+            (`aesearch.anomalies.facts`). Each part is a conformal p-value on normal images that nothing was learned
+            from (Vovk et al. 2005). Their weighed sums of -ln (Fisher 1925), of the parts that look at places and of the others, are
             turned into such values again; the score is -ln of the smaller one.
             `Anomalies.why` says which part counts most, `Anomalies.where` which place looks most faulty.
             ``combined``, ``patches`` and ``nap`` are learned from the collection's images when first asked for.

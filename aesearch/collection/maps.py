@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.collection.facade.artifacts import Parts, changes
+from aesearch.collection.artifacts import Parts, changes
 from aesearch.errors import AesearchError, CollectionNotFoundError, check_choice
 from aesearch.files.atomic import check_room, replacing
-from aesearch.index.search.search import IndexOptions, build_index
+from aesearch.index.search import IndexOptions, build_index
 from aesearch.progress import step
 from aesearch.vectors.distances import in_blocks
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies.ranking.ranking import Alarms, explain, part_of
+from aesearch.anomalies.ranking import Alarms, explain, part_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class Anomalies:
     flagged : int
         How many of those scored lie above it.
     why : list of int
-        What made each odd by ``combined`` or ``patches``, as `aesearch.anomalies.ranking.ranking.explain` puts it in words;
+        What made each odd by ``combined`` or ``patches``, as `aesearch.anomalies.ranking.explain` puts it in words;
         -1 by the other scores.
     where : (top, 2) float32
         By those two: the place that looks most faulty, from the left and from the top, in shares of width and height;

@@ -22,7 +22,7 @@ from aesearch.images.sources.base import Batch, FileSource, Source
 from aesearch.images.worker_processes import content_hash, read_file
 from aesearch.network.autoencoder import Autoencoder
 from aesearch.progress import step
-from aesearch.store.features.features import CHUNK_ROWS, Store, StoreWriter, contents_of, is_finished
+from aesearch.store.features import CHUNK_ROWS, Store, StoreWriter, contents_of, is_finished
 
 LOOKED_AT = 64  # images, to tell whether a folder is the one that was elsewhere
 FEW_GONE, MANY_GONE = 10, 0.25  # images, and share of them: fewer may go without a question, more may not

@@ -10,7 +10,7 @@ import numpy as np
 
 from aesearch.errors import AesearchError, check_choice, did_you_mean
 from aesearch.files.atomic import replacing
-from aesearch.store.features.features import Store
+from aesearch.store.features import Store
 from aesearch.vectors.distances import in_blocks
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

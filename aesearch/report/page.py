@@ -22,7 +22,7 @@ from aesearch.drawing.map_page import asset, filled
 from aesearch.errors import AesearchError
 
 if TYPE_CHECKING:
-    from aesearch.collection.facade.facade import Collection
+    from aesearch.collection.facade import Collection
 
 SAMPLES, REBUILT, ODD, MEMBERS, MOST_CLUSTERS, MOST_GROUPS, DOUBTS = 36, 11, 11, 10, 30, 12, 27
 SHORT, END = 12, 9  # letters of a caption that always has room; at the end of a longer one, those always shown

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies.ranking.ranking import worst_regions
+from aesearch.anomalies.ranking import worst_regions
 from aesearch.drawing.figures import (
     ACCENT,
     Tile,
@@ -27,14 +27,14 @@ from aesearch.drawing.figures import (
     to_picture,
 )
 from aesearch.files.atomic import replacing
-from aesearch.report.sheets.export import cell
+from aesearch.report.export import cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-    from aesearch.collection.facade.facade import Collection
-    from aesearch.collection.facade.results import Anomalies, Duplicates, Hits, Sweep
+    from aesearch.collection.facade import Collection
+    from aesearch.collection.results import Anomalies, Duplicates, Hits, Sweep
     from aesearch.images.sources.base import Source
 
 MOST_GROUPS, MEMBERS = 30, 10

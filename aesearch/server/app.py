@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import aesearch
-from aesearch.collection.facade.facade import Collection
+from aesearch.collection.facade import Collection
 from aesearch.drawing.map_page import asset, leaflet
 from aesearch.errors import AesearchError, CollectionNotFoundError, SourceError, StaleArtifactError
 from aesearch.server import routes as api

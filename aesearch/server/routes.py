@@ -15,9 +15,9 @@ from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 from pydantic import Field
 
-from aesearch.anomalies.ranking.ranking import SCORES, error_map
-from aesearch.collection.facade import documents
-from aesearch.collection.facade.facade import LEARNED, Collection
+from aesearch.anomalies.ranking import SCORES, error_map
+from aesearch.collection import documents
+from aesearch.collection.facade import LEARNED, Collection
 from aesearch.drawing.figures import data_url, heat_over, in_frame, to_picture, webp
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, check_choice
 from aesearch.images.single import ImageLike, Read, read

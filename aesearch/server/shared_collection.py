@@ -8,8 +8,8 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aesearch.collection.facade.facade import Collection
-from aesearch.collection.facade.manifest import NAME, NEXT
+from aesearch.collection.facade import Collection
+from aesearch.collection.manifest import NAME, NEXT
 from aesearch.errors import AesearchError, StaleArtifactError
 from aesearch.files.atomic import at_home
 
