@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from aesearch.anomalies.patch_bank import PatchBank
 from aesearch.images.decode import Preprocessing
+from aesearch.images.numbers import raw_pixels, standardised
 from aesearch.images.resize import shrunk
 from aesearch.network.architectures import AutoencoderSpec, build_autoencoder
 from aesearch.network.autoencoder import Autoencoder
@@ -16,7 +17,6 @@ from aesearch.vectors.distances import exact_neighbours
 COMPONENTS = 64
 MOST_TRAIN, MOST_TEST = 1000, 500  # images that features are compared on
 OURS = "features"
-RAW_SIDE = 32  # pixels: larger images are averaged to fewer
 WHOLE_SIDE, FEW_COMPONENTS = 64, 32  # pixels of images, and principal components, by which they are odd
 Targets = tuple[NDArray[np.int64], NDArray[np.int64]]
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -42,18 +42,6 @@ def free_features(train: NDArray[np.uint8], test: NDArray[np.uint8], fields: int
         f"PCA-{COMPONENTS}": principal_components(*raw),
         "patches": patches(train, test, fields, seed),
     }
-
-
-def raw_pixels(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Pixels in [0, 1] of images (n, channels, height, width), averaged to 32 a side at most: (n, d) float32."""
-    height, width = images.shape[2:]
-    factor = max(1, round(max(height, width) / RAW_SIDE))
-    rows, columns = height // factor * factor, width // factor * factor
-    if not rows or not columns:
-        rows, columns, factor = height, width, 1
-    cut = images[:, :, :rows, :columns]
-    shape = (*images.shape[:2], rows // factor, factor, columns // factor, factor)
-    return np.asarray(cut.reshape(shape).mean(axis=(3, 5), dtype=np.float32).reshape(len(images), -1) / 255, np.float32)
 
 
 def principal_components(train: NDArray[np.float32], test: NDArray[np.float32], size: int = COMPONENTS) -> Pair:
@@ -142,12 +130,6 @@ def free_scores(
         "PCA error": (errors.astype(np.float32), None),
         "patch bank": (bank.scores(maps), maps),
     }
-
-
-def standardised(images: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Grey levels (n, ...) of each image brought to mean 0 and deviation 1: (n, d) float32."""
-    flat = images.reshape(len(images), -1).astype(np.float32)
-    return np.asarray((flat - flat.mean(axis=1, keepdims=True)) / (flat.std(axis=1, keepdims=True) + 1), np.float32)
 
 
 def _is_better(accuracy: float, than: float) -> bool:

@@ -1,4 +1,4 @@
-"""What the libraries beneath are told before they start: no telemetry, no busy waiting, one thread after a fork."""
+"""The machine: its memory, and what libraries are told before they start: no telemetry, no busy waiting."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+MEMORY_SHARE = 0.5  # of the machine's memory, unless a limit is given
 asked: list[int] = []  # how many threads, if that was said
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 LOOKS, BETWEEN = 4, 0.003  # at what is running now, and seconds from one to the next
@@ -61,3 +62,11 @@ def use_one_thread() -> None:
         torch.set_num_threads(1)
     if threadpoolctl := sys.modules.get("threadpoolctl"):  # scikit-learn, which brings it, has no such function
         threadpoolctl.threadpool_limits(1, user_api="openmp")
+
+
+def memory_at_hand() -> int:
+    """Half of the machine's memory, in bytes; where that cannot be told, 8 GB."""
+    try:
+        return int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):
+        return 8 * 10**9

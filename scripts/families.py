@@ -13,7 +13,8 @@ import numpy as np
 from measuring import load_mnist
 from numpy.typing import NDArray
 
-from aesearch.baselines import patches, principal_components, raw_pixels
+from aesearch.baselines import patches, principal_components
+from aesearch.images.numbers import raw_pixels
 from aesearch.probe import fit_linear, knn_accuracy
 
 Images = NDArray[np.uint8]

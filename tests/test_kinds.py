@@ -6,7 +6,8 @@ from sklearn.datasets import load_digits, load_sample_image
 
 from aesearch.anomalies.kinds import FEWEST_OTHERS, are_of_kinds
 from aesearch.anomalies.shapes import measure_shapes
-from aesearch.baselines import principal_components, raw_pixels
+from aesearch.baselines import principal_components
+from aesearch.images.numbers import raw_pixels
 
 
 def described(images, known):

@@ -7,11 +7,12 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from aesearch.baselines import compare_with_free, judge, patches, principal_components, raw_pixels
+from aesearch.baselines import compare_with_free, judge, patches, principal_components
 from aesearch.collection.facade import Collection
 from aesearch.errors import AesearchError
 from aesearch.images.batches import LoadedImages
 from aesearch.images.decode import Preprocessing
+from aesearch.images.numbers import raw_pixels
 from aesearch.images.orientation import orient
 from aesearch.network.architectures import AutoencoderSpec, build_autoencoder
 from aesearch.network.augmentation import shares_a_ground, transform

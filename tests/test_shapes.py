@@ -6,7 +6,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from aesearch.anomalies.shapes import DIRECTIONS, FIELDS, measure_shapes
-from aesearch.baselines import raw_pixels
+from aesearch.images.numbers import raw_pixels
 from aesearch.images.resize import resized, shrunk
 from aesearch.vectors.distances import exact_neighbours
 

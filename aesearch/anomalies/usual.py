@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.anomalies.ranking import logarithm, neighbour_distance
-from aesearch.baselines import raw_pixels, standardised
 from aesearch.images.grouping import most_mates
+from aesearch.images.numbers import raw_pixels, standardised
 from aesearch.vectors.distances import exact_neighbours
 
 if TYPE_CHECKING:

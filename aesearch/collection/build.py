@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,8 @@ from aesearch.collection.extract import Extraction, extract_features
 from aesearch.collection.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint, plain
 from aesearch.collection.update import Update, update_features
 from aesearch.errors import AesearchError
-from aesearch.files.atomic import check_room, replacing
+from aesearch.files.atomic import check_room
+from aesearch.files.csv import write_csv
 from aesearch.files.naming import command_for
 from aesearch.images.batches import (
     Images,
@@ -44,7 +44,6 @@ from aesearch.network.autoencoder import Autoencoder, save_autoencoder
 from aesearch.network.diagnostics import examine
 from aesearch.network.training import Epoch, TrainingOptions, loss_name, split_held_out, train_autoencoder
 from aesearch.progress import step
-from aesearch.report.export import cell
 from aesearch.store.features import Store, read_arrays, write_arrays
 
 if TYPE_CHECKING:
@@ -194,7 +193,7 @@ def _save_encoder(folder: Path, model: nn.ModuleDict, spec: AutoencoderSpec) -> 
 
 
 def _write_history(path: Path, history: list[Epoch]) -> None:
-    _write_csv(path, [f.name for f in dataclasses.fields(Epoch)], map(dataclasses.astuple, history))
+    write_csv(path, [f.name for f in dataclasses.fields(Epoch)], map(dataclasses.astuple, history))
 
 
 def _begun_on(manifest: Manifest) -> str | None:
@@ -280,7 +279,7 @@ def update_store(
 def _record_features(manifest: Manifest, source: Source, encoder_fingerprint: str, figures: dict[str, Any]) -> None:
     """Note the store in the manifest, and write what gave no image beside it."""
     store = Store(manifest.folder / FEATURES)
-    _write_csv(manifest.folder / SKIPPED, ["path", "reason"], store.skipped())
+    write_csv(manifest.folder / SKIPPED, ["path", "reason"], store.skipped())
     manifest.source = source.opening
     manifest.record(
         "features",
@@ -469,11 +468,6 @@ def _known_held_out(manifest: Manifest, name: str) -> set[str]:
         if store.encoder_fingerprint == manifest.artifacts["encoder"]["fingerprint"]:
             return {id for id, out in zip(store.texts("id"), store.held_out(), strict=True) if out}
     return set()
-
-
-def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([head, *([cell(value) for value in row] for row in rows)])
 
 
 def _draw_curve(path: Path, history: list[Epoch], loss: str) -> None:

@@ -728,8 +728,8 @@ class Collection(Maps):
             ``combined``: the same, ``neighbours``, the distance to the nearest by pixels and by gradients, less what is
             expected of such an image, and the Mahalanobis distance of low-level facts, for bad frames
             (`aesearch.anomalies.facts`). Each part is a conformal p-value on normal images that nothing was learned
-            from (Vovk et al. 2005). Their weighed sums of -ln (Fisher 1925), of the parts that look at places and of the others, are
-            turned into such values again; the score is -ln of the smaller one.
+            from (Vovk et al. 2005). Their weighed sums of -ln (Fisher 1925), of the parts that look at places and of
+            the others, are turned into such values again; the score is -ln of the smaller one.
             `Anomalies.why` says which part counts most, `Anomalies.where` which place looks most faulty.
             ``combined``, ``patches`` and ``nap`` are learned from the collection's images when first asked for.
         top : int

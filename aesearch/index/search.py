@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import logging
 import math
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from aesearch.errors import AesearchError, check_choice, did_you_mean
 from aesearch.files.atomic import replacing
 from aesearch.files.naming import command_for
+from aesearch.machine import memory_at_hand
 from aesearch.vectors.distances import METRICS, Rows, from_squared, gather, in_blocks, nearest_in_blocks, prepare
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ MOST_CHANGED = 0.2  # of the rows: beyond, a new index is better and hardly dear
 SAMPLE_A_LIST, LEAST_SAMPLE = 64, 2**16  # rows that lists, and product quantisers, learn from
 PARTED, SAMPLE_A_PARTED_LIST = 1024, 40  # centres, from so many on, are looked for in parts; learning from so many
 SLACK = 1.5  # inverted lists grow by doubling
-MEMORY_SHARE = 0.5  # of the machine's memory, unless a limit is given
 MOST_IN_FACTORY, MOST_LINKS = 10**7, 512  # in a factory string, and of a graph's node: FAISS itself does not look
 HELD_OUT_QUERIES, SINGLE_QUERIES = 1000, 20
 LEAST_PROBES = 4  # lists; doubled until the recall is reached
@@ -280,14 +279,6 @@ def build_index(features: Rows, options: IndexOptions, *, progress: bool = False
 def most_rows(dim: int) -> int:
     """How many vectors of so many numbers an index is best given or asked at once."""
     return max(1, min(MOST_ROWS, MOST_NUMBERS // dim))
-
-
-def memory_at_hand() -> int:
-    """Half of the machine's memory, in bytes; where that cannot be told, 8 GB."""
-    try:
-        return int(MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, OSError, ValueError):
-        return 8 * 10**9
 
 
 def choose_factory(kind: str, rows: int, dim: int, memory: int) -> tuple[str, str]:

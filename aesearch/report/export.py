@@ -10,16 +10,11 @@ import numpy as np
 
 from aesearch.errors import AesearchError, check_choice, did_you_mean
 from aesearch.files.atomic import replacing
+from aesearch.files.csv import cell
 from aesearch.store.features import Store
 from aesearch.vectors.distances import in_blocks
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 FORMATS = ("npy", "csv", "parquet", "tensorboard")
-
-
-def cell(value: Any) -> Any:
-    """A table's cell that no spreadsheet takes for a formula: a text that looks like one gets a ' before it."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def format_of(output: Path, format: str | None = None) -> str:

@@ -27,7 +27,7 @@ from aesearch.drawing.figures import (
     to_picture,
 )
 from aesearch.files.atomic import replacing
-from aesearch.report.export import cell
+from aesearch.files.csv import cell
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

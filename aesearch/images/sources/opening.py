@@ -16,18 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.collection.manifest import NEXT
 from aesearch.errors import SourceError, did_you_mean, need_torch
 from aesearch.files.atomic import at_home, replacing
 from aesearch.files.names import as_text, id_of, labels_of, split_of, splits_of
-from aesearch.files.naming import command_for
+from aesearch.files.naming import NEXT, command_for
 from aesearch.images.grouping import NONE, groups_by_pattern
 from aesearch.images.sources.base import ArraySource, FileSource, Source
 from aesearch.images.sources.folders import find_masks, find_splits, list_files
 from aesearch.images.sources.tables import TABLE_SUFFIXES, read_table
 from aesearch.images.tiles import TileSource, Tiling
 from aesearch.images.worker_processes import content_hash
-from aesearch.index.search import memory_at_hand
+from aesearch.machine import memory_at_hand
 
 logger = logging.getLogger(__name__)
 
