@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aesearch.machine import settle
+from aesearch.version import __version__
 
 settle()  # before any of the libraries that it is for is imported
 
-__version__ = "0.1.0"
 __all__ = ["AesearchError", "Collection", "__version__"]
 
 if TYPE_CHECKING:

@@ -1,6 +1,5 @@
-"""Imports flow one way, and light commands stay light."""
+"""Rooms import what stands below them, and light commands stay light."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -9,44 +8,26 @@ import pytest
 
 import aesearch
 
-PACKAGE = Path(aesearch.__file__).parent
-# High to low; a module imports only what stands below it.
-ORDER = (
-    "__main__", "cli", "options", "console", "stopping",
-    "serving", "api", "schema", "live", "documents", "sweep", "card", "report",
-    "collection", "mapping", "answers", "building", "examination", "training", "updating",
-    "extraction", "inspection", "scoring", "combining", "kinds", "usual", "finder", "planting", "invariance", "parts",
-    "batches", "opening", "tables", "folders", "pictures", "pixels", "tiles", "sources", "reading",
-    "mappage", "clusters", "duplicates", "projection", "baselines", "patchbank", "localisation", "probe",
-    "grouping", "shapes", "shrinking", "index",
-    "anomalies", "generation", "export", "store", "figures", "thumbnails", "patches", "autoencoders",
-    "portable", "architectures", "layers", "decoding", "formats", "manifest", "facts", "orientation", "distances",
-    "progress",
-    "locking", "naming", "atomic", "names", "errors", "machine", "__init__",
-)  # fmt: skip
+ROOT = Path(aesearch.__file__).parents[1]
 
 
-LATE = {("collection", "card")}  # what the Python entry offers and stands above it is imported when it is called
-
-
-def imported(path):
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("aesearch."):
-            names.add(node.module.split(".")[1])
-        elif isinstance(node, ast.ImportFrom) and node.module == "aesearch":
-            names |= {name for name in (alias.name for alias in node.names) if name in ORDER}
-    return names
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
-def test_imports_flow_one_way(path):
-    assert path.stem in ORDER
-    if path.stem == "__init__":  # imports on first use only
-        return
-    upward = {name for name in imported(path) if ORDER.index(name) <= ORDER.index(path.stem)}
-    upward -= {name for stem, name in LATE if stem == path.stem}
-    assert upward == set()
+def test_each_room_imports_from_rooms_below_it_alone():
+    """What ``pyproject.toml`` says of them; every room stands there."""
+    config = ROOT / "pyproject.toml"
+    lint = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(sys.argv[1], no_cache=True))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {lint}", str(config)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    said = config.read_text()
+    rooms = {
+        path.stem for path in (ROOT / "aesearch").iterdir() if (path / "__init__.py").exists() or path.suffix == ".py"
+    }
+    assert [room for room in sorted(rooms - {"__init__"}) if f"aesearch.{room}" not in said] == []
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["query", "--help"], ["info"]])

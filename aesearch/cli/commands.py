@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-import aesearch
 from aesearch.cli.console import Notes, fail, note, print_json, print_table, printable, short, show_picture
 from aesearch.cli.options import (
     CollectionOption,
@@ -40,6 +39,7 @@ from aesearch.files.naming import HOME, collections_in, folder_of, name_of
 from aesearch.images.tiles import Box, parse_box
 from aesearch.progress import AS_JSON, BAR, form
 from aesearch.signals import MESSAGE
+from aesearch.version import __version__
 
 if TYPE_CHECKING:
     from aesearch.anomalies.inspection import Measures
@@ -106,7 +106,7 @@ app = typer.Typer(
 def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Set up what all commands share."""
     if version:
-        print(f"aesearch {aesearch.__version__}")
+        print(f"aesearch {__version__}")
         raise typer.Exit
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Notes())

@@ -20,12 +20,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import aesearch
 from aesearch.collection.facade import Collection
 from aesearch.drawing.map_page import asset, leaflet
 from aesearch.errors import AesearchError, CollectionNotFoundError, SourceError, StaleArtifactError
 from aesearch.server import routes as api
 from aesearch.server.shared_collection import BusyError, Live
+from aesearch.version import __version__
 
 PORT, PORTS_TRIED = 8765, 20
 MOST_BYTES = 2**26  # of an image that is sent
@@ -50,7 +50,7 @@ def make_app(live: Live, token: str | None = None) -> ASGIApp:
     """The page at ``/``, the API under ``/api/``; with a token, only for who has it."""
     app = FastAPI(
         title="aesearch",
-        version=aesearch.__version__,
+        version=__version__,
         description="Search, group, map and check unlabelled images.",
         docs_url=None,  # these pages would ask other machines for scripts
         redoc_url=None,

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-import aesearch
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
 from aesearch.files.atomic import needing_room, put_in_place, replacing
 from aesearch.files.naming import command_for
+from aesearch.version import __version__
 
 if TYPE_CHECKING:
     import h5py
@@ -391,7 +391,7 @@ class StoreWriter:
         self.flush()
         file = self._file
         self._reserve(SLACK_BYTES)
-        file.attrs["created_with"] = f"aesearch {aesearch.__version__}"
+        file.attrs["created_with"] = f"aesearch {__version__}"
         file.attrs.update(self._attributes)
         digest = hashlib.blake2b(self._attributes["encoder_fingerprint"].encode(), digest_size=16)
         for name in TEXTS:
