@@ -14,7 +14,7 @@ def main() -> None:
     _open_streams()
     try:
         stopping.listen()  # before the imports that take time
-        from aesearch.cli.commands import app
+        from aesearch.cli import app
 
         app(prog_name="aesearch")
     except BaseException:

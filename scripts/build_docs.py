@@ -67,7 +67,7 @@ def options_page() -> str:
     """Every command with its arguments and options, in the words of ``--help``."""
     import typer
 
-    from aesearch.cli.commands import app
+    from aesearch.cli import app
 
     commands: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     lines = [

@@ -22,7 +22,7 @@ from sklearn.datasets import load_digits, load_sample_images
 from typer.testing import CliRunner
 
 from aesearch.anomalies import finder
-from aesearch.cli.commands import app
+from aesearch.cli import app
 from aesearch.collection.facade import Collection
 from aesearch.collection.manifest import Manifest, file_fingerprint
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import BAD, GOOD, gradient
 from PIL import Image
 
-from aesearch.cli.commands import app
+from aesearch.cli import app
 from aesearch.cli.console import printable
 from aesearch.collection.facade import Collection
 from aesearch.files.naming import folder_of

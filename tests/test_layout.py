@@ -34,7 +34,7 @@ def test_each_room_imports_from_rooms_below_it_alone():
 def test_light_commands_import_nothing_heavy(arguments, digits):
     arguments = [*arguments, "-c", str(digits.folder)] if arguments == ["info"] else arguments
     code = (
-        "import sys\nfrom aesearch.cli.commands import app\n"
+        "import sys\nfrom aesearch.cli import app\n"
         "try: app(sys.argv[1:])\nexcept SystemExit as e: assert not e.code\n"
         "heavy = {'torch', 'torchvision', 'umap', 'sklearn', 'faiss', 'matplotlib', 'plotly', 'pydantic'}\n"
         "heavy &= set(sys.modules)\n"

@@ -16,7 +16,7 @@ import requests
 import typer
 from conftest import write_labelled
 
-from aesearch.cli.commands import app
+from aesearch.cli import app
 
 CALLS = "trace=%network,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2"
 STRACE = ["strace", "-D", "-f", "-qq", "-y", "--seccomp-bpf", "-e", "signal=none", "-e", CALLS, "-o"]
@@ -44,7 +44,7 @@ MAKING = 3  # of them make the collection
 RUN_ALL = """
 import json, sys
 from aesearch import Collection
-from aesearch.cli.commands import app
+from aesearch.cli import app
 for arguments in json.loads(sys.argv[1]):
     try:
         app(arguments)

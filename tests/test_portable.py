@@ -69,7 +69,7 @@ def test_a_layer_that_onnx_was_not_told_about_is_refused():
 def test_a_query_imports_no_torch(digits, tmp_path):
     gradient(40, 30).save(tmp_path / "img.png")
     code = (
-        "import sys\nfrom aesearch.cli.commands import app\n"
+        "import sys\nfrom aesearch.cli import app\n"
         "try: app(sys.argv[1:])\nexcept SystemExit as e: assert not e.code\n"
         "heavy = {'torch', 'torchvision', 'umap', 'sklearn', 'scipy', 'matplotlib', 'onnx'} & set(sys.modules)\n"
         "assert not heavy, heavy"

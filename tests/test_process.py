@@ -90,7 +90,7 @@ class Hiding(PathFinder):  # as if they were not installed
         return None if hidden else super().find_spec(name, *more)
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
-from aesearch.cli.commands import app
+from aesearch.cli import app
 app(prog_name="aesearch")
 """
 WITHOUT_TORCH = [

@@ -15,7 +15,7 @@ import pytest
 import typer
 from PIL import Image
 
-from aesearch.cli.commands import app
+from aesearch.cli import app
 
 ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "indexes" / "README.md", *(ROOT / "docs").rglob("*.md")]

@@ -445,7 +445,7 @@ def test_a_training_that_slows_down_says_so_once(caplog):
 
 def test_threads_are_as_many_as_asked_for_and_wait_without_taking_the_cores_of_others(tmp_path):
     code = (
-        "import os, sys\nfrom aesearch.cli.commands import app\n"
+        "import os, sys\nfrom aesearch.cli import app\n"
         "try: app(sys.argv[1:])\nexcept SystemExit as e: assert not e.code\n"
         "import torch, faiss\nfrom aesearch.images.worker_processes import cores\n"
         "print(torch.get_num_threads(), faiss.omp_get_max_threads(), cores(), os.environ['OMP_WAIT_POLICY'])"
