@@ -13,9 +13,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from aesearch.cli import anomalies, build, decode, groups, labels, overview, search, share
 from aesearch.cli.console import Notes, fail, note
-from aesearch.cli.options import (
-    threads_option,
-)
+from aesearch.cli.options import threads_option
 from aesearch.errors import AesearchError
 from aesearch.progress import AS_JSON, BAR, form
 from aesearch.signals import MESSAGE
