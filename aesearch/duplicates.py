@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.errors import AesearchError
-from aesearch.index.search import SearchIndex, most_rows
+from aesearch.index.options import most_rows
+from aesearch.index.search import SearchIndex
 from aesearch.projection import draw
 from aesearch.vectors.distances import Rows, from_squared, gather, in_blocks, nearest_in_blocks, prepare
 

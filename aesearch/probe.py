@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.errors import AesearchError
+from aesearch.files.arrays import read_arrays, write_arrays
 from aesearch.images.grouping import whole_units
-from aesearch.store.features import read_arrays, write_arrays
 from aesearch.vectors.distances import exact_neighbours
 
 HOLD_OUT_SHARE = 0.2

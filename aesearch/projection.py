@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.errors import AesearchError, check_choice
-from aesearch.index.search import IndexOptions, SearchIndex, build_index
+from aesearch.index.build import build_index
+from aesearch.index.options import IndexOptions
+from aesearch.index.search import SearchIndex
 from aesearch.vectors.distances import Rows, exact_neighbours, gather, in_blocks, prepare
 
 METHODS = ("umap", "tsne", "pca", "latent")

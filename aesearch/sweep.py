@@ -21,7 +21,7 @@ from aesearch.collection.results import Run, Sweep
 from aesearch.errors import AesearchError
 from aesearch.files.atomic import replacing
 from aesearch.network.architectures import LEAST_TO_PART, AutoencoderSpec, Recipe
-from aesearch.network.training import loss_name
+from aesearch.network.options import loss_name
 
 logger = logging.getLogger(__name__)
 

@@ -54,11 +54,14 @@ from aesearch.images.decode import Preprocessing, decode
 from aesearch.images.sources.base import Source
 from aesearch.images.sources.opening import open_source
 from aesearch.images.worker_processes import cores
-from aesearch.index.search import HELD_OUT_QUERIES, IndexOptions, build_index
+from aesearch.index.build import HELD_OUT_QUERIES, build_index
+from aesearch.index.options import IndexOptions
 from aesearch.network.architectures import AutoencoderSpec, build_autoencoder
 from aesearch.network.autoencoder import Autoencoder, pick_device, to_float
-from aesearch.network.training import TrainingOptions, train_autoencoder
-from aesearch.store.features import Store, StoreWriter
+from aesearch.network.options import TrainingOptions
+from aesearch.network.training import train_autoencoder
+from aesearch.store.reader import Store
+from aesearch.store.writer import StoreWriter
 from aesearch.vectors.distances import prepare
 
 Numbers = NDArray[np.float32]

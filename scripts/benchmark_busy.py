@@ -24,7 +24,8 @@ import numpy as np
 from aesearch.network.architectures import AutoencoderSpec
 from aesearch.images.batches import LoadedImages
 from aesearch.images.decode import Preprocessing
-from aesearch.network.training import TrainingOptions, train_autoencoder
+from aesearch.network.options import TrainingOptions
+from aesearch.network.training import train_autoencoder
 from sklearn.datasets import load_digits
 digits = np.rint(load_digits().images * (255 / 16)).astype(np.uint8).repeat(4, axis=1).repeat(4, axis=2)
 images = np.ascontiguousarray(digits[np.arange(int(sys.argv[1])) % len(digits)][:, None, 2:-2, 2:-2])

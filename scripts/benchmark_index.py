@@ -15,7 +15,8 @@ import numpy as np
 from measuring import print_circumstances
 from numpy.typing import NDArray
 
-from aesearch.index.search import IndexOptions, build_index
+from aesearch.index.build import build_index
+from aesearch.index.options import IndexOptions
 
 DIM = 64
 

@@ -29,7 +29,8 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from aesearch import Collection
-from aesearch.anomalies.ranking import SCORES, neighbour_distance
+from aesearch.anomalies.names import SCORES
+from aesearch.anomalies.ranking import neighbour_distance
 from aesearch.vectors.distances import exact_neighbours
 
 Images = NDArray[np.uint8]

@@ -33,7 +33,7 @@ from measuring import load_mnist, print_circumstances
 from numpy.typing import NDArray
 
 from aesearch import Collection
-from aesearch.anomalies.ranking import SCORES
+from aesearch.anomalies.names import SCORES
 from aesearch.clusters import METHODS, SPACES, cluster
 from aesearch.collection.results import Anomalies
 from aesearch.probe import fit_linear, knn_accuracy, probe

@@ -17,12 +17,14 @@ import numpy as np
 from measuring import load_mnist, print_circumstances
 from numpy.typing import NDArray
 
-from aesearch.drawing.figures import MapDisplay, Tile, draw_history, draw_sheet, save_picture, to_picture
+from aesearch.drawing.figures import Tile, draw_sheet, save_picture, to_picture
+from aesearch.drawing.plots import MapDisplay, draw_history
 from aesearch.images.batches import LoadedImages
 from aesearch.images.decode import Preprocessing
 from aesearch.network.architectures import AutoencoderSpec, count_parameters
 from aesearch.network.autoencoder import Autoencoder
-from aesearch.network.training import Training, TrainingOptions, train_autoencoder
+from aesearch.network.options import TrainingOptions
+from aesearch.network.training import Training, train_autoencoder
 from aesearch.projection import project
 
 REPORTED = {("mlp", 2): 0.0388, ("mlp", 5): 0.0247, ("mlp", 10): 0.0170, ("mlp", 20): 0.0144, ("mlp", 50): 0.0120}

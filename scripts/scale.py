@@ -55,7 +55,8 @@ def draw(start: int, count: int) -> NDArray[np.float32]:
 def prepare(folder: Path, rows: int) -> None:
     """Write the collection: an encoder of one epoch, then the drawn features in place of its own."""
     from aesearch import Collection
-    from aesearch.store.features import Store, StoreWriter
+    from aesearch.store.reader import Store
+    from aesearch.store.writer import StoreWriter
 
     images = folder / "images.npy"
     np.save(images, np.random.default_rng(0).integers(0, 255, (256, 28, 28), dtype=np.uint8))
@@ -100,7 +101,7 @@ def extract(folder: Path, rows: int) -> str:
     """Features of made-up images, into a store of their own."""
     from aesearch import Collection
     from aesearch.collection.extract import extract_features
-    from aesearch.images.sources.base import ArraySource
+    from aesearch.images.sources.arrays import ArraySource
 
     ids = [f"made/{row}" for row in range(rows)]
     source = ArraySource("made", make_up, (28, 28), ids, [""] * rows, [""] * rows, str(rows))
@@ -113,7 +114,7 @@ def extract(folder: Path, rows: int) -> str:
 def build_index(folder: Path, rows: int) -> str:
     """The index that auto picks."""
     from aesearch import Collection
-    from aesearch.index.search import describe_figures
+    from aesearch.index.build import describe_figures
 
     return describe_figures(Collection.open(folder / "c").build_index().figures)
 
@@ -133,7 +134,7 @@ def query(folder: Path, rows: int) -> str:
 
 def scattered(folder: Path, rows: int) -> str:
     """Opening the store and reading 1,000 rows from all over it."""
-    from aesearch.store.features import Store
+    from aesearch.store.reader import Store
 
     began = time.perf_counter()
     wanted = np.sort(np.random.default_rng(0).integers(0, rows, 1000))

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from aesearch import Collection
 from aesearch.anomalies.localisation import at_size, pixel_auroc, region_overlap
-from aesearch.anomalies.ranking import SCORES
+from aesearch.anomalies.names import SCORES
 from aesearch.baselines import free_scores
 from aesearch.images.resize import shrunk
 

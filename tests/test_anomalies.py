@@ -3,22 +3,12 @@
 import numpy as np
 import pytest
 
+from aesearch.anomalies.error_maps import worst_regions
 from aesearch.anomalies.facts import FACTS
-from aesearch.anomalies.ranking import (
-    OF_PATCHES,
-    PARTS,
-    REASONS,
-    Normality,
-    alarms_of,
-    explain,
-    learn_scales,
-    learn_threshold,
-    measure_auroc,
-    neighbour_distance,
-    part_of,
-    rank,
-    worst_regions,
-)
+from aesearch.anomalies.names import OF_PATCHES, PARTS, REASONS
+from aesearch.anomalies.normality import Normality
+from aesearch.anomalies.ranking import explain, measure_auroc, neighbour_distance, part_of, rank
+from aesearch.anomalies.thresholds import alarms_of, learn_scales, learn_threshold
 from aesearch.errors import AesearchError
 
 SCORES = np.array([0.1, 0.9, 0.5, 0.5, 0.2], dtype=np.float32)

@@ -22,7 +22,7 @@ from PIL import Image
 from schemathesis import GenerationMode
 
 from aesearch.collection.facade import Collection
-from aesearch.index.search import IndexOptions
+from aesearch.index.options import IndexOptions
 
 
 def picture(answer):

@@ -17,7 +17,7 @@ from PIL import Image
 from aesearch.collection.facade import Collection
 from aesearch.errors import AesearchError
 from aesearch.images.sources.opening import open_source
-from aesearch.index.search import IndexOptions
+from aesearch.index.options import IndexOptions
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_labels_that_say_nothing(tmp_path, digit_images, run):
 @pytest.mark.parametrize("metric", ["cosine", "l2"])
 def test_features_of_any_scale_are_searched_and_grouped(digits, scale, metric):
     from aesearch.clusters import cluster
-    from aesearch.index.search import build_index
+    from aesearch.index.build import build_index
     from aesearch.projection import project
 
     features = (digits.features() * scale).astype(np.float32)

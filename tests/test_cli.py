@@ -275,9 +275,9 @@ def test_help_tells_enough_and_ends_with_an_example(run, command):
 
 
 def test_defaults_shown_are_the_defaults_used():
-    from aesearch.index.search import IndexOptions
+    from aesearch.index.options import IndexOptions
     from aesearch.network.architectures import ARCHITECTURES
-    from aesearch.network.training import POOLED, TrainingOptions
+    from aesearch.network.options import POOLED, TrainingOptions
 
     training, recipe, index = TrainingOptions(), TrainingOptions().recipe(1000), IndexOptions()
     help_text = {o: text for o, text in _shown_defaults("build-index")}

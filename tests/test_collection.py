@@ -14,12 +14,14 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from aesearch import AesearchError, Collection
-from aesearch.anomalies.ranking import PARTS, SCORES, measure_auroc
+from aesearch.anomalies.names import PARTS, SCORES
+from aesearch.anomalies.ranking import measure_auroc
 from aesearch.collection.facade import LEARNED
 from aesearch.images.sources.opening import open_source
-from aesearch.index.search import IndexOptions
+from aesearch.index.options import IndexOptions
 from aesearch.network.autoencoder import load_autoencoder
-from aesearch.network.training import TrainingOptions, split_held_out
+from aesearch.network.options import TrainingOptions
+from aesearch.network.training import split_held_out
 from aesearch.vectors.distances import exact_neighbours
 
 
@@ -363,7 +365,7 @@ def test_features_of_another_encoder_are_refused(tmp_path):
 
 
 def built_options(**options):
-    from aesearch.network.training import TrainingOptions
+    from aesearch.network.options import TrainingOptions
 
     return TrainingOptions(epochs=1, **options)
 

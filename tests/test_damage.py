@@ -20,10 +20,11 @@ from aesearch.collection import manifest as manifests
 from aesearch.collection.facade import Collection
 from aesearch.errors import AesearchError
 from aesearch.images.sources.opening import open_source
-from aesearch.index.search import IndexOptions, SearchIndex
+from aesearch.index.options import IndexOptions
+from aesearch.index.search import SearchIndex
 from aesearch.network.autoencoder import Autoencoder
-from aesearch.network.training import TrainingOptions
-from aesearch.store.features import Store
+from aesearch.network.options import TrainingOptions
+from aesearch.store.reader import Store
 
 PARTS = 12  # of a file, each damaged in turn
 FILES = (

@@ -8,7 +8,8 @@ from PIL import Image
 
 from aesearch import AesearchError, Collection
 from aesearch.duplicates import Pixels, find_duplicates
-from aesearch.index.search import IndexOptions, build_index
+from aesearch.index.build import build_index
+from aesearch.index.options import IndexOptions
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,9 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from aesearch.drawing.figures import (
-    GREY,
-    PALETTE,
-    MapDisplay,
     Tile,
     beside,
-    draw_history,
     draw_sheet,
-    group_colours,
     heat_over,
     in_rows,
     save_picture,
@@ -23,6 +18,7 @@ from aesearch.drawing.figures import (
     shorten,
     to_picture,
 )
+from aesearch.drawing.plots import GREY, PALETTE, MapDisplay, draw_history, group_colours
 from aesearch.errors import AesearchError
 
 

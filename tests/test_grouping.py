@@ -8,7 +8,8 @@ from PIL import Image
 from scipy import ndimage
 
 from aesearch import AesearchError, Collection
-from aesearch.anomalies.ranking import learn_threshold, neighbour_distance
+from aesearch.anomalies.ranking import neighbour_distance
+from aesearch.anomalies.thresholds import learn_threshold
 from aesearch.images.grouping import groups_by_pattern, near_duplicates, say_leaks, signatures, units_of, whole_units
 from aesearch.network.training import split_held_out
 from aesearch.probe import divide, probe

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from aesearch.errors import AesearchError
-from aesearch.index.search import FLAT_MOST_NUMBERS, IndexOptions, build_index, choose_factory, load_index
+from aesearch.index.build import build_index
+from aesearch.index.options import FLAT_MOST_NUMBERS, IndexOptions, choose_factory
+from aesearch.index.search import load_index
 from aesearch.vectors import distances
 from aesearch.vectors.distances import exact_neighbours, nearest_in_blocks, prepare
 
@@ -81,7 +83,7 @@ def test_auto_is_exact_while_that_is_quick():
 
 def test_many_lists_are_found_in_parts(features, monkeypatch):
     whole = build_index(features, IndexOptions(kind="IVF64_HNSW32,Flat", min_recall=0))
-    monkeypatch.setattr("aesearch.index.search.PARTED", 64)
+    monkeypatch.setattr("aesearch.index.build.PARTED", 64)
     parted = build_index(features, IndexOptions(kind="IVF64_HNSW32,Flat", min_recall=0))
     assert parted.figures["recall_at_10"] > whole.figures["recall_at_10"] - 0.05 > 0.8
     sizes = [parted.index.invlists.list_size(n) for n in range(64)]
@@ -121,7 +123,7 @@ class Sliced:
 def test_rows_are_read_some_at_a_time(features, kind, monkeypatch):
     whole = build_index(features, IndexOptions(kind=kind))
     monkeypatch.setattr(distances, "BLOCK_ROWS", 1000)
-    monkeypatch.setattr("aesearch.index.search.MOST_ROWS", 1000)
+    monkeypatch.setattr("aesearch.index.options.MOST_ROWS", 1000)
     sliced = Sliced(features)
     blockwise = build_index(sliced, IndexOptions(kind=kind))
     assert sliced.most == 1000

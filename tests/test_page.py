@@ -13,8 +13,8 @@ from browsing import check_quiet, drag, wait
 from PIL import Image
 
 from aesearch.collection.facade import Collection
-from aesearch.drawing.figures import GREY, MapDisplay
 from aesearch.drawing.map_page import MapPage
+from aesearch.drawing.plots import GREY, MapDisplay
 from aesearch.drawing.thumbnails import Atlas, empty_atlas
 
 NASTY = '<img src=x onerror="document.title=1"> "quoted" {{script}} 😀.png'

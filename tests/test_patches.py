@@ -20,8 +20,9 @@ from aesearch.network.autoencoder import Autoencoder, load_autoencoder, save_aut
 from aesearch.network.diagnostics import examine
 from aesearch.network.layers import Fields
 from aesearch.network.onnx import PortableEncoder
+from aesearch.network.options import TrainingOptions
 from aesearch.network.patches import fit_components, fit_patches, settle_trunk
-from aesearch.network.training import TrainingOptions, train_autoencoder
+from aesearch.network.training import train_autoencoder
 from aesearch.probe import knn_accuracy
 
 TILE = Preprocessing(32, 32, 3)

@@ -19,7 +19,9 @@ from aesearch.collection.facade import Collection
 from aesearch.collection.manifest import Manifest
 from aesearch.images.decode import Preprocessing, UnreadableImageError, decode
 from aesearch.images.sources.opening import open_source
-from aesearch.store.features import TEXTS, Store, StoreWriter
+from aesearch.store.layout import TEXTS
+from aesearch.store.reader import Store
+from aesearch.store.writer import StoreWriter
 
 QUIET = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 SHAPES = st.builds(Preprocessing, st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))

@@ -124,8 +124,8 @@ def test_a_source_turns_to_processes_once_they_are_worth_it(mixed_folder, monkey
     positions = np.arange(len(source))
     expected = source.read(positions, PREPROCESSING)
     assert source._readers is None
-    monkeypatch.setattr("aesearch.images.sources.base.WORTH_READERS", -1)
-    monkeypatch.setattr("aesearch.images.sources.base.MANY", 2)
+    monkeypatch.setattr("aesearch.images.sources.files.WORTH_READERS", -1)
+    monkeypatch.setattr("aesearch.images.sources.files.MANY", 2)
     source.read(positions[:1], PREPROCESSING)
     assert source._readers is None
     source.read(positions, PREPROCESSING)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from aesearch.anomalies.combining import LEAST_OF_FACTS, LEAST_WEIGHT, Measured
-from aesearch.anomalies.ranking import OF_PATCHES, part_of
+from aesearch.anomalies.names import OF_PATCHES
+from aesearch.anomalies.ranking import part_of
 from aesearch.anomalies.scorer import _folds
 from aesearch.images.grouping import highest_of, oddest_of
 

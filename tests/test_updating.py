@@ -17,7 +17,7 @@ from PIL import Image
 
 from aesearch import AesearchError, Collection
 from aesearch.images.sources.opening import open_source
-from aesearch.index.search import IndexOptions
+from aesearch.index.options import IndexOptions
 from aesearch.network.autoencoder import Autoencoder
 
 N = 240

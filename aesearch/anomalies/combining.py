@@ -17,20 +17,9 @@ from numpy.typing import NDArray
 
 from aesearch.anomalies.facts import UsualFacts, measure_facts
 from aesearch.anomalies.finder import FaultFinder, Seen, most_faulty
-from aesearch.anomalies.ranking import (
-    IN_DETAIL,
-    LEAST_RISE,
-    OF_KINDS,
-    OF_PATCHES,
-    OF_PLACES,
-    PARTS,
-    REASONS,
-    SCALES,
-    alarms_of,
-    learn_scales,
-    logarithm,
-)
+from aesearch.anomalies.names import IN_DETAIL, OF_KINDS, OF_PATCHES, OF_PLACES, PARTS, REASONS, SCALES
 from aesearch.anomalies.shapes import measure_shapes
+from aesearch.anomalies.thresholds import LEAST_RISE, alarms_of, learn_scales, logarithm
 from aesearch.anomalies.usual import UsualLooks, UsualNumbers, UsualTexture, pixels_of
 from aesearch.images.decode import Preprocessing
 

@@ -14,9 +14,11 @@ from aesearch.anomalies.combining import Measured, Scored, Usual
 from aesearch.anomalies.facts import UsualFacts, measure_facts
 from aesearch.anomalies.finder import LARGEST, FaultFinder
 from aesearch.anomalies.kinds import are_of_kinds
+from aesearch.anomalies.normality import Normality
 from aesearch.anomalies.planting import plant_faults
-from aesearch.anomalies.ranking import FOLDS, Normality, neighbour_distance
+from aesearch.anomalies.ranking import neighbour_distance
 from aesearch.anomalies.shapes import measure_shapes
+from aesearch.anomalies.thresholds import FOLDS
 from aesearch.anomalies.usual import SAMPLED, UsualLooks, UsualNumbers, UsualTexture, pixels_of, sampled
 from aesearch.errors import AesearchError, SourceError, StaleArtifactError
 from aesearch.images.batches import in_order, load, read_batches
@@ -47,7 +49,7 @@ class Scorer:
     Attributes
     ----------
     score : str
-        One of `aesearch.anomalies.ranking.SCORES`.
+        One of `aesearch.anomalies.names.SCORES`.
     autoencoder : Autoencoder
     search : callable
         From features (n, dim) and k to the rows and distances, (n, k) each, of the nearest in the collection.

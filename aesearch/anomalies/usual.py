@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies.ranking import logarithm, neighbour_distance
+from aesearch.anomalies.ranking import neighbour_distance
+from aesearch.anomalies.thresholds import logarithm
 from aesearch.images.grouping import most_mates
 from aesearch.images.numbers import raw_pixels, standardised
 from aesearch.vectors.distances import exact_neighbours

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -23,9 +23,6 @@ from aesearch.cli.options import (
     parse_bytes,
     with_training_options,
 )
-
-if TYPE_CHECKING:
-    pass
 
 FIRST_SOURCE = "digits"  # what a bare build-index takes
 
@@ -48,7 +45,7 @@ def train(
     Example: aesearch train photos/ -c photos --latent-dim 32 --epochs 20
     """
     from aesearch.collection.build import resumable
-    from aesearch.network.training import TrainingOptions
+    from aesearch.network.options import TrainingOptions
 
     if source is None and not resume:
         raise typer.BadParameter("give a SOURCE, or --resume", param_hint="SOURCE")
@@ -148,7 +145,7 @@ def build_index(
 
     Example: aesearch build-index photos/ -c photos --labels folder
     """
-    from aesearch.index.search import IndexOptions
+    from aesearch.index.options import IndexOptions
 
     opened = open_collection(collection, device, overwrite=overwrite)
     if source is None and opened.is_new and not was_given(context, "collection"):
@@ -168,7 +165,7 @@ def build_index(
     info = opened.info()
     if as_json:
         return print_json(info)
-    from aesearch.index.search import describe_figures
+    from aesearch.index.build import describe_figures
 
     print(f"{info['rows']:,} images of {printable(info['source'])} in {opened.folder}, {info['dim']} numbers each")
     print(printable(f"index: {describe_figures(info['index'])}, {info['index']['metric']}"))

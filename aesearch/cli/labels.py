@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +15,6 @@ from aesearch.cli.options import (
     JsonOption,
     SeedOption,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def probe(

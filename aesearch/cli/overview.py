@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,9 +14,6 @@ from aesearch.cli.options import (
     JsonOption,
 )
 from aesearch.files.naming import HOME, collections_in, name_of
-
-if TYPE_CHECKING:
-    pass
 
 
 def info(collection: CollectionOption = "default", as_json: JsonOption = False) -> None:

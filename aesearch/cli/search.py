@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -18,9 +18,6 @@ from aesearch.cli.options import (
 )
 from aesearch.collection import documents
 from aesearch.images.tiles import parse_box
-
-if TYPE_CHECKING:
-    pass
 
 
 def query(

@@ -25,6 +25,7 @@ from aesearch.errors import (
     did_you_mean,
     need_torch,
 )
+from aesearch.files.arrays import read_arrays, write_arrays
 from aesearch.files.atomic import at_home, drop
 from aesearch.files.lock import FolderLock
 from aesearch.files.names import composed
@@ -33,11 +34,12 @@ from aesearch.images.grouping import units_of
 from aesearch.images.orientation import ORIENTATIONS, UPRIGHT, apart
 from aesearch.images.single import ImageLike, Read, crop, name_of, read, read_image, read_oriented, several
 from aesearch.images.tiles import Box, Tiling
-from aesearch.index.search import IndexOptions, SearchIndex, load_index
+from aesearch.index.options import IndexOptions
+from aesearch.index.search import SearchIndex, load_index
 from aesearch.network.architectures import AutoencoderSpec
 from aesearch.network.onnx import PortableEncoder
 from aesearch.progress import heard
-from aesearch.store.features import Store, read_arrays, write_arrays
+from aesearch.store.reader import Store
 from aesearch.vectors.distances import exact_neighbours
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take

@@ -18,6 +18,7 @@ from aesearch.collection.extract import Extraction, extract_features
 from aesearch.collection.manifest import CHECKPOINT, ENCODER, FEATURES, PORTABLE, Manifest, file_fingerprint, plain
 from aesearch.collection.update import Update, update_features
 from aesearch.errors import AesearchError
+from aesearch.files.arrays import read_arrays, write_arrays
 from aesearch.files.atomic import check_room
 from aesearch.files.csv import write_csv
 from aesearch.files.naming import command_for
@@ -41,10 +42,12 @@ from aesearch.images.tiles import TileSource
 from aesearch.network.architectures import FIELDS, AutoencoderSpec, build_autoencoder, count_parameters
 from aesearch.network.augmentation import choose_invariance, shares_a_ground
 from aesearch.network.autoencoder import Autoencoder, save_autoencoder
+from aesearch.network.checkpoint import Epoch
 from aesearch.network.diagnostics import examine
-from aesearch.network.training import Epoch, TrainingOptions, loss_name, split_held_out, train_autoencoder
+from aesearch.network.options import TrainingOptions, loss_name
+from aesearch.network.training import split_held_out, train_autoencoder
 from aesearch.progress import step
-from aesearch.store.features import Store, read_arrays, write_arrays
+from aesearch.store.reader import Store
 
 if TYPE_CHECKING:
     from torch import nn
@@ -471,7 +474,8 @@ def _known_held_out(manifest: Manifest, name: str) -> set[str]:
 
 
 def _draw_curve(path: Path, history: list[Epoch], loss: str) -> None:
-    from aesearch.drawing.figures import draw_history, save_picture
+    from aesearch.drawing.figures import save_picture
+    from aesearch.drawing.plots import draw_history
 
     train, held_out = [e.train_loss for e in history], [e.held_out_loss for e in history]
     save_picture(draw_history([e.epoch for e in history], train, held_out, loss), path)

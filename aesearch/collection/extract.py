@@ -17,7 +17,7 @@ from aesearch.images.sources.base import Batch, Source
 from aesearch.images.worker_processes import content_hash
 from aesearch.network.autoencoder import Autoencoder
 from aesearch.progress import step
-from aesearch.store.features import StoreWriter
+from aesearch.store.writer import StoreWriter
 
 
 @dataclass(frozen=True, eq=False)

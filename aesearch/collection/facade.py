@@ -17,7 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies import ranking as anomaly_scores
+from aesearch.anomalies.error_maps import error_map
+from aesearch.anomalies.names import NEIGHBOURS, PARTS, SCALES, SCORES
+from aesearch.anomalies.normality import Normality
+from aesearch.anomalies.ranking import rank
+from aesearch.anomalies.thresholds import Alarms, learn_threshold
 from aesearch.collection.artifacts import INDEX, NO_CLUSTER, NO_CLUSTER_NAME, SourceLike, changes
 from aesearch.collection.manifest import (
     CHECKPOINT,
@@ -49,7 +53,10 @@ from aesearch.images.single import (
     several,
 )
 from aesearch.images.tiles import Box, TileSource, picture_and_box
-from aesearch.index.search import IndexOptions, SearchIndex, bring_along, build_index, least_bytes, most_rows
+from aesearch.index.build import build_index
+from aesearch.index.options import IndexOptions, least_bytes, most_rows
+from aesearch.index.search import SearchIndex
+from aesearch.index.update import bring_along
 from aesearch.progress import plan
 from aesearch.vectors.distances import exact_neighbours, in_blocks, nearest_way
 
@@ -62,9 +69,9 @@ if TYPE_CHECKING:  # imported where they are used: a query is answered in less t
     from aesearch.duplicates import Pixels as SamePixels
     from aesearch.images.decode import Preprocessing
     from aesearch.images.sources.base import Source
-    from aesearch.network.training import TrainingOptions
+    from aesearch.network.options import TrainingOptions
     from aesearch.probe import LinearProbe, ProbeResult
-    from aesearch.store.features import Store
+    from aesearch.store.reader import Store
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +150,7 @@ class Collection(Maps):
         overwrite : bool
             Replace a collection of other images, settings or versions when the new one is finished.
         **training
-            Any field of `aesearch.network.training.TrainingOptions`.
+            Any field of `aesearch.network.options.TrainingOptions`.
         """
         _check_training(training)
         collection = cls(folder, device=device, progress=progress, overwrite=overwrite)
@@ -189,7 +196,7 @@ class Collection(Maps):
         overwrite: bool = False,
     ) -> None:
         """Do what is missing of train, extract and index; the steps behind `build`."""
-        from aesearch.network.training import TrainingOptions
+        from aesearch.network.options import TrainingOptions
 
         source = source or self.source
         if overwrite and self.manifest.artifacts and not self._is_encoder_of(source, training):
@@ -238,7 +245,7 @@ class Collection(Maps):
 
     def _is_encoder_of(self, source: Source, training: dict[str, Any]) -> bool:
         """Whether the encoder is what training on these images with these settings, here and now, would give."""
-        from aesearch.network.training import TrainingOptions
+        from aesearch.network.options import TrainingOptions
 
         encoder = self.manifest.artifacts.get("encoder")
         return (
@@ -252,7 +259,7 @@ class Collection(Maps):
     def _refuse_other(self, source: Source, training: dict[str, Any]) -> None:
         """Never train over, or mix, what was made from other images or with other settings."""
         from aesearch.images.sources.opening import is_gone
-        from aesearch.network.training import TrainingOptions
+        from aesearch.network.options import TrainingOptions
 
         encoder = self.manifest.artifacts.get("encoder")
         if encoder is None:
@@ -747,7 +754,7 @@ class Collection(Maps):
         if top < 1:
             raise AesearchError(f"--top must be 1 or more, not {top}")
         check_choice("--per", per or PER[0], PER)
-        check_choice("--score", score, anomaly_scores.SCORES)
+        check_choice("--score", score, SCORES)
         texts: Callable[[str, NDArray[np.int64]], list[str]]
         if source is None:
             texts, places = self.store.texts, np.arange(self.store.rows)
@@ -771,7 +778,7 @@ class Collection(Maps):
         kinds = set(labels) - {""}
         if alarms and not (normal_label in kinds and len(kinds) > 1):
             normal_label = None  # it said what to learn from; here there is nothing to tell it from
-        ranking = anomaly_scores.rank(scores, top=top, labels=labels, normal_label=normal_label)
+        ranking = rank(scores, top=top, labels=labels, normal_label=normal_label)
         rows = places[ranking.rows]
         ids = texts("id", rows)
         if tiled is not None:
@@ -809,7 +816,7 @@ class Collection(Maps):
 
     def _learn_threshold(
         self, score: str, rate: float, normal_label: str | None, known: NDArray[np.float32] | None
-    ) -> anomaly_scores.Alarms:
+    ) -> Alarms:
         """From `_usual_rows`; all of them are normal unless a label says which are."""
         normal = self._usual_rows()
         if normal_label is not None:
@@ -820,7 +827,7 @@ class Collection(Maps):
             pictures = units_of([picture_and_box(id)[0] for id in self.store.texts("id", np.flatnonzero(normal))])
             oddest = oddest_of(pictures, scores)
             scores, units = scores[oddest], units[oddest]
-        return anomaly_scores.learn_threshold(scores, rate, units=units)
+        return learn_threshold(scores, rate, units=units)
 
     def _usual_rows(self) -> NDArray[np.bool_]:
         """Rows not trained on that tell what is usual; those of a split test, which may hold odd ones, do not."""
@@ -852,7 +859,7 @@ class Collection(Maps):
         learned = self._learned(score)
         if score == "nap":
             count = self.manifest.artifacts[score]["figures"]["learned_from"]
-            normality = anomaly_scores.Normality(learned["mean"], learned["directions"], count)
+            normality = Normality(learned["mean"], learned["directions"], count)
             return dataclasses.replace(blank, normality=normality)
         detailed = larger_side(self.spec.preprocessing, self._native_size, LARGEST)
         return dataclasses.replace(blank, usual=Usual.from_arrays(learned, detailed, self.autoencoder.device))
@@ -861,7 +868,7 @@ class Collection(Maps):
         from aesearch.anomalies.scorer import Scorer
 
         units = self.units if "features" in self.manifest.artifacts else np.empty(0, np.int64)
-        return Scorer(score, self.autoencoder, self._nearest, anomaly_scores.NEIGHBOURS, units)
+        return Scorer(score, self.autoencoder, self._nearest, NEIGHBOURS, units)
 
     @property
     def _native_size(self) -> tuple[int, int]:
@@ -882,7 +889,7 @@ class Collection(Maps):
     def _compared(self, name: str) -> dict[str, Any]:
         if name != "combined":
             return {}
-        kept = [*anomaly_scores.PARTS, *anomaly_scores.SCALES]  # what an earlier version kept is learned again
+        kept = [*PARTS, *SCALES]  # what an earlier version kept is learned again
         return {"metric": self.metric, "kept": kept}
 
     @changes
@@ -989,7 +996,7 @@ class Collection(Maps):
         if LEARNED.get(score) == "combined":
             return self._faults_of(self.source, self._places(rows.tolist()))
         originals, rebuilt = self.reconstruct(rows=rows.tolist())
-        return [anomaly_scores.error_map(*pair) for pair in zip(originals, rebuilt, strict=True)]
+        return [error_map(*pair) for pair in zip(originals, rebuilt, strict=True)]
 
     def heat_maps(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.float32]]:
         """Where anomalies are odd, each (height, width) float32: 1 is drawn brightest, 0 and less dark.
@@ -1025,7 +1032,7 @@ class Collection(Maps):
             return self._faults_of(source, positions)
         gone = blank(self.spec.preprocessing.shape)
         read = [gone if one is None else one for one in read_pictures(source, positions, self.spec.preprocessing)]
-        errors = [anomaly_scores.error_map(*pair) for pair in zip(read, self._rebuild(read), strict=True)]
+        errors = [error_map(*pair) for pair in zip(read, self._rebuild(read), strict=True)]
         return [one / np.float32(self.heat_scale) for one in errors]
 
     def heat_of_row(self, row: int) -> NDArray[np.float32]:
@@ -1039,7 +1046,7 @@ class Collection(Maps):
                 raise SourceError(f"the image of row {row} cannot be read any more")
             return np.asarray(usual.heat_maps(picture[None])[0])
         (original,), (rebuilt,) = self.reconstruct(rows=[row])
-        return anomaly_scores.error_map(original, rebuilt) / np.float32(self.heat_scale)
+        return error_map(original, rebuilt) / np.float32(self.heat_scale)
 
     def _faults_of(self, source: Source, places: Sequence[int]) -> list[NDArray[np.float32]]:
         usual, detailed = self._kept_scorer.usual, self._kept_scorer.detailed
@@ -1055,12 +1062,12 @@ class Collection(Maps):
         return self._scorer("combined")
 
     def error_maps(self, found: Anomalies, source: Source | None = None) -> list[NDArray[np.float32]]:
-        """Where the reconstruction errors of anomalies lie; see `aesearch.anomalies.ranking.error_map`.
+        """Where the reconstruction errors of anomalies lie; see `aesearch.anomalies.error_maps.error_map`.
 
         ``source`` is what was scored, if not the collection.
         """
         pairs = zip(*self.reconstruct_anomalies(found, source), strict=True)
-        return [anomaly_scores.error_map(original, rebuilt) for original, rebuilt in pairs]
+        return [error_map(original, rebuilt) for original, rebuilt in pairs]
 
     def duplicates(self, *, threshold: float | None = None, confirm: bool = True) -> Duplicates:
         """Images that are there more than once, or nearly; see `aesearch.duplicates.find_duplicates`.
@@ -1451,7 +1458,7 @@ class Collection(Maps):
         if not found:
             return max(LEAST_HEAT, USUAL_HEAT * float(np.median(self.store.reconstruction_errors())))
         pairs = zip(found, self._rebuild(found), strict=True)
-        errors = np.stack([anomaly_scores.error_map(original, rebuilt) for original, rebuilt in pairs])
+        errors = np.stack([error_map(original, rebuilt) for original, rebuilt in pairs])
         return max(LEAST_HEAT, float(np.quantile(errors, HEAT_SHARE)))
 
     def heat_told(self, score: str) -> str:
@@ -1566,7 +1573,7 @@ def _check_k(k: int, what: str = "k") -> None:
 
 def _check_training(training: dict[str, Any]) -> None:
     """`AesearchError` for an option that there is not, or of another kind."""
-    from aesearch.network.training import TrainingOptions
+    from aesearch.network.options import TrainingOptions
 
     known = [field.name for field in dataclasses.fields(TrainingOptions)]
     for name in training:

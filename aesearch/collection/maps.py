@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from aesearch.collection.artifacts import Parts, changes
 from aesearch.errors import AesearchError, CollectionNotFoundError, check_choice
 from aesearch.files.atomic import check_room, replacing
-from aesearch.index.search import IndexOptions, build_index
+from aesearch.index.build import build_index
+from aesearch.index.options import IndexOptions
 from aesearch.progress import step
 from aesearch.vectors.distances import in_blocks
 
@@ -66,7 +67,8 @@ class Maps(Parts):
         return f"map-{method}" + ("-3d" if dims == 3 else "")
 
     def _draw_map(self, name: str, projection: Projection, groups: list[str], by: str) -> None:
-        from aesearch.drawing.figures import MapDisplay, save_picture
+        from aesearch.drawing.figures import save_picture
+        from aesearch.drawing.plots import MapDisplay
 
         atlas = self._atlas()
         shown = np.arange(self.store.rows)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies.ranking import Alarms, explain, part_of
+from aesearch.anomalies.ranking import explain, part_of
+from aesearch.anomalies.thresholds import Alarms
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,11 +18,14 @@ from aesearch.errors import AesearchError, SourceError
 from aesearch.files.names import listed
 from aesearch.images.batches import in_order
 from aesearch.images.decode import NOTHING, Preprocessing, Tally, UnreadableImageError
-from aesearch.images.sources.base import Batch, FileSource, Source
+from aesearch.images.sources.base import Batch, Source
+from aesearch.images.sources.files import FileSource
 from aesearch.images.worker_processes import content_hash, read_file
 from aesearch.network.autoencoder import Autoencoder
 from aesearch.progress import step
-from aesearch.store.features import CHUNK_ROWS, Store, StoreWriter, contents_of, is_finished
+from aesearch.store.layout import CHUNK_ROWS
+from aesearch.store.reader import Store, contents_of, is_finished
+from aesearch.store.writer import StoreWriter
 
 LOOKED_AT = 64  # images, to tell whether a folder is the one that was elsewhere
 FEW_GONE, MANY_GONE = 10, 0.25  # images, and share of them: fewer may go without a question, more may not

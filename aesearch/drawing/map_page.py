@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.drawing.figures import GREY, PALETTE, data_url, group_colours
+from aesearch.drawing.figures import data_url
+from aesearch.drawing.plots import GREY, PALETTE, group_colours
 from aesearch.drawing.thumbnails import Atlas
 
 LEAFLET = "XStatic-Leaflet"

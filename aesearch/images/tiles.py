@@ -27,7 +27,8 @@ from aesearch.images.decode import (
     larger_side,
     size_in_header,
 )
-from aesearch.images.sources.base import SAMPLE, Batch, FileSource, Source
+from aesearch.images.sources.base import SAMPLE, Batch, Source
+from aesearch.images.sources.files import FileSource
 from aesearch.images.worker_processes import content_hash, cores, read_file
 from aesearch.progress import counted
 

@@ -43,7 +43,7 @@ class Recipe:
     Attributes
     ----------
     loss, optimizer, learning_rate
-        As in `aesearch.network.training.TrainingOptions`.
+        As in `aesearch.network.options.TrainingOptions`.
     schedule : {"one-cycle", "constant"}
         Course of the learning rate.
     invariance : str

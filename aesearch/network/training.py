@@ -1,13 +1,11 @@
-"""From images to an autoencoder: the loop, its checkpoint, and what it says of the result."""
+"""The training loop."""
 
 from __future__ import annotations
 
 import copy
 import ctypes
 import dataclasses
-import hashlib
 import itertools
-import json
 import logging
 import math
 import sys
@@ -21,29 +19,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch import machine
-from aesearch.errors import AesearchError, StaleArtifactError, check_choice, did_you_mean
-from aesearch.files.atomic import replacing
-from aesearch.files.naming import command_for
+from aesearch.errors import AesearchError
 from aesearch.images.batches import Images, LoadedImages
-from aesearch.images.decode import Preprocessing
 from aesearch.images.grouping import whole_units
 from aesearch.images.worker_processes import cores
 from aesearch.network.architectures import (
-    OUTPUTS,
     TINY,
     AutoencoderSpec,
     Recipe,
-    architecture,
     build_autoencoder,
     count_parameters,
 )
-from aesearch.network.augmentation import INVARIANCES, UNTOUCHED_SHARE, changed_versions, held_out_batches
+from aesearch.network.augmentation import UNTOUCHED_SHARE, changed_versions, held_out_batches
 from aesearch.network.autoencoder import (
-    FORMAT_VERSION,
     on_device,
     pick_device,
     to_float,
 )
+from aesearch.network.checkpoint import Epoch, State, identity_of
+from aesearch.network.losses import PROJECTION, RECONSTRUCTION_WEIGHT, losses_of
+from aesearch.network.options import TrainingOptions
 from aesearch.network.patches import (
     choose_patches,
     fit_components,
@@ -51,7 +46,6 @@ from aesearch.network.patches import (
     settle_trunk,
     silence,
     style_part,
-    trunk,
 )
 from aesearch.progress import Step, settled
 from aesearch.progress import step as told
@@ -60,24 +54,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-logger = logging.getLogger(__name__)
 
-MOST_OF_ANYTHING = 10**6  # latent numbers, epochs, images a step
-LARGEST_SEED = 2**32 - 1
-LOSSES, OPTIMIZERS = ("mse", "bce"), ("adam", "adamw")
+logger = logging.getLogger(__name__)
 WEIGHT_DECAY = 1e-5  # of adamw
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as malloc.h names them
-
-TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
-FEWEST_EPOCHS, MOST_EPOCHS = 32, 100
-# Of pooled: epochs, if one for each so many images is not more; steps at least, and at most.
-POOLED = {"pictures": (48, 3000), "drawn": (72, 2500)}
-IMAGES_AN_EPOCH, LEAST_STEPS = 30, 110
-LEAST_BATCH, BATCH, BATCH_OF_PICTURES = 16, 128, 256  # a sixteenth of the images in between
-EFFORTS = {"quick": 0.25, "normal": 1.0, "thorough": 4.0}  # times the usual epochs; of pooled quick trains nothing
 TIMED_STEPS, TRIED_STEPS = 8, 4  # that tell how long an epoch takes, and before them
 MOST_TIMES = 20  # the usual epochs, however many minutes there are
-PATIENCE = 0.25  # of all epochs may pass without a better one, once the learning rate is half-way down
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 5000
 FEWEST_HELD_OUT = 50  # images that tell the loss of the mean image
 WARM_UP_SHARE = 0.1
@@ -86,158 +68,7 @@ STARTED, MOST_RESTARTS = 0.98, 3
 SLOWED = 0.4  # of the quickest epoch's speed
 CROWDED = 3  # processes that want each core
 ALL_ALIKE = 1e-8  # of images whose mean one is this near to each there is nothing to learn
-# With a style: weight of rebuilding untouched images, and of telling images apart, as a share of the mean image's loss.
-RECONSTRUCTION_WEIGHT, CONTRAST_WEIGHT = 3.5, 0.6
-TEMPERATURE, PROJECTION = 0.2, (256, 64)
 SIDE_OF_VIEWS, LONGEST_OF_VIEWS = 0.75, 100  # times the images' sides; how much longer than wide
-ONE_REBUILT_OF = 8  # pictures: convolutions can add little to what principal components give back of them
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How an autoencoder is trained. ``None`` means as the architecture's source does, or chosen from the data.
-
-    Attributes
-    ----------
-    arch : str
-        Architecture by name.
-    latent_dim, widths : int, tuple of int
-        Numbers an image is encoded to; channels after each halving.
-    style_dim : int
-        How many of those numbers keep how the image lies. The others are the features: from them alone the
-        network gives back the untouched image when it was given a changed one, and tells it from others; from
-        both it rebuilds an untouched one.
-    image_size, channels : tuple of int, int
-        (longer side,) or (height, width) in pixels; 1 or 3.
-    invariance : {"none", "light", "strong", "drawn", "pictures"}
-        Which random changes the network learns to undo, see `aesearch.network.augmentation.Changes`. ``none`` trains
-        it, where it is not ``pooled``, to reconstruct what it is given.
-    output : {"sigmoid", "tanh", "identity"}
-        What the decoder ends with; with ``tanh`` the network works on [-1, 1].
-    loss : {"mse", "bce"}
-        Mean squared error, or binary cross-entropy on [0, 1] pixels.
-    optimizer : {"adam", "adamw"}
-        ``adamw``: with a weight decay of 1e-5.
-    epochs, batch_size : int
-        Passes over the images; images a step.
-    learning_rate : float
-        With ``conv`` the peak of a one-cycle schedule (Smith & Topin 2019), else constant.
-    seed : int
-        Same seed, machine and number of threads: same weights, bit for bit, on a CPU.
-    effort : {"quick", "normal", "thorough"} or a number
-        How long it may take. ``quick``: of pictures nothing is trained, what is found in closed form is all. A number:
-        minutes for the epochs; their number, and so the result, depends on the machine's speed then. ``epochs`` count
-        more.
-    """
-
-    arch: str = "pooled"
-    latent_dim: int | None = None
-    style_dim: int | None = None
-    widths: tuple[int, ...] | None = None
-    image_size: tuple[int, ...] | None = None
-    channels: int | None = None
-    output: str | None = None
-    invariance: str | None = None
-    loss: str | None = None
-    optimizer: str | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    seed: int = 0
-    effort: str | float = "normal"
-
-    def __post_init__(self) -> None:
-        architecture(self.arch)
-        if not isinstance(self.effort, str) or self.effort not in EFFORTS:
-            object.__setattr__(self, "effort", _minutes(self.effort))  # "5", 5 and 5.0 are the same
-        choices = {"loss": LOSSES, "invariance": tuple(INVARIANCES), "optimizer": OPTIMIZERS, "output": OUTPUTS}
-        for name, allowed in choices.items():
-            if getattr(self, name) is not None:
-                check_choice(name, getattr(self, name), allowed)
-        if self.channels not in (None, 1, 3):
-            raise AesearchError(f"channels must be 1 or 3, not {self.channels}")
-        for name in ("latent_dim", "epochs", "batch_size"):
-            if (value := getattr(self, name)) is not None and not 1 <= value <= MOST_OF_ANYTHING:
-                raise AesearchError(f"{name.replace('_', '-')} must be 1 to {MOST_OF_ANYTHING:,}, not {value}")
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise AesearchError(f"seed must be 0 to {LARGEST_SEED}, not {self.seed}")
-        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
-            raise AesearchError(f"learning rate must be above 0, not {self.learning_rate}")
-
-    @property
-    def minutes(self) -> float | None:
-        """How long the epochs may take, if that is given, and not their number."""
-        return None if self.epochs or isinstance(self.effort, str) else self.effort
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionary for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, document: dict[str, Any]) -> TrainingOptions:
-        """Read back what `to_json` wrote."""
-        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in document.items()}
-        return cls(**values)
-
-    def spec(
-        self, preprocessing: Preprocessing, rows: int = 1_000_000, fields: int = 1, mirror: str = ""
-    ) -> AutoencoderSpec:
-        """Settle the network for so many images, so prepared; ``fields`` and ``mirror`` as in `AutoencoderSpec`."""
-        style = 0 if self.style_dim is None and self.invariance == "none" else self.style_dim
-        widths = self.widths
-        if self.arch == "pooled":
-            style, widths = self.style_dim, () if self.effort == "quick" else widths
-        return AutoencoderSpec.choose(
-            self.arch, preprocessing, self.latent_dim, widths, self.output, style, rows, fields, mirror
-        )
-
-    def recipe(self, rows: int) -> Recipe:
-        """Settle everything, for that many training images; what minutes come to is known later."""
-        own = architecture(self.arch).recipe
-        given = {f.name: getattr(self, f.name, None) for f in dataclasses.fields(Recipe)}
-        recipe = dataclasses.replace(own, **{name: value for name, value in given.items() if value is not None})
-        pictures = self.arch == "pooled" and recipe.invariance == "pictures"
-        batch = recipe.batch_size or min(BATCH_OF_PICTURES if pictures else BATCH, max(LEAST_BATCH, rows // 16))
-        steps = math.ceil(rows / batch)
-        if self.arch == "pooled":
-            fewest, most = POOLED.get(recipe.invariance, POOLED["drawn"])
-            enough = max(fewest, rows // IMAGES_AN_EPOCH) * steps
-            usual = math.ceil(min(most, max(LEAST_STEPS, enough)) / steps)
-            usual = 0 if self.effort == "quick" else usual
-        else:
-            usual = own.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(TARGET_STEPS / steps)))
-        epochs = recipe.epochs if self.epochs and usual else math.ceil(usual * EFFORTS.get(str(self.effort), 1.0))
-        return dataclasses.replace(recipe, batch_size=batch, epochs=epochs)
-
-
-def _minutes(given: Any) -> float:
-    """A number of minutes; `AesearchError` if it is none."""
-    try:
-        minutes = math.nan if isinstance(given, bool) else float(given)
-    except (TypeError, ValueError):
-        minutes = math.nan
-    if not 0 < minutes < math.inf:
-        near = did_you_mean(str(given), list(EFFORTS))
-        raise AesearchError(f"effort {given!r} is not one of {', '.join(EFFORTS)}, or minutes above 0{near}")
-    return minutes
-
-
-def loss_name(spec: AutoencoderSpec, recipe: Recipe) -> str:
-    """What the losses in a history add up."""
-    if spec.arch == "pooled":
-        return f"{recipe.loss} and contrast"
-    return f"{recipe.loss}, weighted, and contrast" if spec.style_dim else recipe.loss
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of ``history.csv``; errors are means over pixels, with a style weighted and with the contrast added."""
-
-    epoch: int
-    train_loss: float
-    held_out_loss: float
-    learning_rate: float
-    images_per_second: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,7 +140,7 @@ def train_autoencoder(
     sample = held_out if sample is None else sample
     chosen = pick_device(device)
     state = _begin(spec, recipe, options.seed, 0, chosen, sample)
-    identity = _identity(spec, recipe, options.seed)
+    identity = identity_of(spec, recipe, options.seed)
     begun_for = state.load(checkpoint, identity) if resume else {}
     few = len(held_out) < FEWEST_HELD_OUT
     judged_on = images.array if few and isinstance(images, LoadedImages) else held_out
@@ -381,7 +212,7 @@ def _check(spec: AutoencoderSpec, recipe: Recipe) -> None:
 
 
 def _finish(
-    state: _State,
+    state: State,
     spec: AutoencoderSpec,
     recipe: Recipe,
     sample: NDArray[np.uint8],
@@ -446,7 +277,7 @@ def _keep_freed_memory() -> None:
 
 
 def _run_epoch(
-    state: _State,
+    state: State,
     spec: AutoencoderSpec,
     recipe: Recipe,
     scale: float,
@@ -466,7 +297,7 @@ def _run_epoch(
         rate = _rate(recipe, step / (recipe.epochs * steps))
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        error, contrast = _losses(state.model, spec, inputs, targets, recipe.loss, scale)
+        error, contrast = losses_of(state.model, spec, inputs, targets, recipe.loss, scale)
         loss = error + contrast
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -484,7 +315,7 @@ def _run_epoch(
 
 
 def _seconds_an_epoch(
-    state: _State,
+    state: State,
     images: Images,
     resident: torch.Tensor | None,
     held_out: NDArray[np.uint8],
@@ -509,7 +340,7 @@ def _seconds_an_epoch(
 
 def _begin(
     spec: AutoencoderSpec, recipe: Recipe, seed: int, attempt: int, device: torch.device, sample: NDArray[np.uint8]
-) -> _State:
+) -> State:
     """Fresh weights, and nothing learned yet."""
     import torch
     from torch import nn
@@ -525,7 +356,7 @@ def _begin(
     elif spec.style_dim:
         model["projection"] = nn.Sequential(nn.Linear(spec.feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, size))
     model = on_device(model, device)
-    return _State(model, _optimizer(model, recipe.optimizer, device), attempt)
+    return State(model, _optimizer(model, recipe.optimizer, device), attempt)
 
 
 def _loss_of_the_mean(images: NDArray[np.uint8], loss: str) -> float:
@@ -625,47 +456,6 @@ def _read(
                 yield torch.from_numpy(batch).to(device)
 
 
-def _losses(
-    model: nn.ModuleDict, spec: AutoencoderSpec, inputs: torch.Tensor, targets: torch.Tensor, loss: str, scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Error of giving back the untouched images, and a contrast.
-
-    Of ``pooled`` the error is that of untouched images from their style, in training of some of the pictures, and the
-    contrast that of telling which two changed images come from the same one. Of others with a style the error is that
-    of half of the images from the features of their changed selves alone, and that of the others, untouched, from both;
-    the contrast is that of telling by the features which changed image is which untouched one, else 0.
-    """
-    import torch
-    from torch.nn import functional
-
-    criterion = functional.binary_cross_entropy if loss == "bce" else functional.mse_loss
-    if spec.arch == "pooled":
-        rebuilt = targets[::ONE_REBUILT_OF] if model.training and spec.patch_dim else targets
-        error = criterion(model["decoder"](style_part(model)(rebuilt)), rebuilt)
-        return error, CONTRAST_WEIGHT * scale * _contrast(*model["projection"](trunk(model)(inputs)).chunk(2))
-    if not spec.style_dim:
-        error = criterion(model["decoder"](model["encoder"](inputs)), targets)
-        return error, torch.zeros_like(error)
-    half = max(1, len(targets) // 2)
-    latents = model["encoder"](torch.cat([inputs, targets]))
-    features, style = latents[:, : spec.feature_dim], latents[:, spec.feature_dim :]
-    upright = torch.cat([features[:half], torch.zeros_like(style[:half])], dim=1)
-    rebuilt = model["decoder"](torch.cat([upright, latents[-half:]]))
-    error = criterion(rebuilt[:half], targets[:half])
-    error = error + RECONSTRUCTION_WEIGHT * criterion(rebuilt[half:], targets[-half:])
-    return error, CONTRAST_WEIGHT * scale * _contrast(*model["projection"](features).chunk(2))
-
-
-def _contrast(changed: torch.Tensor, untouched: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of finding an image's other version among those of a batch by cosine (Chen et al. 2020)."""
-    import torch
-    from torch.nn import functional
-
-    likeness = functional.normalize(changed, dim=1) @ functional.normalize(untouched, dim=1).T / TEMPERATURE
-    own = torch.arange(len(changed), device=changed.device)
-    return (functional.cross_entropy(likeness, own) + functional.cross_entropy(likeness.T, own)) / 2
-
-
 def _evaluate(
     model: nn.ModuleDict,
     spec: AutoencoderSpec,
@@ -674,7 +464,7 @@ def _evaluate(
     scale: float,
     device: torch.device,
 ) -> tuple[float, float]:
-    """`_losses` of the held-out images."""
+    """`losses_of` of the held-out images."""
     import torch
 
     model.eval()
@@ -684,115 +474,7 @@ def _evaluate(
             held_out, recipe.invariance, recipe.batch_size, device, recipe.orientations, *_views(spec, recipe)
         )
         for inputs, targets in batches:
-            losses = _losses(model, spec, inputs, targets, recipe.loss, scale)
+            losses = losses_of(model, spec, inputs, targets, recipe.loss, scale)
             totals += [float(loss) * len(targets) for loss in losses]
     error, contrast = totals / len(held_out)
     return float(error), float(contrast)
-
-
-class _State:
-    """What a checkpoint holds: the network now and at its best, Adam's moments, the history."""
-
-    def __init__(self, model: nn.ModuleDict, optimizer: torch.optim.Adam, attempt: int) -> None:
-        self.model, self.optimizer, self.attempt = model, optimizer, attempt
-        self.history: list[Epoch] = []
-        self.best = copy.deepcopy(model.state_dict())
-        self.best_loss, self.best_epoch, self.seconds = math.inf, 0, 0.0
-
-    def add(self, epoch: Epoch) -> None:
-        self.history.append(epoch)
-        if epoch.held_out_loss < self.best_loss:
-            self.best_loss, self.best_epoch = epoch.held_out_loss, epoch.epoch
-            self.best = copy.deepcopy(self.model.state_dict())
-
-    def has_settled(self, epochs: int) -> bool:
-        """Whether no epoch has been better for so long that none will be."""
-        since = max(self.best_epoch, epochs // 2)  # at high rates the loss may stand still, and fall when they do
-        return len(self.history) - since > max(5, PATIENCE * epochs)
-
-    def save(self, path: Path, identity: dict[str, Any], begun_for: dict[str, Any]) -> None:
-        from safetensors.torch import save_file
-
-        moments = {
-            f"adam.{index}.{name}": tensor
-            for index, values in self.optimizer.state_dict()["state"].items()
-            for name, tensor in values.items()
-        }
-        tensors = {f"now.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()} | moments
-        document = {
-            "identity": identity,
-            "begun_for": begun_for,
-            "attempt": self.attempt,
-            "history": [dataclasses.asdict(e) for e in self.history],
-            "best_loss": self.best_loss,
-            "best_epoch": self.best_epoch,
-            "seconds": self.seconds,
-        }
-        tensors, written = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}, json.dumps(document)
-        with replacing(path, sum(t.nbytes for t in tensors.values())) as temporary:
-            save_file(tensors, temporary, metadata={"aesearch": written, "sha256": _digest(tensors, written)})
-
-    def load(self, path: Path | None, identity: dict[str, Any]) -> dict[str, Any]:
-        """Go on from a checkpoint; for how many epochs, and in how many minutes, it was begun."""
-        import torch
-        from safetensors import SafetensorError, safe_open
-
-        if path is None or not path.is_file():
-            begin = command_for("train SOURCE", path.parent) if path else "aesearch train SOURCE"
-            raise AesearchError(f"there is no training to resume: run {begin} without --resume")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                document = json.loads(metadata["aesearch"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-            if metadata["sha256"] != _digest(tensors, metadata["aesearch"]):
-                raise ValueError("not as it was written")
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            begin = command_for("train SOURCE", path.parent)
-            raise StaleArtifactError(f"{path} is damaged: run {begin} without --resume") from error
-        differing = [k for k, v in identity.items() if document["identity"].get(k) != v]
-        if differing:
-            raise StaleArtifactError(
-                f"the training to resume had other settings ({', '.join(differing)}): "
-                "give the same ones, or train without --resume"
-            )
-        self.model.load_state_dict(_part(tensors, "now."))
-        self.best = _part(tensors, "best.")
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        parameters = list(self.model.parameters())
-        for name, tensor in _part(tensors, "adam.").items():
-            index, moment = int(name.split(".")[0]), name.split(".")[1]
-            if tensor.ndim:  # the fused optimizer walks memory: moments must lie as their parameter does
-                tensor = torch.empty_like(parameters[index]).copy_(tensor)
-            moments.setdefault(index, {})[moment] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.history = [Epoch(**e) for e in document["history"]]
-        self.best_loss, self.best_epoch = document["best_loss"], document["best_epoch"]
-        self.attempt, self.seconds = document["attempt"], document.get("seconds", 0.0)
-        begun_for: dict[str, Any] = document.get("begun_for", {})
-        return begun_for
-
-
-def _digest(tensors: dict[str, torch.Tensor], document: str) -> str:
-    """Of all that a checkpoint holds: no manifest knows its hash."""
-    digest = hashlib.sha256(document.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _identity(spec: AutoencoderSpec, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """What must be the same for a training to go on; the number of epochs may grow."""
-    document = dataclasses.asdict(recipe) | spec.to_json() | {"seed": seed, "format_version": FORMAT_VERSION}
-    del document["epochs"]
-    if not spec.mirror:
-        del document["mirror"]  # trainings begun before there were any do not have it
-    identity: dict[str, Any] = json.loads(json.dumps(document))
-    return identity

@@ -11,7 +11,7 @@ import numpy as np
 from aesearch.errors import AesearchError, check_choice, did_you_mean
 from aesearch.files.atomic import replacing
 from aesearch.files.csv import cell
-from aesearch.store.features import Store
+from aesearch.store.reader import Store
 from aesearch.vectors.distances import in_blocks
 
 FORMATS = ("npy", "csv", "parquet", "tensorboard")

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.baselines import judge
-from aesearch.drawing.figures import LOSSLESS_SIDE, data_url, draw_history, heat_over, short_names, to_picture, webp
+from aesearch.drawing.figures import LOSSLESS_SIDE, data_url, heat_over, short_names, to_picture, webp
 from aesearch.drawing.map_page import asset, filled
+from aesearch.drawing.plots import draw_history
 from aesearch.errors import AesearchError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies.ranking import worst_regions
+from aesearch.anomalies.error_maps import worst_regions
 from aesearch.drawing.figures import (
     ACCENT,
     Tile,

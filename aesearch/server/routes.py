@@ -15,7 +15,8 @@ from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 from pydantic import Field
 
-from aesearch.anomalies.ranking import SCORES, error_map
+from aesearch.anomalies.error_maps import error_map
+from aesearch.anomalies.names import SCORES
 from aesearch.collection import documents
 from aesearch.collection.facade import LEARNED, Collection
 from aesearch.drawing.figures import data_url, heat_over, in_frame, to_picture, webp

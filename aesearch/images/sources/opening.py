@@ -21,7 +21,9 @@ from aesearch.files.atomic import at_home, replacing
 from aesearch.files.names import as_text, id_of, labels_of, split_of, splits_of
 from aesearch.files.naming import NEXT, command_for
 from aesearch.images.grouping import NONE, groups_by_pattern
-from aesearch.images.sources.base import ArraySource, FileSource, Source
+from aesearch.images.sources.arrays import ArraySource
+from aesearch.images.sources.base import Source
+from aesearch.images.sources.files import FileSource
 from aesearch.images.sources.folders import find_masks, find_splits, list_files
 from aesearch.images.sources.tables import TABLE_SUFFIXES, read_table
 from aesearch.images.tiles import TileSource, Tiling

@@ -1,19 +1,17 @@
-"""The feature store: one HDF5 file, one row per image. Any HDF5 reader opens it."""
+"""Writing a store of features, safe against kills."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import hashlib
-import io
 import itertools
 import json
 import math
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,205 +19,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
-from aesearch.files.atomic import needing_room, put_in_place, replacing
-from aesearch.files.naming import command_for
+from aesearch.errors import AesearchError
+from aesearch.files.arrays import UNSOUND
+from aesearch.files.atomic import needing_room, put_in_place
+from aesearch.store.layout import CHUNK_ROWS, FORMAT_VERSION, HASH_BYTES, SKIPPED, TEXTS, data_of, read_skipped
 from aesearch.version import __version__
 
 if TYPE_CHECKING:
     import h5py
 
-FORMAT_VERSION = 2
-CHUNK_ROWS = 8192
+
 FLUSH_SECONDS, FLUSH_BYTES = 5.0, 2**25  # of work are lost to a kill at most, and pending at most
-TEXTS = ("id", "label", "split", "group", "content_hash")
-NUMBERS = ("reconstruction_error", "held_out", "style", "stamp")  # beside the features
-SKIPPED = ("skipped/id", "skipped/reason")
-LATER = ("style", "stamp", "group")  # not in every store
-HASH_BYTES = 32
-UNSOUND = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)  # of damaged files
 SLACK_BYTES = 2**18  # of HDF5's own tables, at most, between two flushes
 VARIABLE_BYTES = 32  # of a text that is not written at a fixed length, beside its own
 TEXTS_AT_ONCE = 2**16
 FIXED_BYTES = 128  # texts that are never longer are written at a fixed length, which is far quicker
-
-
-def contents_of(hashes: Sequence[str | bytes]) -> NDArray[np.uint64]:
-    """The first 64 bits of content hashes."""
-    return np.array([int(value[:16], 16) for value in hashes], dtype=np.uint64)
-
-
-class Store:
-    """Reads a finished ``features.h5``; the file is open only during a call.
-
-    Attributes
-    ----------
-    rows, dim : int
-        Shape of the features.
-    encoder_fingerprint, fingerprint : str
-        Of the encoder that made it, and of what is in it.
-    source : str
-    """
-
-    def __init__(self, path: Path) -> None:
-        import h5py
-
-        self.path = Path(path)
-        if not self.path.is_file():
-            build = command_for("build-index SOURCE", self.path.parent)
-            raise CollectionNotFoundError(f"there are no features at {path}: run {build}")
-        remedy = f"run {command_for('extract', self.path.parent)}"
-        try:
-            with h5py.File(self.path) as file:
-                version = int(file.attrs["format_version"])
-                if version != FORMAT_VERSION:
-                    raise AesearchError(f"{path} has format {version}, this aesearch reads {FORMAT_VERSION}: {remedy}")
-                check_plain(file)
-                self.rows, self.dim = file["features"].shape
-                self._there = [name for name in (*TEXTS, *NUMBERS) if name in file or name not in LATER]
-                if any(len(file[name]) != self.rows for name in self._there):
-                    raise KeyError("datasets of different lengths")
-                self.encoder_fingerprint = str(file.attrs["encoder_fingerprint"])
-                self.fingerprint = str(file.attrs["fingerprint"])
-                self.source = str(file.attrs["source"])
-        except UNSOUND as error:
-            raise AesearchError(f"{path} is no feature store, or is damaged: {remedy}") from error
-
-    def features(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Features (n, dim) float32, of all rows or of those given."""
-        return np.asarray(self._read("features", rows), dtype=np.float32)
-
-    def rows_of_features(self) -> StoredRows:
-        """The features, read only where sliced."""
-        return StoredRows(self)
-
-    def latents(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Features and style side by side, (n, latent_dim) float32, of all rows or of those given."""
-        with self._open() as file:
-            names = [name for name in ("features", "style") if name in file]
-        return np.hstack([self._read(name, rows) for name in names])
-
-    def reconstruction_errors(self) -> NDArray[np.float32]:
-        """Mean squared error per pixel on the [0, 1] scale, (rows,) float32."""
-        return np.asarray(self._read("reconstruction_error", None), dtype=np.float32)
-
-    def held_out(self) -> NDArray[np.bool_]:
-        """Whether the encoder was not trained on the image of each row, (rows,) bool."""
-        return np.asarray(self._read("held_out", None), dtype=np.bool_)
-
-    def stamps(self) -> NDArray[np.int64]:
-        """Size in bytes and time of change in ns of each row's file, (rows, 2) int64; -1 where there is none."""
-        with self._open() as file:
-            known = "stamp" in file
-        return np.asarray(self._read("stamp", None), np.int64) if known else np.full((self.rows, 2), -1, np.int64)
-
-    def columns(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """All numbers of those rows, as `StoreWriter.append` takes them, but for the stamps."""
-        with self._open() as file:
-            names = [name for name in ("features", *NUMBERS) if name in file and name != "stamp"]
-        return {name: self._read(name, rows) for name in names}
-
-    def texts(self, name: str, rows: NDArray[np.int64] | Sequence[int] | None = None) -> list[str]:
-        """One of ``id``, ``label``, ``split``, ``group``, ``content_hash``, of all rows or of those given."""
-        if name not in self._there and name in LATER:
-            return [""] * (self.rows if rows is None else len(rows))
-        if rows is not None:
-            return [v.decode() for v in self._read(name, rows).tolist()]
-        found: list[str] = []
-        shared: dict[bytes, str] = {}  # a million equal labels are one string
-        for block in self._blocks(name):
-            if name in ("label", "split"):
-                shared |= {v: v.decode() for v in set(block).difference(shared)}
-                found += [shared[v] for v in block]
-            else:
-                found += [v.decode() for v in block]
-        return found
-
-    def where(self, name: str, holds: Callable[[str], bool]) -> NDArray[np.bool_]:
-        """Of which rows such a text fulfils a condition, (rows,) bool."""
-        found = np.empty(self.rows, dtype=bool)
-        for start, block in zip(range(0, self.rows, CHUNK_ROWS), self._blocks(name), strict=True):
-            known = {v: holds(v.decode()) for v in set(block)}
-            found[start : start + len(block)] = [known[v] for v in block]
-        return found
-
-    def _blocks(self, name: str) -> Iterator[list[bytes]]:
-        with self._open() as file:
-            for start in range(0, self.rows, CHUNK_ROWS):
-                yield file[name][start : start + CHUNK_ROWS].tolist()
-
-    def contents(self) -> NDArray[np.uint64]:
-        """The first 64 bits of each row's content hash, (rows,) uint64."""
-        numbers = np.empty(self.rows, np.uint64)
-        for start, block in zip(range(0, self.rows, CHUNK_ROWS), self._blocks("content_hash"), strict=True):
-            numbers[start : start + len(block)] = contents_of(block)
-        return numbers
-
-    def skipped(self) -> list[tuple[str, str]]:
-        """(id, reason) of what gave no row."""
-        with self._open() as file:
-            return _read_skipped(file)
-
-    def is_sound(self) -> bool:
-        """Whether all is as it was written, by the checksums in the file: for a store that no manifest knows yet."""
-        try:
-            with self._open() as file:
-                written = json.loads(file.attrs["checksums"])
-                return all(checksum == _checksum(file[name]) for name, checksum in written.items())
-        except UNSOUND:
-            return False
-
-    def _read(self, name: str, rows: NDArray[np.int64] | Sequence[int] | slice | None) -> Any:
-        with self._open() as file:
-            if rows is None or isinstance(rows, slice):
-                return file[name][rows or slice(None)]
-            return _scattered(file[name], np.asarray(rows, dtype=np.int64))
-
-    def _open(self) -> h5py.File:
-        """The file, if it is still the one that was opened first: rows of another are other images."""
-        import h5py
-
-        try:
-            file = h5py.File(self.path, rdcc_nbytes=0)  # of a chunk, only what is asked for is read
-        except OSError as error:
-            raise StaleArtifactError(f"{self.path} is gone, or has changed: open the collection again") from error
-        if str(file.attrs.get("fingerprint")) != self.fingerprint:
-            file.close()
-            raise StaleArtifactError(f"{self.path} has changed: open the collection again")
-        return file
-
-
-def _scattered(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Those rows: of each chunk in one go, which is far quicker than one by one."""
-    order = np.argsort(rows, kind="stable")
-    rising = rows[order]
-    found = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
-    bounds = [*np.flatnonzero(np.diff(rising // CHUNK_ROWS, prepend=-1)), len(rows)]
-    for first, end in itertools.pairwise(bounds):
-        low = rising[first]
-        found[order[first:end]] = dataset[low : rising[end - 1] + 1][rising[first:end] - low]
-    return found
-
-
-def is_finished(path: Path, identity: dict[str, Any]) -> bool:
-    """Whether a sound store of that identity lies there; see `StoreWriter`."""
-    try:
-        store = Store(path)
-        with store._open() as file:
-            same = file.attrs.get("identity") == json.dumps(identity, sort_keys=True)
-        return same and store.is_sound()
-    except AesearchError:
-        return False
-
-
-class StoredRows:
-    """Features of a store that stay on the disk: sliced like an array (rows, dim) float32."""
-
-    def __init__(self, store: Store) -> None:
-        self._store, self.shape = store, (store.rows, store.dim)
-
-    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
-        return np.asarray(self._store._read("features", rows), dtype=np.float32)
 
 
 class StoreWriter:
@@ -384,7 +198,7 @@ class StoreWriter:
     def skipped(self) -> list[tuple[str, str]]:
         """(id, reason) of what gave no row so far."""
         self.flush()
-        return _read_skipped(self._file)
+        return read_skipped(self._file)
 
     def finish(self) -> None:
         """Stamp the store with its fingerprint and put it in place."""
@@ -455,22 +269,11 @@ class StoreWriter:
             if len(file[name]) < count:
                 return False
             file[name].resize(count, axis=0)
-            for data in _data(file[name]):
+            for data in data_of(file[name]):
                 self._checks[name] = zlib.crc32(data, self._checks[name])
                 if name in TEXTS:
                     self._digests[name].update(data)
         return [*self._checks.values()] == written
-
-
-def _data(dataset: h5py.Dataset) -> Iterator[Any]:
-    """What checksums are made of: numbers as they are, texts each with a NUL at its end."""
-    for start in range(0, len(dataset), CHUNK_ROWS):
-        block = dataset[start : start + CHUNK_ROWS]
-        yield b"\0".join([*block.tolist(), b""]) if block.dtype.kind in "SO" else block
-
-
-def _checksum(dataset: h5py.Dataset) -> int:
-    return functools.reduce(lambda before, data: zlib.crc32(data, before), _data(dataset), 0)
 
 
 def _longest(values: Sequence[str]) -> int:
@@ -509,48 +312,3 @@ def _put(dataset: h5py.Dataset, start: int, values: NDArray[Any] | list[str]) ->
     if len(values):
         dataset.resize(start + len(values), axis=0)
         dataset[start:] = values
-
-
-def _read_skipped(file: h5py.File) -> list[tuple[str, str]]:
-    ids, reasons = file["skipped/id"][:], file["skipped/reason"][:]
-    return [(i.decode(), r.decode()) for i, r in zip(ids, reasons, strict=True)]
-
-
-def check_plain(group: h5py.Group) -> None:
-    """``ValueError`` unless all data lie in the file as they are: HDF5 can name other files, and promise terabytes."""
-    import h5py
-
-    size = Path(group.file.filename).stat().st_size
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"{name} is a link")
-        found = group[name]
-        if isinstance(found, h5py.Group):
-            check_plain(found)
-        elif found.external or found.is_virtual or found.id.get_create_plist().get_nfilters() or found.nbytes > size:
-            raise ValueError(f"{name} is not plain")
-
-
-def write_arrays(path: Path, arrays: Mapping[str, Any], attributes: Mapping[str, str]) -> None:
-    """Write a small HDF5 file, whole or not at all; it is made in memory, as HDF5 does not survive a full disk."""
-    import h5py
-
-    made = io.BytesIO()
-    with h5py.File(made, "w") as file:
-        for name, values in arrays.items():
-            file[name] = values
-        file.attrs.update(attributes)
-    with replacing(path, made.getbuffer().nbytes) as temporary:
-        temporary.write_bytes(made.getbuffer())
-
-
-def read_arrays(path: Path, *names: str) -> dict[str, NDArray[Any]]:
-    """What `write_arrays` wrote, or those arrays of it; ``AesearchError`` if it is damaged."""
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            check_plain(file)
-            return {name: file[name][:] for name in names or file}
-    except UNSOUND as error:
-        raise AesearchError(f"{path} is damaged: make it anew") from error
