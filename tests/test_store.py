@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from aesearch.errors import AesearchError, CollectionNotFoundError
-from aesearch.store import features as store_module
+from aesearch.store import writer as store_module
 from aesearch.store.reader import Store
 from aesearch.store.writer import StoreWriter
 
@@ -51,7 +51,8 @@ def test_what_is_written_is_read_back(tmp_path):
 
 
 def test_scattered_rows_of_many_chunks_are_read_in_the_order_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("aesearch.store.layout.CHUNK_ROWS", 16)
+    for module in ("layout", "reader", "writer"):
+        monkeypatch.setattr(f"aesearch.store.{module}.CHUNK_ROWS", 16)
     monkeypatch.setattr("aesearch.store.writer.FLUSH_BYTES", 1)
     store = write(tmp_path / "features.h5", [(0, 100)])
     rows = np.random.default_rng(0).integers(0, 100, 40)
