@@ -274,11 +274,11 @@ def jpegs(options: argparse.Namespace) -> None:
         alone = partial(autoencoder.encode, images)
         compare("small JPEGs, features", n, ("encoder alone", alone), both, rounds)
         compare("small JPEGs, features", n, ("one after the other", partial(in_turn, ours, alone)), both, rounds)
-        both = ("aesearch, files to features and errors", extracted)
-        compare("small JPEGs, extraction", n, ("decoding alone", ours), both, rounds)
-        alone = partial(autoencoder.encode_and_score, images)
-        compare("small JPEGs, extraction", n, ("encoder and decoder alone", alone), both, rounds)
-        compare("small JPEGs, extraction", n, ("one after the other", partial(in_turn, ours, alone)), both, rounds)
+        whole = ("aesearch, files to features and errors", extracted)
+        compare("small JPEGs, extraction", n, ("decoding alone", ours), whole, rounds)
+        scored = partial(autoencoder.encode_and_score, images)
+        compare("small JPEGs, extraction", n, ("encoder and decoder alone", scored), whole, rounds)
+        compare("small JPEGs, extraction", n, ("one after the other", partial(in_turn, ours, scored)), whole, rounds)
 
 
 def write_small(folder: Path, images: NDArray[np.uint8]) -> list[Path]:
@@ -540,7 +540,7 @@ def gpu(options: argparse.Namespace) -> None:
         for _ in range(options.rounds + 3):
             torch.cuda.synchronize()
             began = time.perf_counter()
-            work()
+            work()  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
             times.append(time.perf_counter() - began)
         print(f"gpu: {name} {amount / np.median(times[3:]):,.0f} {unit}")

@@ -187,8 +187,8 @@ def of_families(bench: Bench) -> None:
         wanted = bench.families or (["steel", "small"] if bench.quick else [])
         for family in families(bench.data, seed, wanted):
             family = few(family) if bench.quick else family
-            for name, *free in free_of_cost(family, seed):
-                found.setdefault((family.name, name), []).append([*accuracies(*free, family), 0.0, 0.0, 0.0])
+            for name, known, new in free_of_cost(family, seed):
+                found.setdefault((family.name, name), []).append([*accuracies(known, new, family), 0.0, 0.0, 0.0])
             before = time.process_time()
             collection = bench.build(family.name.replace(" ", "-"), family.train, seed)
             cost = time.process_time() - before

@@ -74,8 +74,8 @@ def imagine(browser: Any) -> None:
         }
         return points;"""
     points = np.array(browser.execute_script(script))
-    across, down = np.meshgrid(np.linspace(*np.quantile(points[:, 0], [0.2, 0.8]), 60),
-                               np.linspace(*np.quantile(points[:, 1], [0.2, 0.8]), 60))  # fmt: skip
+    low, high = np.quantile(points, [0.2, 0.8], axis=0)
+    across, down = np.meshgrid(np.linspace(low[0], high[0], 60), np.linspace(low[1], high[1], 60))
     places = np.stack([across.ravel(), down.ravel()], axis=1)
     free = np.hypot(*(places[:, None] - points[None]).transpose(2, 0, 1)).min(axis=1)
     x, y = places[free.argmax()]

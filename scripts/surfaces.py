@@ -59,11 +59,11 @@ def surfaces(data: Path, seed: int, kinds: Sequence[str] = STEEL_KINDS) -> Itera
 def few(surface: Surface) -> Surface:
     """Some of the images alone, reduced."""
     sizes = ((surface.train, 60), (surface.sound, 12), (surface.faulty, 12))
-    parts = [shrunk(part[:count, None], 40)[:, 0] for part, count in sizes]
+    train, sound, faulty = (shrunk(part[:count, None], 40)[:, 0] for part, count in sizes)
     masks = None
     if surface.masks is not None:
-        masks = shrunk(surface.masks[: len(parts[2]), None].astype(np.uint8) * 255, 40)[:, 0] > 0
-    return Surface(surface.name, *parts, masks, surface.kinds)
+        masks = shrunk(surface.masks[: len(faulty), None].astype(np.uint8) * 255, 40)[:, 0] > 0
+    return Surface(surface.name, train, sound, faulty, masks, surface.kinds)
 
 
 def _steel(data: Path) -> tuple[Images, NDArray[np.int64]] | None:
@@ -101,7 +101,7 @@ def _planted(name: str, images: Images, foreign: Images, seed: int) -> Surface:
 def free_of_cost(surface: Surface) -> dict[str, tuple[Numbers, Maps]]:
     """Scores of sound and faulty images together, and maps, by what trains nothing."""
     new = np.concatenate([channels_first(surface.sound), channels_first(surface.faulty)])
-    return free_scores(channels_first(surface.train), new)
+    return {**free_scores(channels_first(surface.train), new)}
 
 
 def by_aesearch(

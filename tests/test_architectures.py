@@ -86,7 +86,7 @@ def test_tanh_works_on_minus_one_to_one_inside_only():
     rebuilt = model["decoder"](model["encoder"](torch.linspace(0, 1, 784).reshape(1, 1, 28, 28)))
     assert seen[0].min() == -1 and seen[0].max() == 1
     assert 0 <= rebuilt.min() and rebuilt.max() <= 1
-    assert any(isinstance(layer, nn.Tanh) for layer in model["decoder"])
+    assert any(isinstance(layer, nn.Tanh) for layer in model["decoder"])  # type: ignore[attr-defined]
 
 
 def test_what_is_not_said_is_chosen_by_the_images():

@@ -296,7 +296,7 @@ def _shown_defaults(command):
     import typer
 
     group = typer.main.get_command(app)
-    for parameter in group.commands[command].params:
+    for parameter in group.commands[command].params:  # type: ignore[attr-defined]
         if isinstance(getattr(parameter, "show_default", None), str):
             yield parameter.opts[0], parameter.show_default
 

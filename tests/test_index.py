@@ -49,7 +49,7 @@ def test_measured_recall_is_that_of_queries_the_index_did_not_hold(features):
     again = faiss.index_factory(16, "IVF64,Flat")
     again.train(features[kept])
     again.add(features[kept])
-    again.nprobe = built.figures["effort"]["nprobe"]
+    again.nprobe = built.figures["effort"]["nprobe"]  # type: ignore[attr-defined]
     found = again.search(features[held_out], 10)[1]
     truth = faiss.knn(features[held_out], features[kept], 10)[1]
     expected = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, truth, strict=True)])
@@ -86,7 +86,7 @@ def test_many_lists_are_found_in_parts(features, monkeypatch):
     monkeypatch.setattr("aesearch.index.build.PARTED", 64)
     parted = build_index(features, IndexOptions(kind="IVF64_HNSW32,Flat", min_recall=0))
     assert parted.figures["recall_at_10"] > whole.figures["recall_at_10"] - 0.05 > 0.8
-    sizes = [parted.index.invlists.list_size(n) for n in range(64)]
+    sizes = [parted.index.invlists.list_size(n) for n in range(64)]  # type: ignore[attr-defined]
     assert sum(sizes) == 4000 and min(sizes) > 0 and max(sizes) < 400
     again = build_index(features, IndexOptions(kind="IVF64_HNSW32,Flat", min_recall=0))
     assert np.array_equal(parted.search(features[:50], 5)[0], again.search(features[:50], 5)[0])

@@ -107,7 +107,7 @@ def run_all(place, name, code, commands):
 
 @pytest.mark.slow
 def test_no_command_uses_the_network_or_leaves_files_elsewhere(place):
-    made = typer.main.get_command(app).commands
+    made = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert {c[0] for c in COMMANDS} | {"serve"} == set(made), "each command is to be traced here"
     run_all(place, "made", RUN_ALL, COMMANDS[:MAKING])
     began = time.monotonic()

@@ -123,13 +123,13 @@ def test_a_source_turns_to_processes_once_they_are_worth_it(mixed_folder, monkey
     source = open_source(str(mixed_folder))
     positions = np.arange(len(source))
     expected = source.read(positions, PREPROCESSING)
-    assert source._readers is None
+    assert source._readers is None  # type: ignore[attr-defined]
     monkeypatch.setattr("aesearch.images.sources.files.WORTH_READERS", -1)
     monkeypatch.setattr("aesearch.images.sources.files.MANY", 2)
     source.read(positions[:1], PREPROCESSING)
-    assert source._readers is None
+    assert source._readers is None  # type: ignore[attr-defined]
     source.read(positions, PREPROCESSING)
-    assert until(lambda: source._readers.ready)
+    assert until(lambda: source._readers.ready)  # type: ignore[attr-defined]
     found = source.read(positions, PREPROCESSING)
     assert np.array_equal(found.images, expected.images) and len(found.images)
     assert (found.hashes, found.skipped) == (expected.hashes, expected.skipped)

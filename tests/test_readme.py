@@ -22,7 +22,7 @@ FILES = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "indexes" / "README.md
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in FILES}
 README = PAGES["README.md"]
 TEXT = "\n".join(PAGES.values())
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 WRITTEN = "\n".join(text for name, text in PAGES.items() if name != "docs/options.md")
 LINES = sorted({line.strip() for line in WRITTEN.splitlines() if re.match(r" {4}(\$ )?aesearch [a-z]", line)})
 INLINE = sorted(set(re.findall(r"`(aesearch [a-z][^`]*)`", WRITTEN)))

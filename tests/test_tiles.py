@@ -74,7 +74,9 @@ def test_each_tile_is_that_piece_of_its_picture(folder, monkeypatch):
     source = open_source(str(folder), tiles="64,32")
     assert len(source) == 24 * len(Tiling(64, 32).boxes(160, 288))
     assert source.listing_skips[0][0] == "broken.jpg" and set(source.groups) == {
-        f for f in source.pictures.ids if "b" not in f
+        f
+        for f in source.pictures.ids  # type: ignore[attr-defined]
+        if "b" not in f  # type: ignore[attr-defined]
     }
     own = Preprocessing(64, 64, 3)
     positions = np.random.default_rng(0).permutation(len(source))[:40]
