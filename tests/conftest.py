@@ -21,11 +21,16 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from typer.testing import CliRunner
 
+import aesearch
 from aesearch.anomalies import finder
 from aesearch.cli import app
 from aesearch.collection.facade import Collection
 from aesearch.collection.manifest import Manifest, file_fingerprint
 
+# processes that tests start import the very package that they test, wherever it is installed
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(aesearch.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 QUICK = {"epochs": 8, "latent_dim": 16}
 
 

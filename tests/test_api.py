@@ -225,10 +225,10 @@ def test_what_changes_underneath_is_noticed(labelled, tmp_path, digit_images):
         values = {one["value"] for one in requests.get(f"{address}api/values").json()["cluster"]}
         assert values == {"0", "round ones"}
         stale = requests.put(f"{address}api/clusters/1/name", params={"version": "of old"}, json={"name": "x"})
-        assert stale.status_code == 400 and "has changed" in stale.json()["error"]
+        assert stale.status_code == 409 and "has changed" in stale.json()["error"]
         version = requests.get(f"{address}api/info").json()["version"]
         assert requests.get(f"{address}api/images/0", params={"version": version}).status_code == 200
-        assert requests.get(f"{address}api/images/0", params={"version": "of old"}).status_code == 400
+        assert requests.get(f"{address}api/images/0", params={"version": "of old"}).status_code == 409
         for name, code in (("7", 400), ("none", 400), ("x" * 200, 400), ("x" * 2000, 422)):
             assert requests.put(f"{address}api/clusters/1/name", json={"name": name}).status_code == code
         assert Collection.open(tmp_path / "c").cluster_names() == ["0", "round ones"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,9 +37,8 @@ def replacing(path: Path, size: int = 0) -> Iterator[Path]:
         raise AesearchError(f"{path} is there and is no ordinary file: give another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     with needing_room(path, size):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}{path.suffix}")
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # less the umask
         try:
             yield temporary
             put_in_place(temporary, path)
@@ -109,9 +108,6 @@ def at_home(name: str) -> Path:
 
 def put_in_place(temporary: Path, path: Path) -> None:
     """Flush a finished file to the disk and rename it."""
-    umask = os.umask(0)
-    os.umask(umask)
-    temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -74,7 +74,7 @@ class Asking:
     def check(self, version: str | None) -> None:
         """`StaleArtifactError` unless the collection is of that version, if one is given; to be asked in a question."""
         if version not in (None, self._live.version):
-            raise AesearchError("the collection has changed since: show the page anew")
+            raise StaleArtifactError("the collection has changed since: show the page anew")
 
     def _noted(self, question: Callable[[Collection], Answer]) -> Callable[[Collection], Answer]:
         def noted(collection: Collection) -> Answer:
