@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+LARGEST_SEED = 2**32 - 1  # that all libraries beneath take
 MEMORY_SHARE = 0.5  # of the machine's memory, unless a limit is given
 asked: list[int] = []  # how many threads, if that was said
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")

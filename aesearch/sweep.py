@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import itertools
 import json
 import logging
@@ -15,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.collection.build import HISTORY
 from aesearch.collection.facade import Collection
 from aesearch.collection.results import Run, Sweep
 from aesearch.errors import AesearchError
 from aesearch.files.atomic import replacing
 from aesearch.network.architectures import LEAST_TO_PART, AutoencoderSpec, Recipe
+from aesearch.network.history import HISTORY, read_history
 from aesearch.network.options import loss_name
 
 logger = logging.getLogger(__name__)
@@ -124,16 +123,15 @@ def recommend(runs: Sequence[Run]) -> tuple[int, str]:
 
 def _measure(collection: Collection) -> Run:
     encoder = collection.manifest.artifacts["encoder"]
-    with collection.manifest.path("encoder", HISTORY).open(newline="", encoding="utf-8") as file:
-        history = list(csv.DictReader(file))
+    history = read_history(collection.manifest.path("encoder", HISTORY))
     result = None
     with contextlib.suppress(AesearchError):  # too few labels to measure with
         result = collection.probe(doubts=False)
     return Run(
         latent_dim=encoder["parameters"]["spec"]["latent_dim"],
         parameters=encoder["figures"]["parameters"],
-        train_loss=[float(line["train_loss"]) for line in history],
-        test_loss=[float(line["held_out_loss"]) for line in history],
+        train_loss=[epoch.train_loss for epoch in history],
+        test_loss=[epoch.held_out_loss for epoch in history],
         test_mse=float(collection.store.reconstruction_errors()[_unseen_rows(collection)].mean()),
         knn_accuracy=result.knn_accuracy if result else None,
         linear_accuracy=result.linear_accuracy if result else None,

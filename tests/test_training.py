@@ -20,8 +20,8 @@ from aesearch.images.sources.opening import open_source
 from aesearch.network.architectures import AutoencoderSpec
 from aesearch.network.augmentation import UNTOUCHED_SHARE, transform
 from aesearch.network.autoencoder import Autoencoder
-from aesearch.network.checkpoint import Epoch
 from aesearch.network.diagnostics import examine
+from aesearch.network.history import Epoch
 from aesearch.network.options import TrainingOptions
 from aesearch.network.training import MOST_TIMES, _say_if_slow, split_held_out, train_autoencoder
 from aesearch.vectors.distances import exact_neighbours

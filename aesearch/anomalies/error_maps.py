@@ -17,6 +17,11 @@ def error_map(original: NDArray[np.uint8], rebuilt: NDArray[np.float32]) -> NDAr
     return np.asarray(np.square(original / np.float32(255) - rebuilt).mean(axis=0), dtype=np.float32)
 
 
+def reconstruction_error(original: NDArray[np.uint8], rebuilt: NDArray[np.float32]) -> float:
+    """Mean squared error per pixel on the [0, 1] scale."""
+    return float(error_map(original, rebuilt).mean())
+
+
 def worst_regions(error_map: NDArray[np.float32], side: float | None = None) -> list[tuple[float, float, float, float]]:
     """Boxes around where the error lies, the worst first, at most three.
 

@@ -36,6 +36,7 @@ def reconstruct(
 
     Example: aesearch reconstruct img.png --save again.png
     """
+    from aesearch.anomalies.error_maps import reconstruction_error
     from aesearch.report.sheets import draw_reconstructions
 
     if not (images or row):
@@ -45,7 +46,7 @@ def reconstruct(
     originals, rebuilt = opened.reconstruct(readable, row or [])
     names = [*(image.name for image in readable), *(opened.store.texts("id", row) if row else [])]
     present(draw_reconstructions(names, originals, rebuilt), save, show)
-    errors = [float(((o / 255 - r) ** 2).mean()) for o, r in zip(originals, rebuilt, strict=True)]
+    errors = [reconstruction_error(*pair) for pair in zip(originals, rebuilt, strict=True)]
     if as_json:
         listed = [{"image": name, "error": error} for name, error in zip(names, errors, strict=True)]
         document = {"collection": str(opened.folder), "picture": str(save), "reconstructions": listed}

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperOption
 
 from aesearch.files.naming import HOME, VARIABLE, collections_in, name_of
-from aesearch.machine import use_threads
+from aesearch.machine import LARGEST_SEED, use_threads
 
 SOURCE_HELP = (
     "Where the images come from: a folder, digits, mnist[:train|:test] and other torchvision datasets, "
@@ -57,7 +57,6 @@ DataDirOption = Annotated[
         envvar="AESEARCH_DATA", help="Where torchvision's datasets lie, or are downloaded to.", show_default="data"
     ),
 ]
-LARGEST_SEED = 2**32 - 1
 SeedOption = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Same seed, same machine: same result.")]
 SaveOption = Annotated[Path | None, typer.Option(help="Also draw the answer as a picture: sheet.png.")]
 ShowOption = Annotated[bool, typer.Option("--show", help="Draw the answer right in the terminal.")]

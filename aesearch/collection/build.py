@@ -42,8 +42,8 @@ from aesearch.images.tiles import TileSource
 from aesearch.network.architectures import FIELDS, AutoencoderSpec, build_autoencoder, count_parameters
 from aesearch.network.augmentation import choose_invariance, shares_a_ground
 from aesearch.network.autoencoder import Autoencoder, save_autoencoder
-from aesearch.network.checkpoint import Epoch
 from aesearch.network.diagnostics import examine
+from aesearch.network.history import HISTORY, Epoch, write_history
 from aesearch.network.options import TrainingOptions, loss_name
 from aesearch.network.training import split_held_out, train_autoencoder
 from aesearch.progress import step
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HISTORY, CURVE, SKIPPED = "history.csv", "history.png", "skipped.csv"
+CURVE, SKIPPED = "history.png", "skipped.csv"
 DIVISION = "division.h5"  # which images were trained on, and which belong together
 COMPARED_AT_ONCE = 1024
 Loaded = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images in memory and their positions
@@ -139,7 +139,7 @@ def train_encoder(
         "options": plain(options.to_json()),
     }
     manifest.save()
-    write_history = partial(_write_history, folder / HISTORY)
+    keep_history = partial(write_history, folder / HISTORY)
     training = train_autoencoder(
         images,
         held_out,
@@ -149,11 +149,11 @@ def train_encoder(
         resume=resume,
         device=device,
         progress=progress,
-        on_epoch=write_history,
+        on_epoch=keep_history,
         sample=sample,
         orientations=free if settled.arch == "pooled" else (),
     )
-    write_history(training.history)  # a kill may have come between the checkpoint and it
+    keep_history(training.history)  # a kill may have come between the checkpoint and it
     _draw_curve(folder / CURVE, training.history, loss_name(spec, recipe))
     figures = training.figures | examine(training, sample, held_out) | {"invariance_ratios": ratios, **orientations}
     _save_encoder(folder, training.model, training.spec)
@@ -193,10 +193,6 @@ def _save_encoder(folder: Path, model: nn.ModuleDict, spec: AutoencoderSpec) -> 
         Autoencoder.load(Path(name) / ENCODER, device="cpu").save_portable(Path(name) / PORTABLE)
         for file in (ENCODER, PORTABLE):
             (Path(name) / file).replace(folder / file)
-
-
-def _write_history(path: Path, history: list[Epoch]) -> None:
-    write_csv(path, [f.name for f in dataclasses.fields(Epoch)], map(dataclasses.astuple, history))
 
 
 def _begun_on(manifest: Manifest) -> str | None:

@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from aesearch.network.architectures import (
     Recipe,
 )
 from aesearch.network.autoencoder import FORMAT_VERSION
+from aesearch.network.history import Epoch
 
 if TYPE_CHECKING:
     import torch
@@ -26,17 +26,6 @@ if TYPE_CHECKING:
 
 
 PATIENCE = 0.25  # of all epochs may pass without a better one, once the learning rate is half-way down
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of ``history.csv``; errors are means over pixels, with a style weighted and with the contrast added."""
-
-    epoch: int
-    train_loss: float
-    held_out_loss: float
-    learning_rate: float
-    images_per_second: float
 
 
 class State:

@@ -9,6 +9,7 @@ from typing import Any
 
 from aesearch.errors import AesearchError, check_choice, did_you_mean
 from aesearch.images.decode import Preprocessing
+from aesearch.machine import LARGEST_SEED
 from aesearch.network.architectures import (
     OUTPUTS,
     AutoencoderSpec,
@@ -18,7 +19,6 @@ from aesearch.network.architectures import (
 from aesearch.network.augmentation import INVARIANCES
 
 MOST_OF_ANYTHING = 10**6  # latent numbers, epochs, images a step
-LARGEST_SEED = 2**32 - 1
 LOSSES, OPTIMIZERS = ("mse", "bce"), ("adam", "adamw")
 TARGET_STEPS = 4000  # enough for a collection to settle, within these bounds
 FEWEST_EPOCHS, MOST_EPOCHS = 32, 100

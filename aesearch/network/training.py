@@ -36,7 +36,8 @@ from aesearch.network.autoencoder import (
     pick_device,
     to_float,
 )
-from aesearch.network.checkpoint import Epoch, State, identity_of
+from aesearch.network.checkpoint import State, identity_of
+from aesearch.network.history import Epoch
 from aesearch.network.losses import PROJECTION, RECONSTRUCTION_WEIGHT, losses_of
 from aesearch.network.options import TrainingOptions
 from aesearch.network.patches import (

@@ -5,7 +5,6 @@ Every figure comes from the manifest, or from what is asked of the collection wh
 
 from __future__ import annotations
 
-import csv
 import html
 import io
 from collections import Counter
@@ -21,6 +20,7 @@ from aesearch.drawing.figures import LOSSLESS_SIDE, data_url, heat_over, short_n
 from aesearch.drawing.map_page import asset, filled
 from aesearch.drawing.plots import draw_history
 from aesearch.errors import AesearchError
+from aesearch.network.history import HISTORY, read_history
 
 if TYPE_CHECKING:
     from aesearch.collection.facade import Collection
@@ -93,19 +93,16 @@ def _learning(collection: Collection) -> str:
         ("training", f"{figures['seconds'] / 60:.1f} minutes on {figures['device']}"),
         ("restarts, latents that never vary", f"{figures['restarts']}, {figures['dead_latents']}"),
     ]
-    return (
-        _table(("", ""), facts) + _curve(collection.folder / "history.csv", f"{recipe['loss']}") + _rebuilt(collection)
-    )
+    return _table(("", ""), facts) + _curve(collection.folder / HISTORY, f"{recipe['loss']}") + _rebuilt(collection)
 
 
 def _curve(path: Path, loss: str) -> str:
     """The losses after each epoch, drawn."""
     if not path.is_file():
         return ""
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    numbers = {name: [float(line[name]) for line in lines] for name in ("epoch", "train_loss", "held_out_loss")}
-    figure = draw_history([int(e) for e in numbers["epoch"]], numbers["train_loss"], numbers["held_out_loss"], loss)
+    history = read_history(path)
+    train, held_out = [epoch.train_loss for epoch in history], [epoch.held_out_loss for epoch in history]
+    figure = draw_history([epoch.epoch for epoch in history], train, held_out, loss)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=96)
     return f"<img class='curve' alt='loss over epochs' src='{data_url(buffer.getvalue(), 'png')}'>"

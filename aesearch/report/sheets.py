@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.anomalies.error_maps import worst_regions
+from aesearch.anomalies.error_maps import reconstruction_error, worst_regions
 from aesearch.drawing.figures import (
     ACCENT,
     Tile,
@@ -135,7 +135,7 @@ def draw_reconstructions(
 ) -> Image.Image:
     """Originals over their reconstructions."""
     lines: list[list[Tile]] = []
-    errors = [float(np.square(o / 255 - r).mean()) for o, r in zip(originals, rebuilt, strict=True)]
+    errors = [reconstruction_error(*pair) for pair in zip(originals, rebuilt, strict=True)]
     upper = [Tile(to_picture(o), (name,)) for o, name in zip(originals, names, strict=True)]
     lower = [Tile(to_picture(r), (f"error {error:.5f}",)) for r, error in zip(rebuilt, errors, strict=True)]
     columns = columns_for(2 * len(upper))
