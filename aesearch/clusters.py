@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.errors import AesearchError, check_choice
-from aesearch.projection import draw, embed_umap, index_of_sample
+from aesearch.projection import embed_umap, index_of_sample
 from aesearch.vectors.distances import Rows, exact_neighbours, gather, in_blocks, prepare
+from aesearch.vectors.sampling import sample_rows
 
 METHODS = ("gmm", "kmeans", "hdbscan")
 SPACES = ("umap", "features")
@@ -113,7 +114,7 @@ def cluster(
         raise AesearchError("hdbscan finds the number of clusters itself: leave --clusters out")
     if clusters is not None and not 1 <= clusters <= n:
         raise AesearchError(f"{clusters} clusters of {n} images: --clusters must be 1 to {n}")
-    drawn = draw(n, FITTED, seed)
+    drawn = sample_rows(n, FITTED, seed)
     sample = gather(features, drawn)
     points = _place(sample, space, metric, seed, progress)
     number = None if method == "hdbscan" else clusters or _choose_number(points, method, seed)

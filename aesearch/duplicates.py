@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from aesearch.errors import AesearchError
 from aesearch.index.options import most_rows
 from aesearch.index.search import SearchIndex
-from aesearch.projection import draw
 from aesearch.vectors.distances import Rows, from_squared, gather, in_blocks, nearest_in_blocks, prepare
+from aesearch.vectors.sampling import sample_rows
 
 NEAR = 0.1  # of the usual distance to the tenth nearest image
 LINKS = 10  # nearest rows looked at
@@ -103,7 +103,7 @@ def find_duplicates(
     n = features.shape[0]
     if threshold is not None and not 0 <= threshold < np.inf:
         raise AesearchError(f"--threshold must be 0 or more, not {threshold:g}")
-    drawn = draw(n, SAMPLE, seed)
+    drawn = sample_rows(n, SAMPLE, seed)
     k = min(LINKS + 1, n)
     near, distances, least = _exactly(features, drawn, k, index.metric)
     if threshold is None:

@@ -18,6 +18,7 @@ from aesearch.index.build import build_index
 from aesearch.index.options import IndexOptions
 from aesearch.index.search import SearchIndex
 from aesearch.vectors.distances import Rows, exact_neighbours, gather, in_blocks, prepare
+from aesearch.vectors.sampling import sample_rows
 
 METHODS = ("umap", "tsne", "pca", "latent")
 FITTED = {"umap": 100_000, "tsne": 20_000, "pca": 1_000_000, "latent": 1_000_000}  # rows; of more a sample is
@@ -67,7 +68,7 @@ def project(
     check_choice("map method", method, METHODS)
     if dims not in (2, 3):
         raise AesearchError(f"a map has 2 or 3 dimensions, not {dims}")
-    fitted = draw(features.shape[0], FITTED[method], seed)
+    fitted = sample_rows(features.shape[0], FITTED[method], seed)
     sample = gather(features, fitted)
     coordinates = _fit(sample, method, dims, metric, seed, progress)
     if len(fitted) < features.shape[0]:
@@ -92,11 +93,6 @@ def _fit(
     else:
         coordinates = _embed_pca(prepare(vectors, metric), dims)
     return np.ascontiguousarray(coordinates, dtype=np.float32)
-
-
-def draw(rows: int, most: int, seed: int) -> NDArray[np.int64]:
-    """Rows to fit, rising: all, or so many of them at random."""
-    return np.sort(np.random.default_rng(seed).permutation(rows)[:most]) if rows > most else np.arange(rows)
 
 
 def index_of_sample(sample: NDArray[np.float32], metric: str) -> SearchIndex:

@@ -213,10 +213,10 @@ def test_what_is_bright_grows_and_shrinks(monkeypatch):
     """A square of 8 by 8 pixels: by one pixel on every side, drawn so, and by none where nothing swells."""
     from aesearch.network import augmentation as invariance
 
-    monkeypatch.setitem(invariance.INVARIANCES, "swell", invariance.Changes(0.0, 0.0, 0.0, 0.0, 0.0, 1 / 24))
+    monkeypatch.setitem(invariance.INVARIANCES, "dilate", invariance.Changes(0.0, 0.0, 0.0, 0.0, 0.0, 1 / 24))
     images = torch.zeros(400, 1, 24, 24)
     images[:, :, 8:16, 8:16] = 1
-    sizes = invariance.transform(images, "swell", torch.Generator().manual_seed(0), untouched=0).sum(dim=(1, 2, 3))
+    sizes = invariance.transform(images, "dilate", torch.Generator().manual_seed(0), untouched=0).sum(dim=(1, 2, 3))
     assert sizes.min() < 40 and sizes.max() > 96 and 36 <= sizes.min() and sizes.max() <= 100
     assert (sizes > 64).float().mean() == pytest.approx(0.5, abs=0.1)
 
@@ -224,10 +224,10 @@ def test_what_is_bright_grows_and_shrinks(monkeypatch):
 def test_what_bends_keeps_its_brightness_and_moves(monkeypatch):
     from aesearch.network import augmentation as invariance
 
-    monkeypatch.setitem(invariance.INVARIANCES, "bend", invariance.Changes(0.0, 0.0, 0.0, 0.0, 0.05, 0.0))
+    monkeypatch.setitem(invariance.INVARIANCES, "elastic", invariance.Changes(0.0, 0.0, 0.0, 0.0, 0.05, 0.0))
     images = torch.zeros(200, 1, 32, 32)
     images[:, :, 12:20, 12:20] = 1
-    bent = invariance.transform(images, "bend", torch.Generator().manual_seed(0), untouched=0)[:, 0]
+    bent = invariance.transform(images, "elastic", torch.Generator().manual_seed(0), untouched=0)[:, 0]
     assert bent.sum(dim=(1, 2)).median() == pytest.approx(64, rel=0.1)
     places = (bent.sum(dim=1) * torch.arange(32)).sum(dim=1) / bent.sum(dim=(1, 2)) - 15.5
     assert 0.5 < places.std() < 2  # about .05 of 32 pixels for each point, less between them

@@ -69,7 +69,7 @@ def probe(
     if suspicious:
         print(f"\nlabels to check, {len(result.suspicious)} in doubt:")
         print_table(
-            ["label", "rather", "surety", "row", "id"],
+            ["label", "rather", "confidence", "row", "id"],
             [[s["label"], s["predicted"], f"{s['confidence']:.3f}", str(s["row"]), s["id"]] for s in suspicious],
         )
 

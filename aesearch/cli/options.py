@@ -120,8 +120,8 @@ ChannelsOption = Annotated[int | None, typer.Option(help="1 grey, 3 colour.", sh
 InvarianceOption = Annotated[
     str | None,
     typer.Option(
-        help="Which random changes the encoder learns to undo. light, strong: rotation, shift, scale, shear, bending, "
-        "swelling; pictures: crop, light, colour, blur, noise; drawn: both. none: plain reconstruction.",
+        help="Which random changes the encoder learns to undo. light, strong: rotation, shift, scale, shear, elastic "
+        "deformation, dilation; pictures: crop, light, colour, blur, noise; drawn: both. none: plain reconstruction.",
         show_default="chosen by the images",
     ),
 ]

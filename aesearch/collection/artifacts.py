@@ -26,7 +26,7 @@ from aesearch.errors import (
     need_torch,
 )
 from aesearch.files.arrays import read_arrays, write_arrays
-from aesearch.files.atomic import at_home, drop
+from aesearch.files.atomic import drop, expand_user
 from aesearch.files.lock import FolderLock
 from aesearch.files.names import composed
 from aesearch.files.naming import command_for, folder_of
@@ -62,7 +62,7 @@ R = TypeVar("R")
 Some = TypeVar("Some", bound="Parts")
 
 
-def changes(method: Callable[Concatenate[Some, P], R]) -> Callable[Concatenate[Some, P], R]:
+def exclusive(method: Callable[Concatenate[Some, P], R]) -> Callable[Concatenate[Some, P], R]:
     """Let a method of `Parts` change the folder: no other process may meanwhile, and what others changed is known."""
 
     @functools.wraps(method)
@@ -166,7 +166,7 @@ class Parts:
             raise SourceError("labels one by one are for an array or a list of files; else it is folder, or none")
         name = os.fsdecode(source)
         known = self.manifest.source or {}
-        own = known.get("name") in (name, str(at_home(name).resolve()))
+        own = known.get("name") in (name, str(expand_user(name).resolve()))
         asked = {"labels": labels, "group": group, "tiles": tiles}
         asked = {what: value for what, value in asked.items() if value is not None}
         with heard(self.progress):

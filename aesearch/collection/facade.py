@@ -22,7 +22,7 @@ from aesearch.anomalies.names import NEIGHBOURS, PARTS, SCALES, SCORES
 from aesearch.anomalies.normality import Normality
 from aesearch.anomalies.ranking import rank
 from aesearch.anomalies.thresholds import Alarms, learn_threshold
-from aesearch.collection.artifacts import INDEX, NO_CLUSTER, NO_CLUSTER_NAME, SourceLike, changes
+from aesearch.collection.artifacts import INDEX, NO_CLUSTER, NO_CLUSTER_NAME, SourceLike, exclusive
 from aesearch.collection.manifest import (
     CHECKPOINT,
     ENCODER,
@@ -56,7 +56,7 @@ from aesearch.images.tiles import Box, TileSource, picture_and_box
 from aesearch.index.build import build_index
 from aesearch.index.options import IndexOptions, least_bytes, most_rows
 from aesearch.index.search import SearchIndex
-from aesearch.index.update import bring_along
+from aesearch.index.update import update_index
 from aesearch.progress import plan
 from aesearch.vectors.distances import exact_neighbours, in_blocks, nearest_way
 
@@ -186,7 +186,7 @@ class Collection(Maps):
             self.folder.mkdir(parents=True, exist_ok=True)
             keep_list(source, self.folder)
 
-    @changes
+    @exclusive
     def complete(
         self,
         source: Source | None,
@@ -297,7 +297,7 @@ class Collection(Maps):
             and pending.get("options") == plain(options.to_json())
         )
 
-    @changes
+    @exclusive
     def train(self, source: Source, options: TrainingOptions, *, resume: bool = False, encoded_next: int = 0) -> None:
         """Train an encoder on a source and put it in place of the one there may be; see `building.train_encoder`.
 
@@ -317,7 +317,7 @@ class Collection(Maps):
             run()
         self.forget()
 
-    @changes
+    @exclusive
     def extract(self, source: Source | None = None, *, batch_size: int | None = None) -> Extraction:
         """Fill the store with the features of every image of a source; an interrupted run is continued.
 
@@ -338,7 +338,7 @@ class Collection(Maps):
         self.forget()
         return extraction
 
-    @changes
+    @exclusive
     def update(self, source: Source | SourceLike | None = None, *, yes: bool = False) -> Update:
         """Bring the collection up to date with its folder, at the cost of what has changed there.
 
@@ -400,11 +400,11 @@ class Collection(Maps):
         )
         staged._keep_vanished(self.store, vanished)
         if had_index:
-            staged._bring_index_along(self, done)
+            staged._update_index(self, done)
         elif "index" in self.manifest.artifacts:
             staged.build_index(IndexOptions(**self.manifest.artifacts["index"]["parameters"]))
         for name in laid_out:
-            staged._bring_along(name, self, done.came_from)
+            staged._update_derived(name, self, done.came_from)
         self._finish(staged)
         return done
 
@@ -501,12 +501,12 @@ class Collection(Maps):
         recorded = self.manifest.artifacts.get("features", {}).get("made_from", {})
         return recorded.get("source") == source.fingerprint and not self._index_stale()
 
-    def _bring_index_along(self, before: Collection, done: Update) -> None:
+    def _update_index(self, before: Collection, done: Update) -> None:
         recorded = before.manifest.artifacts["index"]
         options, figures, rows = IndexOptions(**recorded["parameters"]), recorded["figures"], before.store.rows
         since = {"added": figures.get("added", 0), "removed": figures.get("removed", 0)}
         features, changed = self.store.rows_of_features(), sum(since.values())
-        index = bring_along(
+        index = update_index(
             before.folder / INDEX, options.metric, done.came_from, features, before=rows, changed=changed
         )
         if index is None:
@@ -517,13 +517,13 @@ class Collection(Maps):
         index.save(self.folder / INDEX)
         self._record("index", INDEX, recorded["parameters"], figures | since)
 
-    def _bring_along(self, name: str, collection: Collection, came_from: NDArray[np.int64]) -> None:
+    def _update_derived(self, name: str, collection: Collection, came_from: NDArray[np.int64]) -> None:
         """Keep the places of a map, or the clusters, of rows that were there; give new ones theirs by their nearest."""
         from aesearch.clusters import VOTERS, assign
         from aesearch.projection import PLACED_BY, Projection, between
 
         if name == "thumbnails":
-            return self._bring_thumbnails_along(collection, came_from)
+            return self._update_thumbnails(collection, came_from)
         recorded = collection.manifest.artifacts[name]
         kept, added = np.flatnonzero(came_from >= 0), np.flatnonzero(came_from < 0)
         if not len(kept):
@@ -549,7 +549,7 @@ class Collection(Maps):
             return self._write_clusters(now, recorded["parameters"], figures)
         self._write_rows(name, {column: now}, recorded["parameters"], figures)
 
-    @changes
+    @exclusive
     def build_index(self, options: IndexOptions | None = None) -> SearchIndex:
         """Index the features and measure the index's recall@10 against exact search."""
         options = options or IndexOptions()
@@ -892,7 +892,7 @@ class Collection(Maps):
         kept = [*PARTS, *SCALES]  # what an earlier version kept is learned again
         return {"metric": self.metric, "kept": kept}
 
-    @changes
+    @exclusive
     def _learn_score(self, score: str) -> None:
         from aesearch.anomalies.scorer import learn_normality, learn_usual
 
@@ -1138,7 +1138,7 @@ class Collection(Maps):
 
     # ---------------------------------------------------------------- deriving
 
-    @changes
+    @exclusive
     def cluster(
         self, *, method: str = "gmm", clusters: int | None = None, space: str = "umap", seed: int = 0
     ) -> Clustering:
@@ -1212,7 +1212,7 @@ class Collection(Maps):
         found = np.where(known[places] == contents, kept["cluster"][order][places], NO_CLUSTER)
         return np.asarray(found, np.int32)
 
-    @changes
+    @exclusive
     def name_clusters(self, names: Mapping[int, str]) -> None:
         """Give clusters names, which `cluster` carries over to those that have the same images; "" takes one away.
 
@@ -1274,7 +1274,7 @@ class Collection(Maps):
         mean = (self.features()[rows] if upright else self.store.latents(rows[:CENTRAL])).mean(axis=0)
         return self.decode(np.asarray(mean, np.float32)[None])[0]
 
-    @changes
+    @exclusive
     def probe(self, *, doubts: bool = True, seed: int = 0) -> ProbeResult:
         """Train and measure a linear probe on the labels; `classify` uses it from then on.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.collection.artifacts import Parts, changes
+from aesearch.collection.artifacts import Parts, exclusive
 from aesearch.errors import AesearchError, CollectionNotFoundError, check_choice
 from aesearch.files.atomic import check_room, replacing
 from aesearch.index.build import build_index
@@ -32,7 +32,7 @@ THUMBNAILS_AT_ONCE = 1024
 class Maps(Parts):
     """What lays a collection's images out."""
 
-    @changes
+    @exclusive
     def map(self, *, method: str = "umap", dims: int = 2, seed: int = 0, colour_by: str = "auto") -> Projection:
         """Lay the images out and keep coordinates, a picture and an interactive page.
 
@@ -218,7 +218,7 @@ class Maps(Parts):
         names = [*self.cluster_names(), ""]  # the last: of -1
         return [names[c] for c in self.assignments()[slice(None) if rows is None else rows]]
 
-    def _bring_thumbnails_along(self, before: Maps, came_from: NDArray[np.int64]) -> None:
+    def _update_thumbnails(self, before: Maps, came_from: NDArray[np.int64]) -> None:
         """Keep the thumbnails of images that were there; give new ones theirs, up to as many as a map shows."""
         from aesearch.drawing.thumbnails import Atlas
 

@@ -95,7 +95,7 @@ def check_own(folder: Path) -> None:
             raise AesearchError(f"{path} is a link and would be written through: remove it")
 
 
-def at_home(name: str) -> Path:
+def expand_user(name: str) -> Path:
     """A path with ``~`` resolved; ``AesearchError`` where that, or its name, is none."""
     try:
         name.encode()

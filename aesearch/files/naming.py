@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from aesearch.errors import AesearchError, did_you_mean
-from aesearch.files.atomic import at_home
+from aesearch.files.atomic import expand_user
 
 HOME, DEFAULT, VARIABLE = Path("indexes"), "default", "AESEARCH_COLLECTION"
 MANIFEST, NEXT = "collection.json", ".next"  # in a collection's folder: what it is known by, and where another grows
@@ -20,7 +20,7 @@ def folder_of(name: str | Path) -> Path:
         raise AesearchError(f"a collection is named by a text or a path, not {name!r}")
     text = str(name)
     is_path = os.sep in text or "/" in text or text in (".", "..") or (Path(text) / MANIFEST).is_file()
-    return at_home(text) if is_path or isinstance(name, Path) else HOME / text
+    return expand_user(text) if is_path or isinstance(name, Path) else HOME / text
 
 
 def name_of(folder: Path) -> str:

@@ -77,7 +77,7 @@ def _make(factory: str, dim: int) -> faiss.Index:
     numbers = [int(number[:9]) for number in re.findall(r"[0-9]+", factory)]
     graph = re.search(r"HNSW([0-9]+)", factory)
     if max(numbers, default=0) > MOST_IN_FACTORY or (graph and not 2 <= int(graph[1][:9]) <= MOST_LINKS):
-        raise AesearchError(f"index {factory!r} has numbers that FAISS cannot do with")
+        raise AesearchError(f"index {factory!r} has numbers that FAISS rejects")
     try:
         index = faiss.index_factory(dim, factory, faiss.METRIC_L2)
     except (RuntimeError, ValueError, MemoryError) as error:

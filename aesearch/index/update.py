@@ -13,7 +13,7 @@ from aesearch.vectors.distances import Rows, gather, prepare
 MOST_CHANGED = 0.2  # of the rows: beyond, a new index is better and hardly dearer
 
 
-def bring_along(
+def update_index(
     path: Path, metric: str, came_from: NDArray[np.int64], features: Rows, *, before: int, changed: int = 0
 ) -> SearchIndex | None:
     """Give an index its rows' new numbers, take out those that are gone, add new ones.

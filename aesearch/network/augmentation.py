@@ -27,10 +27,10 @@ class Changes:
     ----------
     rotation : float
         Degrees.
-    shift, bend : float
-        Shares of the side; of ``bend``, how far each of 4×4 points moves, one standard deviation.
+    shift, elastic : float
+        Shares of the side; of ``elastic``, how far each of 4×4 points moves, one standard deviation.
     scale, shear : float
-    swell : float
+    dilate : float
         Share of the side by which what is bright grows, or shrinks.
     crop : float
         Share of the area that is left, at least; the rest is cut off.
@@ -48,8 +48,8 @@ class Changes:
     shift: float = 0.0
     scale: float = 0.0
     shear: float = 0.0
-    bend: float = 0.0
-    swell: float = 0.0
+    elastic: float = 0.0
+    dilate: float = 0.0
     crop: float = 1.0
     light: float = 0.0
     colour: float = 0.0
@@ -120,16 +120,16 @@ def transform(
     if orientations:
         matrices = _turning(n, orientations, generator, still) @ matrices
     grid = functional.affine_grid(matrices.to(images.device), [*images.shape[:2], height, width], align_corners=False)
-    if most.bend:
-        points = torch.randn(n, 2, BENT_AT**2, generator=generator) * most.bend * 2
+    if most.elastic:
+        points = torch.randn(n, 2, BENT_AT**2, generator=generator) * most.elastic * 2
         points[still] = 0
         bending = points.to(images.device) @ _smooth(height, width).to(images.device)  # (n, 2, h·w)
         grid = grid + bending.view(n, 2, height, width).permute(0, 2, 3, 1)
     moved = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    if most.swell:
-        swell = most.swell * max(height, width) * (torch.rand(n, 1, 1, 1, generator=generator) * 2 - 1)
-        swell[still] = 0
-        moved = _swollen(moved, swell.to(images.device), math.ceil(most.swell * max(height, width)))
+    if most.dilate:
+        dilate = most.dilate * max(height, width) * (torch.rand(n, 1, 1, 1, generator=generator) * 2 - 1)
+        dilate[still] = 0
+        moved = _dilated(moved, dilate.to(images.device), math.ceil(most.dilate * max(height, width)))
     if most.light:
         moved = _relit(moved, most, generator, still)
     return moved.contiguous(memory_format=torch.channels_last)
@@ -209,7 +209,7 @@ def _relit(images: torch.Tensor, most: Changes, generator: torch.Generator, stil
     return (images + each(rough) * noise).clamp(0, 1)
 
 
-def _swollen(images: torch.Tensor, pixels: torch.Tensor, radius: int) -> torch.Tensor:
+def _dilated(images: torch.Tensor, pixels: torch.Tensor, radius: int) -> torch.Tensor:
     """Let what is bright grow by so many pixels, (n, 1, 1, 1), or shrink: part of the way to the largest around."""
     if not radius:
         return images

@@ -219,8 +219,8 @@ def _doubts(collection: Collection) -> str:
     rows = [row for row, _, _ in listed]
     labels, names = collection.store.texts("label", rows), short_names(collection.store.texts("id", rows))
     shown = (
-        (to_picture(picture), (f"{label} →", rather, f"{surety:.3f} · {name}"))
-        for picture, label, name, (_, rather, surety) in zip(
+        (to_picture(picture), (f"{label} →", rather, f"{confidence:.3f} · {name}"))
+        for picture, label, name, (_, rather, confidence) in zip(
             collection.pictures(rows), labels, names, listed, strict=True
         )
     )

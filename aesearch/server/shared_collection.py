@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from aesearch.collection.facade import Collection
 from aesearch.collection.manifest import NAME, NEXT
 from aesearch.errors import AesearchError, StaleArtifactError
-from aesearch.files.atomic import at_home
+from aesearch.files.atomic import expand_user
 
 Answer = TypeVar("Answer")
 MOST_KEPT, MOST_WORKED_OUT = 24, 4  # answers
@@ -40,7 +40,7 @@ class Live:
 
     def __init__(self, folder: str | Path, *, device: str = "auto") -> None:
         self._device = device
-        self._folder = at_home(str(folder))
+        self._folder = expand_user(str(folder))
         self._stamp = self._stamps()
         self._collection = Collection.open(folder, device=device, progress=False)
         self._asking, self._working = threading.RLock(), threading.Lock()

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.errors import SourceError, did_you_mean, need_torch
-from aesearch.files.atomic import at_home, replacing
+from aesearch.files.atomic import expand_user, replacing
 from aesearch.files.names import as_text, id_of, labels_of, split_of, splits_of
 from aesearch.files.naming import NEXT, command_for
 from aesearch.images.grouping import NONE, groups_by_pattern
@@ -95,7 +95,7 @@ def open_source(
     """
     if labels not in LABELS:
         raise SourceError(f"labels {labels!r} is not one of {', '.join(LABELS)}{did_you_mean(labels, LABELS)}")
-    data_dir = str(at_home(data_dir or os.environ.get("AESEARCH_DATA") or "data").resolve())
+    data_dir = str(expand_user(data_dir or os.environ.get("AESEARCH_DATA") or "data").resolve())
     source = _open(name, labels, data_dir, download, group, tiles)
     say(source)
     return source
@@ -103,7 +103,7 @@ def open_source(
 
 def _open(name: str, labels: str, data_dir: str, download: bool, group: str = "", tiles: str = "") -> Source:
     source = _find(name, labels, data_dir, download, group)
-    at_home(source.name)  # it is written down
+    expand_user(source.name)  # it is written down
     source.opening = {"name": source.name, "labels": labels, "data_dir": data_dir}
     return _cut(_grouped(source, group), tiles)
 
@@ -143,7 +143,7 @@ def open_given(images: Any, labels: str | Sequence[str] | None, group: str = "",
     if isinstance(images, np.ndarray):
         source: Source = _array_in_memory(images, listed)
     elif isinstance(images, list | tuple) and all(isinstance(path, str | os.PathLike) for path in images):
-        paths = [at_home(os.path.abspath(os.fsdecode(path))) for path in images]  # noqa: PTH100 links are kept
+        paths = [expand_user(os.path.abspath(os.fsdecode(path))) for path in images]  # noqa: PTH100 links are kept
         source = _listed_files(paths, [path.parent.name for path in paths] if folders else listed)
     else:
         raise SourceError(
@@ -231,7 +231,7 @@ def open_again(opening: dict[str, str], collection: Path, *, download: bool = Tr
 def _find(name: str, labels: str, data_dir: str, download: bool, group: str) -> Source:
     if not name.strip():
         raise SourceError("a source needs a name: a folder, say, or . for this one")
-    path = at_home(name)
+    path = expand_user(name)
     suffix = path.suffix.lower()
     if name == "digits":
         return _digits()
