@@ -1,7 +1,7 @@
 """Build the documentation: `python3 scripts/build_docs.py` on a bare machine with Python 3.11 or newer.
 
 Writes docs/options.md from the commands' own help, and builds README.md, SECURITY.md and docs/ to static pages in
-site/, with MkDocs. The pages load nothing from other sites and can be opened from the disk.
+site/, with MkDocs; the API reference is made from the docstrings. The pages load nothing from other sites and can be opened from the disk.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ NAV = [
             {"Every option": "options.md"},
             {"The page in the browser": "page.md"},
             {"In Python": "python.md"},
+            {"API reference": "api.md"},
         ]
     },
     {
@@ -51,11 +52,23 @@ NAV = [
         ]
     },
 ]
+REFERENCE = {
+    "paths": [str(ROOT)],
+    "options": {
+        "docstring_style": "numpy",
+        "heading_level": 2,
+        "show_root_heading": True,
+        "show_root_full_path": False,
+        "show_source": False,
+        "members_order": "source",
+        "filters": ["!^_"],
+    },
+}
 SETTINGS = {
     "site_name": "aesearch",
     "nav": NAV,
     "theme": {"name": "readthedocs", "highlightjs": False},
-    "plugins": [],  # the search of MkDocs needs a server
+    "plugins": [{"mkdocstrings": {"handlers": {"python": REFERENCE}}}],  # the search of MkDocs needs a server
     "use_directory_urls": False,  # so do folders as addresses
     "extra_css": ["style.css"],
     "markdown_extensions": ["tables", "fenced_code", "toc", "sane_lists"],
@@ -142,7 +155,7 @@ def build_site(site: Path = SITE) -> None:
 
 def main() -> None:
     """Write the options, build the site."""
-    if any(importlib.util.find_spec(name) is None for name in ("mkdocs", "aesearch", "typer")):
+    if any(importlib.util.find_spec(name) is None for name in ("mkdocs", "mkdocstrings", "aesearch", "typer")):
         python = prepare(ROOT / ".venv", "docs")
         sys.exit(subprocess.run([python, __file__], check=False).returncode)
     (DOCS / "options.md").write_text(options_page(), encoding="utf-8")
