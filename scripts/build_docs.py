@@ -1,7 +1,8 @@
 """Build the documentation: `python3 scripts/build_docs.py` on a bare machine with Python 3.11 or newer.
 
 Writes docs/options.md from the commands' own help, and builds README.md, SECURITY.md and docs/ to static pages in
-site/, with MkDocs; the API reference is made from the docstrings. The pages load nothing from other sites and can be opened from the disk.
+site/, with MkDocs; the API reference is made from the docstrings. The pages load nothing from other sites and can be
+opened from the disk.
 """
 
 from __future__ import annotations
