@@ -89,7 +89,7 @@ def test_pictures_are_those_of_the_rows(served, labelled, digit_images):
 
 
 def test_a_place_on_the_map_is_imagined_from_what_lies_around_it(served, labelled):
-    places = Collection.open(labelled)._read_rows("map-pca")["coordinates"]
+    places = Collection.open(labelled).read_rows("map-pca")["coordinates"]
     at = {"method": "pca", "x": float(places[5, 0]), "y": float(places[5, 1])}
     on_it = requests.get(f"{served}api/map/imagine", params=at).json()
     assert on_it["rows"][0] == 5

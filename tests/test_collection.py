@@ -16,7 +16,8 @@ from sklearn.metrics import roc_auc_score
 from aesearch import AesearchError, Collection
 from aesearch.anomalies.names import PARTS, SCORES
 from aesearch.anomalies.ranking import measure_auroc
-from aesearch.collection.facade import LEARNED
+from aesearch.collection.artifacts import LEARNED
+from aesearch.collection.staging import Staging
 from aesearch.images.sources.opening import open_source
 from aesearch.index.options import IndexOptions
 from aesearch.network.autoencoder import load_autoencoder
@@ -124,10 +125,12 @@ def test_a_score_is_learned_once_from_the_images_trained_on(digits, score):
     new = digits.anomalies(open_source("digits"), score=score, top=1797)
     assert (digits.folder / f"{kept}.h5").stat().st_mtime_ns == made
     own, new = (found.scores[np.argsort(found.rows)] for found in (own, new))
-    assert np.isfinite(own).all() and np.corrcoef(own, new)[0, 1] > (0.7 if score == "nap" else 0.9)
     held_out = digits.store.held_out()
+    assert np.isfinite(own).all() and np.corrcoef(own[held_out], new[held_out])[0, 1] > (
+        0.7 if score == "nap" else 0.95
+    )
     # As new ones they have themselves among what they are compared with; held-out ones are scored by others' scales.
-    assert (new < own * (1 + 1e-4) + 1e-4)[~held_out].all() and (new < own + 0.3)[held_out].mean() > 0.9
+    assert (new < own * (1 + 1e-4) + 1e-4)[~held_out].mean() > 0.98 and (new < own + 0.3)[held_out].mean() > 0.9
     assert np.median(own[held_out]) == pytest.approx(np.median(own), rel=0.3, abs=0.3)
 
 
@@ -281,7 +284,7 @@ def test_overwrite_replaces_a_collection_when_the_new_one_is_finished(tmp_path, 
     features = before.features()
     new = {"progress": False, "epochs": 1, "latent_dim": 5, "overwrite": True}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Collection, "build_index", interrupt)
+        patch.setattr(Staging, "build_index", interrupt)
         Collection.build("digits", tmp_path / "c", **new)
     reader = Collection.open(tmp_path / "c")
     assert (reader.features() == features).all() and len(reader.query(row=3).rows) == 10
@@ -301,7 +304,7 @@ def test_what_an_overwriting_left_unfinished_is_not_mixed_with_an_update_or_othe
     encoder = (tmp_path / "c/encoder.safetensors").read_bytes()
     for finish in (lambda: Collection.open(tmp_path / "c").update(), lambda: build(latent_dim=4, overwrite=True)):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Collection, "build_index", interrupt)
+            patch.setattr(Staging, "build_index", interrupt)
             build(latent_dim=5, overwrite=True)
         gradient(50, 50).save(photos / "new.png")
         finish()
@@ -441,12 +444,12 @@ def test_an_interrupted_build_goes_on_and_ends_with_the_same_weights(tmp_path, m
 
     whole = Collection.build("digits", tmp_path / "whole", progress=False, epochs=4)
 
-    def interrupt(path, head, rows):
-        if path.name == "history.csv" and len(list(rows)) == 2:
+    def interrupt(path, history):
+        if len(history) == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(building, "_write_csv", interrupt)
+        patch.setattr(building, "write_history", interrupt)
         Collection.build("digits", tmp_path / "cut", progress=False, epochs=4)
     manifest = (tmp_path / "cut/collection.json").read_text()
     sign_again(tmp_path / "cut", lambda manifest: manifest.training.update(fingerprint="of other images"))

@@ -56,8 +56,8 @@ def answers(folder, images):
         "errors": lambda c: c.anomalies(score="reconstruction").scores,
         "combined": lambda c: c.anomalies(score="combined").scores,
         "clusters": lambda c: c.assignments(),
-        "map": lambda c: c._read_rows("map-pca")["coordinates"],
-        "thumbnails": lambda c: np.frombuffer(b"".join(c._atlas().sheets), np.uint8),
+        "map": lambda c: c.read_rows("map-pca")["coordinates"],
+        "thumbnails": lambda c: np.frombuffer(b"".join(c._maps._atlas().sheets), np.uint8),
         "probe": lambda c: np.array([chance for _, chance in c.classify(list(images[:5]))]),
         "rebuilt": lambda c: c.reconstruct(rows=[1])[1],
         "info": lambda c: np.array([str({**c.info(), "collection": ""})]),
@@ -102,12 +102,12 @@ def test_a_damaged_checkpoint_costs_the_time_and_not_the_result(tmp_path, monkey
 
     options = TrainingOptions(epochs=3, latent_dim=8)
 
-    def interrupt(path, head, rows):
-        if len(list(rows)) == 2:
+    def interrupt(path, history):
+        if len(history) == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(building, "_write_csv", interrupt)
+        patch.setattr(building, "write_history", interrupt)
         Collection(tmp_path / "cut", progress=False).train(open_source("digits"), options)
     sound = (tmp_path / "cut/training.safetensors").read_bytes()
     fingerprints, begun_anew = set(), 0

@@ -29,7 +29,7 @@ def test_killed_commands_go_on_and_end_as_if_undisturbed(tmp_path):
 def test_a_library_that_keeps_python_from_noticing_is_ended_all_the_same(number):
     holding = "collections.deque(itertools.repeat(0, 10**12), maxlen=0)"  # hours, and the interpreter is held
     heard = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # whoever runs the tests may ignore it
-    begin = f"import collections, itertools, signal; {heard}; from aesearch import stopping; stopping.listen()"
+    begin = f"import collections, itertools, signal; {heard}; from aesearch import signals; signals.listen()"
     command = [sys.executable, "-u", "-c", f"{begin}; print(); {holding}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.readline()

@@ -191,7 +191,7 @@ def test_a_collection_s_map_shows_its_images(opened, tmp_path, digit_images):
     (tmp_path / "photos/00.png").unlink()
     built.update()
     assert (built.folder / "thumbnails.h5").read_bytes() != thumbnails
-    atlas = built._atlas()
+    atlas = built._maps._atlas()
     for row in (0, 20, 42):
         number = int(built.ids[row][:2])
         assert np.abs(cut(atlas, row)[..., 0].astype(int) - digit_images[number]).mean() < 12

@@ -146,7 +146,7 @@ def test_an_artifact_is_fresh_if_it_is_whole_and_was_made_of_the_features_as_the
             fresh, encoded = fresh if rows == encoded else set(), rows
         now = Collection.open(root / "c", progress=False)
         assert {name for name in MADE if name != "index" and now.is_fresh(name)} == fresh - {"index"}
-        assert now._index_stale() == ("index" not in fresh)
+        assert now.index_stale() == ("index" not in fresh)
 
 
 @pytest.fixture(scope="module")

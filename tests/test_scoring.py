@@ -11,7 +11,7 @@ from aesearch.images.grouping import highest_of, oddest_of
 
 def test_combined_hears_every_part_and_patches_those_of_the_finder(digits):
     """By hand: medians but for one part that is far beyond all normal images."""
-    usual = digits._scorer("combined").usual
+    usual = digits._anomaly_scores.scorer("combined").usual
     oddness = np.repeat(usual.scales[2:3], 1 + len(usual.parts), axis=0)
     for place in range(len(usual.parts)):
         oddness[1 + place, place] = usual.scales[-1, place] + 30 * (usual.scales[-1, place] - usual.scales[-2, place])
@@ -27,7 +27,7 @@ def test_combined_hears_every_part_and_patches_those_of_the_finder(digits):
 
 def test_parts_are_heard_as_well_as_they_tell_planted_faults(digits):
     """By hand: one part tells all of them, one half of them, the others none."""
-    usual = digits._scorer("combined").usual
+    usual = digits._anomaly_scores.scorer("combined").usual
     count = len(usual.parts)
     draw = np.random.default_rng(0)
     sound, faulty = draw.normal(size=(2, 400, count)).astype(np.float32)

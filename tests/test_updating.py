@@ -257,13 +257,14 @@ def test_another_folder_is_no_update(changing, digit_images):
 def test_a_killed_update_goes_on(changing, digit_images):
     write(changing / "photos", digit_images[N : 4 * N], start=N)
     code = (
-        "import sys, time\nfrom aesearch import autoencoders, store, Collection\n"
-        "store.FLUSH_SECONDS = 0\n"
-        "autoencoders.Autoencoder.reading_size = property(lambda self: 40)\n"
-        "append = store.StoreWriter.append\n"
+        "import sys, time\nfrom aesearch import Collection\nfrom aesearch.network.autoencoder import Autoencoder\n"
+        "from aesearch.store import writer\n"
+        "writer.FLUSH_SECONDS = 0\n"
+        "Autoencoder.reading_size = property(lambda self: 40)\n"
+        "append = writer.StoreWriter.append\n"
         "def slowly(self, *given):\n    append(self, *given)\n    print(self.next_position, flush=True)\n"
         "    time.sleep(0.3)\n"
-        "store.StoreWriter.append = slowly\n"
+        "writer.StoreWriter.append = slowly\n"
         "Collection.open(sys.argv[1], progress=False).update()"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(changing / "c")], stdout=subprocess.PIPE, text=True)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import functools
 import os
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.collection.manifest import ENCODER, FEATURES, NEXT, PORTABLE, Manifest
+from aesearch.collection.manifest import (
+    ENCODER,
+    FEATURES,
+    NEXT,
+    PORTABLE,
+    Manifest,
+)
 from aesearch.collection.manifest import NAME as MANIFEST
 from aesearch.errors import (
     AesearchError,
     CollectionNotFoundError,
     SourceError,
     StaleArtifactError,
-    can_train,
     did_you_mean,
     need_torch,
 )
@@ -31,9 +35,7 @@ from aesearch.files.lock import FolderLock
 from aesearch.files.names import composed
 from aesearch.files.naming import command_for, folder_of
 from aesearch.images.grouping import units_of
-from aesearch.images.orientation import ORIENTATIONS, UPRIGHT, apart
-from aesearch.images.single import ImageLike, Read, crop, name_of, read, read_image, read_oriented, several
-from aesearch.images.tiles import Box, Tiling
+from aesearch.images.tiles import Tiling
 from aesearch.index.options import IndexOptions
 from aesearch.index.search import SearchIndex, load_index
 from aesearch.network.architectures import AutoencoderSpec
@@ -45,45 +47,23 @@ from aesearch.vectors.distances import exact_neighbours
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
     from aesearch.images.sources.base import Source
     from aesearch.network.autoencoder import Autoencoder
+    from aesearch.store.reader import Store
 
 INDEX = "index.faiss"
 NEW = ("train", "complete")  # what may begin a collection
 DERIVING = ("cluster", "map", "probe", "_learn_score")  # what answers too where nothing can be kept
 FIELDS = ("id", "label", "split", "cluster")  # that --where can ask for
-FEW = 32  # images that are encoded without torch
 MOST_COMPARED = 5000  # ids that a mistyped one is compared with
 NO_CLUSTER, NO_CLUSTER_NAME = -1, "none"
 EXACT_AMONG = 100_000  # rows that a filter leaves: they are searched without the index
-
+LEARNED = {"nap": "nap", "combined": "combined", "patches": "combined"}  # from the images: scores, and what keeps them
 
 SourceLike = str | os.PathLike[str] | NDArray[Any] | Sequence[str | os.PathLike[str]]
 P = ParamSpec("P")
 R = TypeVar("R")
-Some = TypeVar("Some", bound="Parts")
 
 
-def exclusive(method: Callable[Concatenate[Some, P], R]) -> Callable[Concatenate[Some, P], R]:
-    """Let a method of `Parts` change the folder: no other process may meanwhile, and what others changed is known."""
-
-    @functools.wraps(method)
-    def alone(self: Some, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if method.__name__ not in NEW and not self.folder.is_dir():
-            Manifest.load(self.folder)  # says that there is none
-        if method.__name__ in DERIVING and not os.access(self.folder, os.W_OK):
-            self.manifest.keep_aside()
-            return method(self, *args, **kwargs)
-        with self.lock.hold(method.__name__.strip("_").replace("_", "-")) as first:
-            if first:
-                self._take_over()
-                if self.manifest.refresh():
-                    self.forget()
-            with heard(self.progress):
-                return method(self, *args, **kwargs)
-
-    return alone
-
-
-class Parts:
+class Artifacts:
     """A folder's manifest, source, encoder, store and index, and what is read straight from them."""
 
     def __init__(
@@ -92,6 +72,7 @@ class Parts:
         self.folder = folder_of(folder)
         self.given: Source | None = None  # images that were given and cannot be opened again
         self.device, self.progress = device, progress
+        self._kept: dict[str, Any] = {}
         if device not in ("auto", "cpu"):  # before anything is read, and these two are always there
             from aesearch.network.autoencoder import pick_device
 
@@ -187,21 +168,21 @@ class Parts:
         """The trained network; `StaleArtifactError` if it is not the one the manifest knows."""
         from aesearch.network.autoencoder import Autoencoder
 
-        self._encoder_fingerprint()
+        self.encoder_fingerprint()
         need_torch()
         return Autoencoder.load(self.manifest.path("encoder", ENCODER), device=self.device)
 
     @cached_property
     def spec(self) -> AutoencoderSpec:
         """Which network the encoder is, and what every image goes through first."""
-        self._encoder_fingerprint()
+        self.encoder_fingerprint()
         try:
             return AutoencoderSpec.from_json(self.manifest.artifacts["encoder"]["parameters"]["spec"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise AesearchError(f"{self.folder / MANIFEST} is damaged: make the collection anew") from error
 
     @cached_property
-    def _single_encoder(self) -> Autoencoder | PortableEncoder:
+    def single_encoder(self) -> Autoencoder | PortableEncoder:
         """What encodes single images: without torch where it need not be, as importing it takes seconds."""
         dim = self.spec.feature_dim
         if self.device not in ("auto", "cpu") or not self.manifest.holds("encoder", PORTABLE):
@@ -212,11 +193,11 @@ class Parts:
     def store(self) -> Store:
         """The feature store; `StaleArtifactError` if another encoder made it."""
         store = Store(self.manifest.path("features", FEATURES))
-        if store.encoder_fingerprint != self._encoder_fingerprint():
+        if store.encoder_fingerprint != self.encoder_fingerprint():
             raise StaleArtifactError(f"the features were made with another encoder: run {self.command('extract')}")
         return store
 
-    def _take_over(self) -> None:
+    def take_over(self) -> None:
         """Put what was made beside the collection in place, if it was finished, however often that is interrupted."""
         staged = self.folder / NEXT
         if not (staged / MANIFEST).is_file():
@@ -229,13 +210,13 @@ class Parts:
         self.manifest.refresh()
         self.forget()
 
-    def _adopt_store(self) -> None:
+    def adopt_store(self) -> None:
         """Note a sound store that is there but not in the manifest: a kill came between."""
         path, source = self.folder / FEATURES, self.manifest.source
         if source is None or not path.is_file() or self.manifest.holds("features", FEATURES):
             return
         with contextlib.suppress(AesearchError):  # then it is made anew
-            store, encoder = Store(path), self._encoder_fingerprint()
+            store, encoder = Store(path), self.encoder_fingerprint()
             if (store.source, store.encoder_fingerprint) == (source["name"], encoder) and store.is_sound():
                 self.manifest.record(
                     "features",
@@ -288,7 +269,8 @@ class Parts:
         """Metric of the index, or the default while there is none."""
         return str(self.manifest.artifacts.get("index", {}).get("parameters", {}).get("metric", IndexOptions().metric))
 
-    def _encoder_fingerprint(self) -> str:
+    def encoder_fingerprint(self) -> str:
+        """Of the encoder that there is."""
         recorded = self.manifest.artifacts.get("encoder")
         if recorded is None:
             Manifest.load(self.folder)  # no collection at all is another line
@@ -297,14 +279,16 @@ class Parts:
             )
         return str(recorded["fingerprint"])
 
-    def _features_stale(self, source: Source) -> bool:
+    def features_stale(self, source: Source) -> bool:
+        """Whether the features are not those of that source by this encoder."""
         recorded = self.manifest.artifacts.get("features")
         if recorded is None or not self.manifest.holds("features", FEATURES):
             return True
-        made_from = {"encoder": self._encoder_fingerprint(), "source": source.fingerprint}
+        made_from = {"encoder": self.encoder_fingerprint(), "source": source.fingerprint}
         return bool(recorded["made_from"] != made_from)
 
-    def _index_stale(self) -> bool:
+    def index_stale(self) -> bool:
+        """Whether the index is not of the features that there are."""
         recorded = self.manifest.artifacts.get("index")
         return (
             recorded is None
@@ -324,70 +308,15 @@ class Parts:
             "ids",
             "units",
             "_place_of",
-            "heat_scale",
-            "_kept_scorer",
         ):
             self.__dict__.pop(name, None)
-
-    def encode(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
-        """Features (n, dim) float32 of images from anywhere; see `query` for what an image may be."""
-        images = several(images)
-        return self.encode_pixels(self._decode(images))
-
-    def encode_oriented(self, images: Sequence[ImageLike], orientations: Sequence[str]) -> NDArray[np.float32]:
-        """Features (n, orientations, dim) float32 of images from anywhere, each in several orientations."""
-        if not images:
-            raise AesearchError("give one image or more: paths, bytes, Pillow images or arrays")
-        pixels = [np.stack(read_oriented(image, self.spec.preprocessing, orientations)) for image in images]
-        return self.encode_pixels(np.concatenate(pixels)).reshape(len(images), len(orientations), -1)
-
-    def encode_pixels(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features (n, dim) float32 of images as the encoder takes them, (n, channels, height, width) uint8."""
-        encoder = self._single_encoder if len(pixels) <= FEW or not can_train() else self.autoencoder
-        return encoder.encode(pixels)
-
-    @property
-    def orientations(self) -> list[str]:
-        """In which orientations a query looks for an image: as it is, and those that mean nothing here.
-
-        Of those that have the same features, as the encoder averages over mirror images, the first alone.
-        """
-        figures = self.manifest.artifacts.get("encoder", {}).get("figures", {})
-        free = (o for o in figures.get("free_orientations", []) if o in ORIENTATIONS)
-        return apart([UPRIGHT, *free], self.spec.mirror)
-
-    def encode_latents(self, images: Sequence[ImageLike]) -> NDArray[np.float32]:
-        """As `encode`, with the style beside the features: all that the decoder rebuilds an image from."""
-        return self.autoencoder.encode_latents(self._decode(images))
+        self._kept.clear()
 
     def latents(self) -> NDArray[np.float32]:
         """Features and style of every row, (rows, latent_dim) float32."""
         return self.store.latents()
 
-    def read_images(
-        self, images: Sequence[ImageLike], box: Box | None = None
-    ) -> tuple[list[Read], list[dict[str, str]]]:
-        """Images, or a box of each, read before they are asked about; ``image`` and ``reason`` of those that fail."""
-        good: list[Read] = []
-        failed: list[dict[str, str]] = []
-        if not images:
-            return good, failed
-        preprocessing = self.spec.preprocessing
-        for image in images:
-            try:
-                good.append(read(image, preprocessing) if box is None else crop(image, box, preprocessing))
-            except AesearchError as error:
-                name = name_of(image)
-                failed.append({"image": name, "reason": str(error).removeprefix(f"{name}: ")})
-        return good, failed
-
-    def _decode(self, images: Sequence[ImageLike]) -> NDArray[np.uint8]:
-        read = [read_image(image, self.spec.preprocessing) for image in several(images)]
-        if not read:
-            raise AesearchError("give one image or more")
-        return np.stack(read)
-
-    def _nearest(
+    def nearest(
         self, features: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rows and distances of the nearest to each; at most as many as there are. Among few, exactly."""
@@ -407,19 +336,19 @@ class Parts:
             and all(self.manifest.holds(name, file) for file in recorded["files"])
         )
 
-    def _record(self, name: str, file: str, parameters: dict[str, Any], figures: dict[str, Any]) -> None:
+    def record(self, name: str, file: str, parameters: dict[str, Any], figures: dict[str, Any]) -> None:
         """Note what was made of the store as it is."""
         made_from = {"features": self.store.fingerprint}
         self.manifest.record(name, file, made_from=made_from, parameters=parameters, figures=figures)
 
-    def _write_rows(
+    def write_rows(
         self, name: str, columns: dict[str, NDArray[Any]], parameters: dict[str, Any], figures: dict[str, Any]
     ) -> None:
         """Write and note arrays made of the store, as ``NAME.h5``."""
         write_arrays(self.manifest.target(f"{name}.h5"), columns, {"store_fingerprint": self.store.fingerprint})
-        self._record(name, f"{name}.h5", parameters, figures)
+        self.record(name, f"{name}.h5", parameters, figures)
 
-    def _read_rows(self, name: str, *columns: str) -> dict[str, NDArray[Any]]:
+    def read_rows(self, name: str, *columns: str) -> dict[str, NDArray[Any]]:
         """What `_write_rows` wrote, or those columns of it."""
         return read_arrays(self.manifest.path(name, f"{name}.h5"), *columns)
 
@@ -431,13 +360,13 @@ class Parts:
             if not 0 <= row < self.store.rows:
                 raise AesearchError(f"there is no row {row}: rows go from 0 to {self.store.rows - 1}")
 
-    def _positions(self, ids: Sequence[str]) -> list[int]:
+    def positions(self, ids: Sequence[str]) -> list[int]:
         """Where in the source those ids stand, -1 where they no longer do."""
         wanted = set(ids)
         places = {id: place for place, id in enumerate(self.source.ids) if id in wanted}
         return [places.get(id, -1) for id in ids]
 
-    def _places(self, rows: Sequence[int]) -> list[int]:
+    def places(self, rows: Sequence[int]) -> list[int]:
         """Where in the source the images of those rows stand, -1 where they no longer do."""
         ids, listed = self.store.texts("id", rows), self.source.ids
         if all(row < len(listed) and listed[row] == id for row, id in zip(rows, ids, strict=True)):
@@ -448,81 +377,6 @@ class Parts:
     def _place_of(self) -> dict[str, int]:
         """Where in the source each id stands."""
         return {id: place for place, id in enumerate(self.source.ids)}
-
-    def rows_where(self, conditions: str | Sequence[str]) -> NDArray[np.int64]:
-        """Rows of which all conditions hold, or the only one, rising.
-
-        A condition is ``label=VALUE``, ``split=VALUE``, ``id=PATTERN`` or ``cluster=NUMBER-OR-NAME``, or with ``!=``
-        the opposite. What is written like that somewhere is meant; where nothing is, ``*`` stands for anything, ``?``
-        for one character, ``[abc]`` for one of those.
-
-        Raises
-        ------
-        AesearchError
-            A condition is none, or no row is left.
-        """
-        found = np.ones(self.store.rows, dtype=bool)
-        conditions = [conditions] if isinstance(conditions, str) else conditions
-        if not isinstance(conditions, Sequence) or not all(isinstance(one, str) for one in conditions):
-            raise AesearchError(f"where is like 'label=3', or a list of such texts, not {conditions!r}")
-        for condition in conditions:
-            field, equal, pattern = condition.partition("=")
-            unequal, field = field.endswith("!"), field.removesuffix("!").strip()
-            if not equal or field not in FIELDS:
-                hint = did_you_mean(field, FIELDS) if equal else ""
-                raise AesearchError(
-                    f"--where {condition!r} is not like label=3, split=test, cluster=2 or id=cats/*, or with !={hint}"
-                )
-            found &= self._matching(field, pattern) != unequal
-        if not found.any():
-            hint = self._near_value(*conditions[0].split("=", 1)) if len(conditions) == 1 else ""
-            raise AesearchError(f"no image has {' and '.join(map(repr, conditions))}{hint}")
-        return np.flatnonzero(found)
-
-    def _matching(self, field: str, pattern: str) -> NDArray[np.bool_]:
-        """Which rows have a text that reads like that, or else fits it as a pattern, (rows,) bool."""
-        where = self._in_clusters if field == "cluster" else partial(self.store.where, field)
-        literal = {composed(pattern), composed(pattern.strip())}
-        found = where(lambda text: composed(text) in literal)
-        if found.any():
-            return found
-        return where(lambda text: fnmatch.fnmatchcase(composed(text), composed(pattern.strip())))
-
-    def _near_value(self, field: str, wanted: str) -> str:
-        """The end of a line that names the nearest value there is of a field."""
-        field, wanted = field.strip(), wanted.strip()
-        if field.endswith("!") or field == "id":
-            return ""
-        values = (
-            [*self.cluster_names(), NO_CLUSTER_NAME] if field == "cluster" else sorted(set(self.store.texts(field)))
-        )
-        return did_you_mean(wanted, [value for value in values if value])
-
-    def _in_clusters(self, matches: Callable[[str], bool]) -> NDArray[np.bool_]:
-        """Which rows are in a cluster of such a number or name, (rows,) bool."""
-        wanted = [c for c, name in enumerate(self.cluster_names()) if matches(name) or matches(str(c))]
-        return np.isin(self.assignments(), [*wanted, *([NO_CLUSTER] if matches(NO_CLUSTER_NAME) else [])])
-
-    def assignments(self) -> NDArray[np.int32]:
-        """Cluster of each row, (rows,) int32, -1 for noise; `AesearchError` until `cluster` has run."""
-        if not self.is_fresh("clusters"):
-            raise CollectionNotFoundError(f"there are no clusters of these features: run {self.command('cluster')}")
-        assignments = np.asarray(self._read_rows("clusters")["cluster"], dtype=np.int32)
-        count = len(self.manifest.artifacts["clusters"]["figures"]["sizes"])
-        if assignments.shape != (self.store.rows,) or not (-1 <= assignments).all() or (assignments >= count).any():
-            raise StaleArtifactError(f"the clusters do not fit the features: run {self.command('cluster')}")
-        return assignments
-
-    def cluster_names(self) -> list[str]:
-        """The name that somebody gave each cluster, else its number."""
-        recorded = self.manifest.artifacts.get("clusters", {"figures": {"sizes": []}, "parameters": {}})
-        named = recorded["parameters"].get("names", {})
-        return [named.get(str(c), str(c)) for c in range(len(recorded["figures"]["sizes"]))]
-
-    def cluster_title(self, number: int) -> str:
-        """``cluster 3``, or what somebody named it."""
-        name = self.cluster_names()[number]
-        return f"cluster {name}" if name == str(number) else name
 
     def rows_of(self, ids: Sequence[str]) -> list[int]:
         """Rows of ids; `AesearchError` for one that is not there names the nearest there is."""
@@ -542,3 +396,48 @@ class Parts:
     def _rows_by_id(self, holds: Callable[[str], bool]) -> dict[str, int]:
         rows = np.flatnonzero(self.store.where("id", holds))
         return dict(zip(self.store.texts("id", rows), rows.tolist(), strict=True))
+
+    @property
+    def native_size(self) -> tuple[int, int]:
+        """Height and width of the images as they are."""
+        height, width = self.manifest.artifacts["encoder"]["native_size"]
+        return int(height), int(width)
+
+    def keep(self, name: str, make: Callable[[], R]) -> R:
+        """What that gives, worked out once until files change."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        kept: R = self._kept[name]
+        return kept
+
+
+class Part:
+    """What does one kind of things with the files of a collection; holds nothing else."""
+
+    def __init__(self, files: Artifacts) -> None:
+        self._files = files
+
+
+Some = TypeVar("Some", bound=Part)
+
+
+def exclusive(method: Callable[Concatenate[Some, P], R]) -> Callable[Concatenate[Some, P], R]:
+    """Let a method change the folder: no other process may meanwhile, and what others changed is known."""
+
+    @functools.wraps(method)
+    def alone(self: Some, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        files = self._files
+        if method.__name__ not in NEW and not files.folder.is_dir():
+            Manifest.load(files.folder)  # says that there is none
+        if method.__name__ in DERIVING and not os.access(files.folder, os.W_OK):
+            files.manifest.keep_aside()
+            return method(self, *args, **kwargs)
+        with files.lock.hold(method.__name__.strip("_").replace("_", "-")) as first:
+            if first:
+                files.take_over()
+                if files.manifest.refresh():
+                    files.forget()
+            with heard(files.progress):
+                return method(self, *args, **kwargs)
+
+    return alone

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.collection.artifacts import Parts, exclusive
-from aesearch.errors import AesearchError, CollectionNotFoundError, check_choice
+from aesearch.collection.artifacts import Artifacts, Part, exclusive
+from aesearch.collection.groups import Groups
+from aesearch.errors import (
+    AesearchError,
+    CollectionNotFoundError,
+    check_choice,
+)
 from aesearch.files.atomic import check_room, replacing
 from aesearch.index.build import build_index
 from aesearch.index.options import IndexOptions
@@ -29,8 +34,12 @@ NEIGHBOURS_ON_MAP = 8
 THUMBNAILS_AT_ONCE = 1024
 
 
-class Maps(Parts):
-    """What lays a collection's images out."""
+class Maps(Part):
+    """Maps of a collection: coordinates kept, a picture, and a page with every image on it."""
+
+    def __init__(self, files: Artifacts) -> None:
+        super().__init__(files)
+        self._groups = Groups(files)
 
     @exclusive
     def map(self, *, method: str = "umap", dims: int = 2, seed: int = 0, colour_by: str = "auto") -> Projection:
@@ -45,20 +54,23 @@ class Maps(Parts):
         """
         from aesearch.projection import project
 
-        groups, by = self._groups(colour_by)
+        groups, by = self.colouring(colour_by)
         name = self.map_name(method, dims)
-        check_room(self.manifest.target(f"{name}.html"), PAGE_BYTES + POINT_BYTES * min(self.store.rows, MOST_SHOWN))
+        check_room(
+            self._files.manifest.target(f"{name}.html"),
+            PAGE_BYTES + POINT_BYTES * min(self._files.store.rows, MOST_SHOWN),
+        )
         projection = project(
-            self.store.rows_of_features(),
+            self._files.store.rows_of_features(),
             method=method,
             dims=dims,
-            metric=self.metric,
+            metric=self._files.metric,
             seed=seed,
-            progress=self.progress,
+            progress=self._files.progress,
         )
-        self._draw_map(name, projection, groups, by)
+        self.draw_map(name, projection, groups, by)
         options = {"method": method, "dims": dims, "seed": seed, "colour_by": by, "axes": list(projection.axes)}
-        self._write_rows(name, {"coordinates": projection.coordinates}, options, {})
+        self._files.write_rows(name, {"coordinates": projection.coordinates}, options, {})
         return projection
 
     @staticmethod
@@ -66,14 +78,15 @@ class Maps(Parts):
         """Files of a map without their endings: ``map-umap``, ``map-umap-3d``."""
         return f"map-{method}" + ("-3d" if dims == 3 else "")
 
-    def _draw_map(self, name: str, projection: Projection, groups: list[str], by: str) -> None:
+    def draw_map(self, name: str, projection: Projection, groups: list[str], by: str) -> None:
+        """Draw a picture of a map and write its page."""
         from aesearch.drawing.figures import save_picture
         from aesearch.drawing.plots import MapDisplay
 
         atlas = self._atlas()
-        shown = np.arange(self.store.rows)
+        shown = np.arange(self._files.store.rows)
         shows = self.told_axes(projection.axes) or projection.method
-        title = f"{self.name}: {len(shown):,} images, {shows}" + (f", coloured by {by}" if by else "")
+        title = f"{self._files.name}: {len(shown):,} images, {shows}" + (f", coloured by {by}" if by else "")
         if len(shown) > MOST_SHOWN:
             shown = self._sample()
             title += f", {len(shown):,} of them shown"
@@ -81,12 +94,12 @@ class Maps(Parts):
         laid_out = self._map_page(title, coordinates, shown, by, atlas)
         captions = [f"{i}  ({g})" if g else i for i, g in zip(laid_out.names, groups, strict=True)]
         display = MapDisplay(coordinates[shown], groups, captions, title)
-        save_picture(display.draw(), self.manifest.target(f"{name}.png"))
+        save_picture(display.draw(), self._files.manifest.target(f"{name}.png"))
         if coordinates.shape[1] == 3:
             page = display.page()
         else:
             page = dataclasses.replace(laid_out, neighbours=self._neighbours_on_map(shown)).html()
-        with replacing(self.manifest.target(f"{name}.html"), len(page)) as temporary:
+        with replacing(self._files.manifest.target(f"{name}.html"), len(page)) as temporary:
             temporary.write_text(page, encoding="utf-8")
 
     def told_axes(self, axes: Sequence[int]) -> str:
@@ -94,7 +107,7 @@ class Maps(Parts):
         if not axes:
             return ""
         *some, last = (f"f{axis}" for axis in axes)
-        return f"{', '.join(some)} and {last} of the latent's {self.store.dim} numbers, which vary most"
+        return f"{', '.join(some)} and {last} of the latent's {self._files.store.dim} numbers, which vary most"
 
     def _map_page(
         self,
@@ -106,17 +119,17 @@ class Maps(Parts):
     ) -> MapPage:
         from aesearch.drawing.map_page import MapPage
 
-        columns = {name: self.store.texts(name, shown) for name in ("label", "split")}
-        if self.is_fresh("clusters"):
-            columns["cluster"] = self.cluster_of_rows(shown)
-        scores, score_name = self.store.reconstruction_errors(), "reconstruction error"
-        if self.is_fresh("combined"):
-            scores, score_name = self._read_rows("combined", "combined_score")["combined_score"], "combined score"
+        columns = {name: self._files.store.texts(name, shown) for name in ("label", "split")}
+        if self._files.is_fresh("clusters"):
+            columns["cluster"] = self._groups.cluster_of_rows(shown)
+        scores, score_name = self._files.store.reconstruction_errors(), "reconstruction error"
+        if self._files.is_fresh("combined"):
+            scores, score_name = self._files.read_rows("combined", "combined_score")["combined_score"], "combined score"
         return MapPage(
             title,
             shown,
             coordinates[shown],
-            self.store.texts("id", shown),
+            self._files.store.texts("id", shown),
             {name: values for name, values in columns.items() if any(values)},
             by,
             scores[shown],
@@ -130,30 +143,38 @@ class Maps(Parts):
 
         check_choice("--method", method, METHODS)
         name = self.map_name(method, 2)
-        if not self.is_fresh(name):
+        if not self._files.is_fresh(name):
             raise CollectionNotFoundError(
-                f"there is no map of these features by {method}: run {self.command(f'map --method {method}')}"
+                f"there is no map of these features by {method}: run {self._files.command(f'map --method {method}')}"
             )
         atlas = self._atlas_kept()
-        shown = self._sample() if self.store.rows > MOST_SHOWN else np.arange(self.store.rows)
-        made = self.manifest.artifacts[name]["parameters"]
-        page = self._map_page(self.name, self._read_rows(name)["coordinates"], shown, made["colour_by"], atlas)
+        shown = self._sample() if self._files.store.rows > MOST_SHOWN else np.arange(self._files.store.rows)
+        made = self._files.manifest.artifacts[name]["parameters"]
+        page = self._map_page(
+            self._files.name, self._files.read_rows(name)["coordinates"], shown, made["colour_by"], atlas
+        )
         return dataclasses.replace(page, told=self.told_axes(made.get("axes", ())))
 
     def _sample(self) -> NDArray[np.int64]:
         """Rows that a map of too many shows, rising: those that have thumbnails already, else drawn."""
-        if self.is_fresh("thumbnails") and len(rows := np.flatnonzero(self._read_rows("thumbnails")["place"] >= 0)):
+        if self._files.is_fresh("thumbnails") and len(
+            rows := np.flatnonzero(self._files.read_rows("thumbnails")["place"] >= 0)
+        ):
             return rows[:MOST_SHOWN]
-        return np.sort(np.random.default_rng(0).choice(self.store.rows, MOST_SHOWN, replace=False))
+        return np.sort(np.random.default_rng(0).choice(self._files.store.rows, MOST_SHOWN, replace=False))
 
     def _neighbours_on_map(self, shown: NDArray[np.int64]) -> NDArray[np.int32]:
         """Nearest of each among the shown, as places among them: (n, `NEIGHBOURS_ON_MAP`) int32."""
         k = min(NEIGHBOURS_ON_MAP + 1, len(shown))
-        among = shown if len(shown) < self.store.rows else None
-        index = self.index if not self._index_stale() else build_index(self.store.rows_of_features(), IndexOptions())
+        among = shown if len(shown) < self._files.store.rows else None
+        index = (
+            self._files.index
+            if not self._files.index_stale()
+            else build_index(self._files.store.rows_of_features(), IndexOptions())
+        )
         near = np.full((len(shown), NEIGHBOURS_ON_MAP), -1, np.int32)
         for start, part in in_blocks(shown, size=PART_ROWS):
-            rows, _ = index.search(self.store.features(part), k, among)
+            rows, _ = index.search(self._files.store.features(part), k, among)
             others = (rows != part[:, None]) & (rows >= 0)
             others &= np.cumsum(others, axis=1) <= k - 1
             found = np.where(others, np.searchsorted(shown, rows), -1)
@@ -167,14 +188,14 @@ class Maps(Parts):
 
         if kept := self._atlas_kept():
             return kept
-        rows = self._sample() if self.store.rows > MOST_SHOWN else np.arange(self.store.rows)
-        begun = dataclasses.replace(empty_atlas(len(rows)), places=np.full(self.store.rows, -1))
+        rows = self._sample() if self._files.store.rows > MOST_SHOWN else np.arange(self._files.store.rows)
+        begun = dataclasses.replace(empty_atlas(len(rows)), places=np.full(self._files.store.rows, -1))
         return self._extend_atlas(begun, begun.places, rows)
 
     def _atlas_kept(self) -> Atlas | None:
         from aesearch.drawing.thumbnails import Atlas
 
-        return Atlas.from_arrays(self._read_rows("thumbnails")) if self.is_fresh("thumbnails") else None
+        return Atlas.from_arrays(self._files.read_rows("thumbnails")) if self._files.is_fresh("thumbnails") else None
 
     def thumbnail_sheets(self) -> list[bytes]:
         """The sheets of thumbnails that maps show, as WebP; none until there is a map."""
@@ -184,16 +205,16 @@ class Maps(Parts):
     def _extend_atlas(self, atlas: Atlas, places: NDArray[np.int64], rows: NDArray[np.int64]) -> Atlas | None:
         """Give rows thumbnails, and keep them in ``thumbnails.h5``."""
         try:
-            positions = np.array(self._positions(self.store.texts("id", rows)), dtype=np.int64)
+            positions = np.array(self._files.positions(self._files.store.texts("id", rows)), dtype=np.int64)
         except AesearchError:
             return None
         atlas = atlas.extended(places, rows, self._read_thumbnails(positions, atlas.side))
-        self._write_rows("thumbnails", atlas.arrays(), {}, {"thumbnails": int((atlas.places >= 0).sum())})
+        self._files.write_rows("thumbnails", atlas.arrays(), {}, {"thumbnails": int((atlas.places >= 0).sum())})
         return atlas
 
     def _read_thumbnails(self, positions: NDArray[np.int64], side: int) -> Iterator[list[NDArray[np.uint8] | None]]:
-        like, source = self.spec.preprocessing, self.source
-        few = len(positions) < PART_ROWS or not self.progress
+        like, source = self._files.spec.preprocessing, self._files.source
+        few = len(positions) < PART_ROWS or not self._files.progress
         with step("thumbnails", len(positions), progress=not few) as bar:
             for start in range(0, len(positions), THUMBNAILS_AT_ONCE):
                 part = positions[start : start + THUMBNAILS_AT_ONCE]
@@ -201,28 +222,23 @@ class Maps(Parts):
                 yield [next(found) if position >= 0 else None for position in part.tolist()]
                 bar.update(len(part))
 
-    def _groups(self, colour_by: str) -> tuple[list[str], str]:
+    def colouring(self, colour_by: str) -> tuple[list[str], str]:
         """What colours a map, and its name."""
         check_choice("--colour-by", colour_by, ("auto", "label", "cluster", "split", "none"))
-        labels = self.labels()
+        labels = self._files.labels()
         if colour_by == "label" or (colour_by == "auto" and any(labels)):
             return labels, "label"
         if colour_by == "split":
-            return self.splits(), "split"
-        if colour_by == "cluster" or (colour_by == "auto" and self.is_fresh("clusters")):
-            return self.cluster_of_rows(), "cluster"
-        return [""] * self.store.rows, ""
+            return self._files.splits(), "split"
+        if colour_by == "cluster" or (colour_by == "auto" and self._files.is_fresh("clusters")):
+            return self._groups.cluster_of_rows(), "cluster"
+        return [""] * self._files.store.rows, ""
 
-    def cluster_of_rows(self, rows: NDArray[np.int64] | None = None) -> list[str]:
-        """Name of the cluster of each row, empty for noise."""
-        names = [*self.cluster_names(), ""]  # the last: of -1
-        return [names[c] for c in self.assignments()[slice(None) if rows is None else rows]]
-
-    def _update_thumbnails(self, before: Maps, came_from: NDArray[np.int64]) -> None:
+    def update_thumbnails(self, before: Artifacts, came_from: NDArray[np.int64]) -> None:
         """Keep the thumbnails of images that were there; give new ones theirs, up to as many as a map shows."""
         from aesearch.drawing.thumbnails import Atlas
 
-        atlas = Atlas.from_arrays(before._read_rows("thumbnails"))
+        atlas = Atlas.from_arrays(before.read_rows("thumbnails"))
         places = np.where(came_from >= 0, atlas.places[came_from], -1)
         room = max(0, MOST_SHOWN - int((places >= 0).sum()))
         self._extend_atlas(atlas, places, np.flatnonzero(came_from < 0)[:room])

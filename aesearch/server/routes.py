@@ -18,7 +18,8 @@ from pydantic import Field
 from aesearch.anomalies.error_maps import error_map
 from aesearch.anomalies.names import SCORES
 from aesearch.collection import documents
-from aesearch.collection.facade import LEARNED, Collection
+from aesearch.collection.artifacts import LEARNED
+from aesearch.collection.facade import Collection
 from aesearch.drawing.figures import data_url, heat_over, in_frame, to_picture, webp
 from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError, check_choice
 from aesearch.images.single import ImageLike, Read, read
