@@ -63,6 +63,8 @@ REFERENCE = {
         "show_source": False,
         "members_order": "source",
         "filters": ["!^_"],
+        "inherited_members": True,
+        "force_inspection": True,
     },
 }
 SETTINGS = {
