@@ -9,14 +9,7 @@ import typer
 
 from aesearch.cli.common import open_collection, present, read_images
 from aesearch.cli.console import print_json, print_table
-from aesearch.cli.options import (
-    CollectionOption,
-    DeviceOption,
-    JsonOption,
-    PictureOption,
-    SeedOption,
-    ShowOption,
-)
+from aesearch.cli.options import CollectionOption, DeviceOption, JsonOption, PictureOption, SeedOption, ShowOption
 
 
 def reconstruct(

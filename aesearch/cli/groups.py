@@ -9,14 +9,7 @@ import typer
 
 from aesearch.cli.common import open_collection, present, read_images
 from aesearch.cli.console import print_json, print_table
-from aesearch.cli.options import (
-    CollectionOption,
-    JsonOption,
-    SaveOption,
-    SeedOption,
-    ShowOption,
-    numbers_in,
-)
+from aesearch.cli.options import CollectionOption, JsonOption, SaveOption, SeedOption, ShowOption, numbers_in
 from aesearch.collection import documents
 
 if TYPE_CHECKING:

@@ -9,12 +9,7 @@ import typer
 
 from aesearch.cli.common import open_collection, print_free, read_images
 from aesearch.cli.console import print_json, print_table
-from aesearch.cli.options import (
-    CollectionOption,
-    DeviceOption,
-    JsonOption,
-    SeedOption,
-)
+from aesearch.cli.options import CollectionOption, DeviceOption, JsonOption, SeedOption
 
 
 def probe(

@@ -9,10 +9,7 @@ import typer
 
 from aesearch.cli.common import open_collection, print_free
 from aesearch.cli.console import note, print_json, print_table, printable, short
-from aesearch.cli.options import (
-    CollectionOption,
-    JsonOption,
-)
+from aesearch.cli.options import CollectionOption, JsonOption
 from aesearch.files.naming import HOME, collections_in, name_of
 
 

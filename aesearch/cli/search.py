@@ -9,13 +9,7 @@ import typer
 
 from aesearch.cli.common import open_collection, present, read_images
 from aesearch.cli.console import print_json, print_table, printable
-from aesearch.cli.options import (
-    CollectionOption,
-    DeviceOption,
-    JsonOption,
-    SaveOption,
-    ShowOption,
-)
+from aesearch.cli.options import CollectionOption, DeviceOption, JsonOption, SaveOption, ShowOption
 from aesearch.collection import documents
 from aesearch.images.tiles import parse_box
 

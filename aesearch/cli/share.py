@@ -9,10 +9,7 @@ import typer
 
 from aesearch.cli.common import folder_named, open_collection
 from aesearch.cli.console import printable
-from aesearch.cli.options import (
-    CollectionOption,
-    DeviceOption,
-)
+from aesearch.cli.options import CollectionOption, DeviceOption
 
 
 def report(

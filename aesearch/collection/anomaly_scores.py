@@ -18,19 +18,11 @@ from aesearch.anomalies.thresholds import Alarms, learn_threshold
 from aesearch.collection.artifacts import LEARNED, Artifacts, Part, SourceLike, exclusive
 from aesearch.collection.pictures import Pictures
 from aesearch.collection.results import Anomalies
-from aesearch.errors import (
-    AesearchError,
-    SourceError,
-    StaleArtifactError,
-    check_choice,
-)
+from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_choice
 from aesearch.files.atomic import check_room
 from aesearch.images.decode import larger_side
 from aesearch.images.grouping import highest_of, oddest_of, units_of
-from aesearch.images.single import (
-    blank,
-    read_pictures,
-)
+from aesearch.images.single import blank, read_pictures
 from aesearch.images.tiles import TileSource, picture_and_box
 from aesearch.index.options import most_rows
 from aesearch.vectors.distances import in_blocks

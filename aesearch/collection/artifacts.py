@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.collection.manifest import (
-    ENCODER,
-    FEATURES,
-    NEXT,
-    PORTABLE,
-    Manifest,
-)
+from aesearch.collection.manifest import ENCODER, FEATURES, NEXT, PORTABLE, Manifest
 from aesearch.collection.manifest import NAME as MANIFEST
 from aesearch.errors import (
     AesearchError,
@@ -47,7 +41,6 @@ from aesearch.vectors.distances import exact_neighbours
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
     from aesearch.images.sources.base import Source
     from aesearch.network.autoencoder import Autoencoder
-    from aesearch.store.reader import Store
 
 INDEX = "index.faiss"
 NEW = ("train", "complete")  # what may begin a collection

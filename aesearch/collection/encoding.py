@@ -9,21 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.collection.artifacts import Part
-from aesearch.errors import (
-    AesearchError,
-    can_train,
-)
+from aesearch.errors import AesearchError, can_train
 from aesearch.images.orientation import ORIENTATIONS, UPRIGHT, apart
-from aesearch.images.single import (
-    ImageLike,
-    Read,
-    crop,
-    name_of,
-    read,
-    read_image,
-    read_oriented,
-    several,
-)
+from aesearch.images.single import ImageLike, Read, crop, name_of, read, read_image, read_oriented, several
 from aesearch.images.tiles import Box
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take

@@ -15,17 +15,12 @@ from aesearch.collection.artifacts import Artifacts, SourceLike
 from aesearch.collection.encoding import Encoding
 from aesearch.collection.groups import Groups
 from aesearch.collection.labels import Labels
-from aesearch.collection.manifest import (
-    Manifest,
-)
+from aesearch.collection.manifest import Manifest
 from aesearch.collection.maps import Maps
 from aesearch.collection.pictures import Pictures
 from aesearch.collection.search import Search
 from aesearch.collection.staging import Staging
-from aesearch.errors import (
-    AesearchError,
-    check_choice,
-)
+from aesearch.errors import AesearchError, check_choice
 from aesearch.files.atomic import replacing
 from aesearch.files.naming import folder_of
 from aesearch.index.options import IndexOptions

@@ -12,19 +12,11 @@ from numpy.typing import NDArray
 
 from aesearch.collection.artifacts import NO_CLUSTER, NO_CLUSTER_NAME, Artifacts, Part, exclusive
 from aesearch.collection.encoding import Encoding
-from aesearch.collection.manifest import (
-    is_unicode,
-)
+from aesearch.collection.manifest import is_unicode
 from aesearch.collection.pictures import Pictures
-from aesearch.errors import (
-    AesearchError,
-    CollectionNotFoundError,
-    StaleArtifactError,
-)
+from aesearch.errors import AesearchError, CollectionNotFoundError, StaleArtifactError
 from aesearch.files.atomic import check_room
-from aesearch.images.single import (
-    ImageLike,
-)
+from aesearch.images.single import ImageLike
 from aesearch.vectors.distances import exact_neighbours
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take

@@ -11,16 +11,8 @@ import numpy as np
 from aesearch.collection.artifacts import Artifacts, Part, exclusive
 from aesearch.collection.encoding import Encoding
 from aesearch.collection.results import Classified
-from aesearch.errors import (
-    AesearchError,
-    StaleArtifactError,
-    need_torch,
-)
-from aesearch.images.single import (
-    ImageLike,
-    read_pictures,
-    several,
-)
+from aesearch.errors import AesearchError, StaleArtifactError, need_torch
+from aesearch.images.single import ImageLike, read_pictures, several
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take
     from aesearch.probe import LinearProbe, ProbeResult

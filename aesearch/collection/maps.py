@@ -11,11 +11,7 @@ from numpy.typing import NDArray
 
 from aesearch.collection.artifacts import Artifacts, Part, exclusive
 from aesearch.collection.groups import Groups
-from aesearch.errors import (
-    AesearchError,
-    CollectionNotFoundError,
-    check_choice,
-)
+from aesearch.errors import AesearchError, CollectionNotFoundError, check_choice
 from aesearch.files.atomic import check_room, replacing
 from aesearch.index.build import build_index
 from aesearch.index.options import IndexOptions

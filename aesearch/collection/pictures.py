@@ -14,18 +14,8 @@ from aesearch.anomalies.error_maps import error_map
 from aesearch.collection.artifacts import LEARNED, Artifacts, Part
 from aesearch.collection.encoding import Encoding
 from aesearch.collection.results import Anomalies
-from aesearch.errors import (
-    AesearchError,
-    SourceError,
-)
-from aesearch.images.single import (
-    ImageLike,
-    blank,
-    look_at,
-    read_image,
-    read_pictures,
-    several,
-)
+from aesearch.errors import AesearchError, SourceError
+from aesearch.images.single import ImageLike, blank, look_at, read_image, read_pictures, several
 from aesearch.images.tiles import TileSource
 
 if TYPE_CHECKING:  # imported where they are used: a query is answered in less time than all of them take

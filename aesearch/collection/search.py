@@ -16,23 +16,11 @@ from aesearch.collection.artifacts import FIELDS, NO_CLUSTER, NO_CLUSTER_NAME, A
 from aesearch.collection.encoding import Encoding
 from aesearch.collection.groups import Groups
 from aesearch.collection.results import Duplicates, Hits
-from aesearch.errors import (
-    AesearchError,
-    SourceError,
-    StaleArtifactError,
-    did_you_mean,
-)
+from aesearch.errors import AesearchError, SourceError, StaleArtifactError, did_you_mean
 from aesearch.files.names import composed
 from aesearch.images.decode import on_its_side
 from aesearch.images.orientation import ORIENTATIONS, UPRIGHT, apart, is_turned, orient
-from aesearch.images.single import (
-    ImageLike,
-    crop,
-    name_of,
-    read_pictures,
-    read_tiles,
-    several,
-)
+from aesearch.images.single import ImageLike, crop, name_of, read_pictures, read_tiles, several
 from aesearch.images.tiles import Box
 from aesearch.vectors.distances import nearest_way
 

@@ -14,21 +14,10 @@ from numpy.typing import NDArray
 
 from aesearch.collection.artifacts import INDEX, Artifacts, Part, SourceLike, exclusive
 from aesearch.collection.groups import Groups
-from aesearch.collection.manifest import (
-    CHECKPOINT,
-    ENCODER,
-    NEXT,
-    Manifest,
-    installed_versions,
-    plain,
-)
+from aesearch.collection.manifest import CHECKPOINT, ENCODER, NEXT, Manifest, installed_versions, plain
 from aesearch.collection.manifest import NAME as MANIFEST
 from aesearch.collection.maps import Maps
-from aesearch.errors import (
-    AesearchError,
-    StaleArtifactError,
-    need_torch,
-)
+from aesearch.errors import AesearchError, StaleArtifactError, need_torch
 from aesearch.files.atomic import check_own, check_room, drop
 from aesearch.index.build import build_index
 from aesearch.index.options import IndexOptions, least_bytes
@@ -42,7 +31,6 @@ if TYPE_CHECKING:  # imported where they are used: a query is answered in less t
     from aesearch.collection.update import Update
     from aesearch.images.sources.base import Source
     from aesearch.network.options import TrainingOptions
-    from aesearch.store.reader import Store
 
 logger = logging.getLogger(__name__)
 VANISHED = "vanished.h5"

@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aesearch.errors import AesearchError, StaleArtifactError
 from aesearch.files.atomic import replacing
 from aesearch.files.naming import command_for
-from aesearch.network.architectures import (
-    AutoencoderSpec,
-    Recipe,
-)
+from aesearch.network.architectures import AutoencoderSpec, Recipe
 from aesearch.network.autoencoder import FORMAT_VERSION
 from aesearch.network.history import Epoch
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aesearch.network.architectures import AutoencoderSpec
-from aesearch.network.patches import (
-    style_part,
-    trunk,
-)
+from aesearch.network.patches import style_part, trunk
 
 if TYPE_CHECKING:
     import torch

@@ -10,12 +10,7 @@ from typing import Any
 from aesearch.errors import AesearchError, check_choice, did_you_mean
 from aesearch.images.decode import Preprocessing
 from aesearch.machine import LARGEST_SEED
-from aesearch.network.architectures import (
-    OUTPUTS,
-    AutoencoderSpec,
-    Recipe,
-    architecture,
-)
+from aesearch.network.architectures import OUTPUTS, AutoencoderSpec, Recipe, architecture
 from aesearch.network.augmentation import INVARIANCES
 
 MOST_OF_ANYTHING = 10**6  # latent numbers, epochs, images a step

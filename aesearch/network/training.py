@@ -23,31 +23,14 @@ from aesearch.errors import AesearchError
 from aesearch.images.batches import Images, LoadedImages
 from aesearch.images.grouping import whole_units
 from aesearch.images.worker_processes import cores
-from aesearch.network.architectures import (
-    TINY,
-    AutoencoderSpec,
-    Recipe,
-    build_autoencoder,
-    count_parameters,
-)
+from aesearch.network.architectures import TINY, AutoencoderSpec, Recipe, build_autoencoder, count_parameters
 from aesearch.network.augmentation import UNTOUCHED_SHARE, changed_versions, held_out_batches
-from aesearch.network.autoencoder import (
-    on_device,
-    pick_device,
-    to_float,
-)
+from aesearch.network.autoencoder import on_device, pick_device, to_float
 from aesearch.network.checkpoint import State, identity_of
 from aesearch.network.history import Epoch
 from aesearch.network.losses import PROJECTION, RECONSTRUCTION_WEIGHT, losses_of
 from aesearch.network.options import TrainingOptions
-from aesearch.network.patches import (
-    choose_patches,
-    fit_components,
-    numbers_of_trunk,
-    settle_trunk,
-    silence,
-    style_part,
-)
+from aesearch.network.patches import choose_patches, fit_components, numbers_of_trunk, settle_trunk, silence, style_part
 from aesearch.progress import Step, settled
 from aesearch.progress import step as told
 

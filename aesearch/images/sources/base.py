@@ -15,13 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aesearch.errors import SourceError
-from aesearch.images.decode import (
-    NOTHING,
-    ImageFacts,
-    Preprocessing,
-    Tally,
-    UnreadableImageError,
-)
+from aesearch.images.decode import NOTHING, ImageFacts, Preprocessing, Tally, UnreadableImageError
 from aesearch.images.worker_processes import content_hash
 from aesearch.progress import counted
 

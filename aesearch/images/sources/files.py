@@ -14,15 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from aesearch.images.decode import (
-    NOTHING,
-    ImageFacts,
-    Preprocessing,
-    Tally,
-    UnreadableImageError,
-    describe,
-    thumbnail,
-)
+from aesearch.images.decode import NOTHING, ImageFacts, Preprocessing, Tally, UnreadableImageError, describe, thumbnail
 from aesearch.images.sources.base import Batch, Source
 from aesearch.images.worker_processes import Outcome, Readers, cores, read_file, read_images
 from aesearch.progress import counted
