@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from aesearch.cli.common import open_collection, print_free, read_images
 from aesearch.cli.console import print_json, print_table
 from aesearch.cli.options import CollectionOption, DeviceOption, JsonOption, SeedOption
+from aesearch.collection import documents
 
 
 def probe(
@@ -26,25 +27,9 @@ def probe(
     """
     opened = open_collection(collection)
     result = opened.probe(seed=seed)
-    labels = opened.labels()
-    suspicious: list[dict[str, Any]] = [
-        {"row": row, "id": opened.ids[row], "label": labels[row], "predicted": predicted, "confidence": confidence}
-        for row, predicted, confidence in result.suspicious[:top]
-    ]
+    document = documents.of_probe(opened, result, top)
     if as_json:
-        return print_json(
-            {
-                "dim": opened.store.dim,
-                "train_rows": result.train_rows,
-                "test_rows": result.test_rows,
-                "linear_accuracy": result.linear_accuracy,
-                "knn_accuracy": result.knn_accuracy,
-                "per_class": result.per_class,
-                "suspicious": suspicious,
-                "doubts_withheld": result.withheld or None,
-                "free": result.free,
-            }
-        )
+        return print_json(document)
     print(
         f"linear probe {result.linear_accuracy:.4f}, 10 nearest neighbours {result.knn_accuracy:.4f} "
         f"({result.train_rows:,} training rows, {result.test_rows:,} test rows)"
@@ -61,7 +46,7 @@ def probe(
     )
     if result.withheld:
         print(f"\nno label is doubted: {result.withheld}")
-    if suspicious:
+    if suspicious := document["suspicious"]:
         print(f"\nlabels to check, {len(result.suspicious)} in doubt:")
         print_table(
             ["label", "rather", "confidence", "row", "id"],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aesearch.collection.facade import Collection
     from aesearch.collection.results import Anomalies, Duplicates, Hits
+    from aesearch.probe import ProbeResult
 
 
 def of_query(collection: Collection, hits: Sequence[Hits], k: int) -> dict[str, Any]:
@@ -37,6 +38,23 @@ def of_anomalies(collection: Collection, found: Anomalies, score: str) -> dict[s
 def of_duplicates(collection: Collection, found: Duplicates) -> dict[str, Any]:
     """Groups of images that are there more than once."""
     return {"collection": str(collection.folder), "metric": collection.metric, **found.to_json()}
+
+
+def of_probe(collection: Collection, result: ProbeResult, top: int) -> dict[str, Any]:
+    """How well labels are read off the features, and the labels most in doubt, at most ``top`` of them."""
+    labels, ids = collection.labels(), collection.ids
+    suspicious = [
+        {"row": row, "id": ids[row], "label": labels[row], "predicted": predicted, "confidence": confidence}
+        for row, predicted, confidence in result.suspicious[:top]
+    ]
+    figures = ("train_rows", "test_rows", "linear_accuracy", "knn_accuracy", "per_class")
+    return {
+        "dim": collection.store.dim,
+        **{name: getattr(result, name) for name in figures},
+        "suspicious": suspicious,
+        "doubts_withheld": result.withheld or None,
+        "free": result.free,
+    }
 
 
 def of_clusters(collection: Collection) -> dict[str, Any]:
