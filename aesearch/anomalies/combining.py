@@ -26,6 +26,7 @@ from aesearch.images.decode import Preprocessing
 Floats = NDArray[np.float32]
 UNLIKELY = 5  # times their p-values, faults count where a new kind is to be expected
 RARE = math.log(100)  # alarm of one normal image in 100
+BY_CHANCE = 1.2  # times as well as the others, places may tell planted faults
 LEAST_WEIGHT, LEAST_OF_FACTS = 0.1, 0.5  # 1 is that of a part that tells all planted faults
 USUAL = {
     "facts": UsualFacts,
@@ -117,6 +118,8 @@ class Usual:
         The same in detail; none of small images.
     weights : (p,) float32, optional
         Of the parts' alarms in sums.
+    handicaps : (2,) float32, optional
+        What is taken from the alarms of the second and the third of the sums.
     scales, sums : (5, p), (5, 4) float32, optional
         Of the parts, and of sums of their alarms: of the parts that look at places, of the others, of those others that
         are of the finder, and of neighbours and shapes. As `learn_scales` gives them.
@@ -133,6 +136,7 @@ class Usual:
     details: UsualNumbers | None = None
     fine_texture: UsualTexture | None = None
     weights: NDArray[np.float32] | None = None
+    handicaps: NDArray[np.float32] | None = None
     scales: NDArray[np.float32] | None = None
     sums: NDArray[np.float32] | None = None
     of_kinds: NDArray[np.bool_] | None = None
@@ -227,7 +231,22 @@ class Usual:
         said = np.concatenate([sound.oddness, faulty.oddness])
         skills = np.array([2 * roc_auc_score(odd, column) - 1 for column in said.T])
         least = np.where(np.array(self.parts) == "facts", LEAST_OF_FACTS, LEAST_WEIGHT)
-        return replace(self, weights=np.maximum(skills, least).astype(np.float32))
+        weighed = replace(self, weights=np.maximum(skills, least).astype(np.float32))
+        return replace(weighed, handicaps=weighed._handicaps(sound, faulty))
+
+    def _handicaps(self, sound: Measured, faulty: Measured) -> Floats:
+        """By how much the sums of parts that look at all of an image tell faults worse than that of places, (2,).
+
+        It is taken from their alarms: 2 ln of how many times better places tell them, beyond what may be chance.
+        """
+        from sklearn.metrics import roc_auc_score
+
+        scaled = replace(self, scales=learn_scales(sound.oddness))
+        odd = np.repeat([False, True], [len(sound.oddness), len(faulty.oddness)])
+        sums = np.concatenate([scaled._sums(sound), scaled._sums(faulty)])
+        skills = [max(LEAST_WEIGHT, 2 * roc_auc_score(odd, column) - 1) for column in sums.T[:3]]
+        times = skills[0] / np.array(skills[1:])
+        return np.asarray(2 * np.log(np.maximum(1, times / BY_CHANCE)), np.float32)
 
     @property
     def looks_for_kinds(self) -> bool:
@@ -250,13 +269,15 @@ class Usual:
 
         The alarms of some parts are summed (Fisher's method), each times its weight, and the sum is an alarm again; of
         two such sums the larger one counts. One is of the parts that look at places, as a small fault leaves most of an
-        image as it was. The other is of the parts that look at all of it: for ``patches`` those of the finder alone.
+        image as it was. The other is of the parts that look at all of it, for ``patches`` those of the finder alone; it
+        has a handicap where these tell planted faults clearly worse.
         Where images are of clear kinds, neighbours and shapes tell a new kind: ``combined`` hears their sum as it is,
         too, and the others have their p-values times 5.
         """
-        assert self.sums is not None
+        assert self.sums is not None and self.handicaps is not None
         alarms = self._alarms(measured)
         small, large, by_finder, near = alarms_of(self._sums(measured), self.sums).T
+        large, by_finder = large - self.handicaps[0], by_finder - self.handicaps[1]
         places, others, of_finder, of_kinds = self._weights()
         heard, weights = [small, by_finder], [places, of_finder]
         if score == "combined":
