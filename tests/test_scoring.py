@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from aesearch.anomalies.combining import LEAST_OF_FACTS, LEAST_WEIGHT, Measured
+from aesearch.anomalies.combining import BY_CHANCE, LEAST_OF_FACTS, LEAST_WEIGHT, Measured
 from aesearch.anomalies.names import OF_PATCHES
 from aesearch.anomalies.ranking import part_of
 from aesearch.anomalies.scorer import _folds
@@ -41,6 +41,22 @@ def test_parts_are_heard_as_well_as_they_tell_planted_faults(digits):
         ::-1
     ]
     assert usual.weights.shape == (count,) and (usual.weights >= LEAST_WEIGHT).all() and usual.weights.max() > 0.1
+
+
+def test_what_looks_at_all_of_an_image_has_a_handicap_where_places_tell_faults_better(digits):
+    usual = digits._anomaly_scores.scorer("combined").usual
+    draw = np.random.default_rng(0)
+
+    def weighed(*parts):
+        sound, faulty = draw.normal(size=(2, 400, len(usual.parts))).astype(np.float32)
+        faulty[:, [usual.parts.index(part) for part in parts]] += 20
+        return usual.weigh(
+            *(Measured(x, np.zeros(400, np.int64), np.zeros((400, 2), np.float32)) for x in (sound, faulty))
+        )
+
+    both, small, large = weighed("places", "whole"), weighed("places"), weighed("whole")
+    assert (both.handicaps == 0).all() and (large.handicaps == 0).all() and (small.handicaps > 1).all()
+    assert small.handicaps.max() <= 2 * np.log(1 / LEAST_WEIGHT / BY_CHANCE) + 1e-5
 
 
 def test_held_out_rows_are_scored_in_tenths_that_part_no_unit():
