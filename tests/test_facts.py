@@ -65,7 +65,7 @@ def test_bad_frames_are_listed_first_and_why_among_photographs(photos, run, tmp_
     for way, images in (("among", np.concatenate([good, bad])), ("new", good)):
         np.save(f"{way}.npy", images)
         Collection.build(f"{way}.npy", Path(way), progress=False, epochs=4)
-        found = json.loads(run("anomalies", "-c", f"./{way}", "--top", 18, "--json").stdout)["anomalies"]
+        found = json.loads(run("anomalies", "-c", f"./{way}", "--top", 25, "--json").stdout)["anomalies"]
         if way == "among":
             assert len([one for one in found if one["row"] >= GOOD]) >= 6
             assert {"coarse blocks", "part of it is one value"} <= {one["why"] for one in found}

@@ -34,7 +34,7 @@ time.sleep(600)
 FORKS = """
 import multiprocessing, sys, time
 import numpy as np
-from aesearch.images.sources import base as sources
+from aesearch.images.sources import files as sources
 from aesearch.images.decode import Preprocessing
 from aesearch.images.sources.opening import open_source
 sources.WORTH_READERS, sources.MANY = -1, 2
