@@ -12,7 +12,7 @@ from typing import NoReturn
 
 PATIENCE = 1.3  # seconds that the work gets to put down what it holds
 LAST_PATIENCE = 0.3  # seconds from the second signal to the end that nothing can put off
-MESSAGE = "stopped; the same command goes on where it can"
+MESSAGE = "stopped; the same command resumes where it can"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 told: list[int] = []  # signals that have come: libraries make other exceptions of `Stopped`
 

@@ -70,7 +70,7 @@ def sweep(
     training = {"arch": USUAL, **training}
     if sizes[0] < LEAST_TO_PART and training.get("invariance") is None:
         training = {**training, "invariance": "none"}  # or the smaller ones alone would learn so: no comparison
-        logger.info("invariance none for all: latents of fewer than %d numbers can spare none for it", LEAST_TO_PART)
+        logger.info("invariance none for all: latents smaller than %d have no room for a style part", LEAST_TO_PART)
     collections = [
         Collection.build(
             source,
@@ -117,7 +117,7 @@ def recommend(runs: Sequence[Run]) -> tuple[int, str]:
         doublings = math.log2(larger.latent_dim / run.latent_dim)
         gain = 1 - (larger.test_mse / max(run.test_mse, 1e-12)) ** (1 / doublings)
         if gain < LITTLE_GAIN:
-            return run.latent_dim, f"beyond it twice the numbers lower the error by only {max(gain, 0):.0%}"
+            return run.latent_dim, f"doubling it lowers the error by only {max(gain, 0):.0%}"
     return runs[-1].latent_dim, "the error still falls at the largest size: try larger ones too"
 
 

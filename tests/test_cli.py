@@ -284,7 +284,7 @@ def test_defaults_shown_are_the_defaults_used():
     assert help_text["--arch"] == training.arch and help_text["--loss"] == recipe.loss
     assert training.invariance is None and help_text["--invariance"] == "chosen by the images"
     assert help_text["--optimizer"].split(",")[0] == recipe.optimizer
-    assert help_text["--output"] == f"sigmoid, of pooled {ARCHITECTURES[training.arch].output}"
+    assert help_text["--output"] == f"sigmoid; {ARCHITECTURES[training.arch].output} for pooled"
     assert float(help_text["--learning-rate"]) == recipe.learning_rate
     assert int(help_text["--seed"]) == training.seed
     assert int(help_text["--epochs"].split(";")[0]) == POOLED["pictures"][0] == recipe.epochs

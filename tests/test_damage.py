@@ -119,7 +119,7 @@ def test_a_damaged_checkpoint_costs_the_time_and_not_the_result(tmp_path, monkey
         caplog.clear()
         collection = Collection(tmp_path / "c", progress=False)
         collection.train(open_source("digits"), options)
-        begun_anew += "it begins anew" in caplog.text
+        begun_anew += "training starts again" in caplog.text
         fingerprints.add(collection.manifest.artifacts["encoder"]["fingerprint"])
     assert len(fingerprints) == 1 and begun_anew == 3
 
@@ -171,7 +171,7 @@ def test_what_belongs_to_another_collection_is_refused(whole, tmp_path, digit_im
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.update(format_version=1), "has format 1, this aesearch reads 2: make it anew"),
+        (lambda m: m.update(format_version=1), "has format 1, this aesearch reads 2: build it again"),
         (lambda m: m["artifacts"]["index"]["files"].update({"../x": {"bytes": 1, "sha256": ""}}), "is damaged"),
         (lambda m: m.update(artifacts=[]), "is damaged"),
         (lambda m: m.pop("source"), "is damaged"),

@@ -98,7 +98,7 @@ def test_a_full_disk_costs_the_step_and_nothing_else(run, disk, command, digit_i
         fill(disk / "small", leave)
         said = run(*arguments, code=1).stderr
         (disk / "small/ballast").unlink()
-        assert "error: no room for" in said and "MB are free; make room, the same command goes on" in said
+        assert "error: no room for" in said and "MB are free; make room and run the command again" in said
         now = hashes(disk / "small/c")
         assert {name: now[name] for name in KEPT} == {name: before[name] for name in KEPT}
         assert len(Collection.open(disk / "small/c").query(row=3).rows) == 10

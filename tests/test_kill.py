@@ -40,4 +40,4 @@ def test_a_library_that_keeps_python_from_noticing_is_ended_all_the_same(number)
             said = process.communicate(timeout=60)[1]
         finally:
             process.kill()
-    assert process.returncode == -number and said.decode() == "stopped; the same command goes on where it can\n"
+    assert process.returncode == -number and said.decode() == "stopped; the same command resumes where it can\n"

@@ -293,7 +293,7 @@ def test_paths_written_on_another_system_are_found(tmp_path, caplog):
         source = open_source(str(tmp_path / "t.csv"))
     assert source.ids == [f"caf{one}/{two}.png", "back\\slash.png", "deep/er/3.png", r"deep\er\4.png"]
     assert source.listing_skips == [("deep/er/3.png", "listed before in the table")]
-    assert "2 paths are those of files that are spelt otherwise" in caplog.text
+    assert "2 paths were matched to files that are spelt differently" in caplog.text
     assert len(read_all(source).images) == 3
 
 

@@ -241,7 +241,7 @@ def test_quick_trains_nothing_and_can_be_searched(tiles, tmp_path):
     ("settings", "message"),
     [
         ({"arch": "pooled", "style_dim": 0}, "--style-dim 1 or more"),
-        ({"arch": "pooled", "invariance": "none"}, "learns from changes"),
+        ({"arch": "pooled", "invariance": "none"}, "needs augmentation"),
         ({"arch": "pooled", "loss": "bce"}, "--loss mse"),
         ({"arch": "pooled", "output": "sigmoid"}, "has the output clamp"),
         ({"effort": "slow"}, "quick, normal, thorough"),

@@ -110,7 +110,7 @@ def test_the_decoder_and_the_report(digits, tmp_path):
         (lambda c: Collection.build("digits", epoch=3), "did you mean 'epochs'"),
         (lambda c: Collection.build("digits", epochs="3"), "wrong kind"),
         (lambda c: Collection.build("digits", None), "named by a text or a path"),
-        (lambda c: Collection.build("digits", labels=["1"]), "labels one by one"),
+        (lambda c: Collection.build("digits", labels=["1"]), "a list of labels is for"),
         (lambda c: Collection.open(5), "named by a text or a path"),
         (lambda c: c.query(5), "not int"),
         (lambda c: c.query([1, 2]), "not list"),

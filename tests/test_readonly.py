@@ -69,7 +69,7 @@ def test_of_a_collection_that_cannot_be_written_to_all_is_worked_out_and_nothing
     for (code, out, err), (command, *_) in zip(answered, ANSWERED, strict=True):
         assert code == 0 and out and "Traceback" not in err, (command, err)
         aside = command in ("anomalies", "cluster", "probe")
-        assert err.count("cannot be written to: what is worked out is not kept") == aside, (command, err)
+        assert err.count("new results are not saved there") == aside, (command, err)
     assert mapped[0] == reported[0] == 0
     page = Path(json.loads(mapped[1])["page"])
     assert page.is_relative_to(tmp_path / "temporary") and "<html" in page.read_text()

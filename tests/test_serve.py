@@ -233,7 +233,7 @@ def test_the_path_between_two_images_follows_the_hand(visit):
     assert browser.execute_script("return Number(document.querySelector('input[type=range]').value)") == 0
     browser.find_element("xpath", "//button[text()='play']").click()
     wait(browser, "Number(document.querySelector('input[type=range]').value) === 32")
-    browser.find_element("xpath", "//button[text()='turn round']").click()
+    browser.find_element("xpath", "//button[text()='swap']").click()
     wait(browser, "location.hash === '#/between?from=9&to=3' && document.querySelector('.film')")
     settled(browser)
 

@@ -38,7 +38,7 @@ def test_a_sweep_from_the_command_line(run):
     ("runs", "size", "reason"),
     [
         ([run_of(2, 0.04, 0.5), run_of(10, 0.01, 0.978), run_of(50, 0.003, 0.98)], 10, "within 0.005 of the best"),
-        ([run_of(2, 0.04), run_of(4, 0.02), run_of(8, 0.019)], 4, "lower the error by only 5%"),
+        ([run_of(2, 0.04), run_of(4, 0.02), run_of(8, 0.019)], 4, "lowers the error by only 5%"),
         ([run_of(2, 0.04), run_of(4, 0.02), run_of(8, 0.01)], 8, "try larger ones"),
         ([run_of(16, 0.01)], 16, "try larger ones"),
     ],

@@ -406,12 +406,12 @@ def test_advice_follows_from_the_cause(data, caplog):
     text = advised(caplog, blank[:80], blank[80:], epochs=3)
     assert "all alike" in text and "--learning-rate" not in text and "--latent-dim" not in text
     text = advised(caplog, *np.split(noise.integers(0, 256, (700, 1, 8, 8), dtype=np.uint8), [600]), 3, epochs=5)
-    assert "PCA finds hardly anything in them either, as with noise" in text and "--learning-rate" not in text
+    assert "PCA explains hardly any variance either, as with noise" in text and "--learning-rate" not in text
     assert "raise --learning-rate (now 1e-06" in advised(caplog, images, held_out, epochs=2, learning_rate=1e-6)
     text = advised(caplog, images, held_out, epochs=3)
     assert "worse" in text and "train longer, --epochs 6" in text
     text = advised(caplog, images[:60], held_out, epochs=60)
-    assert "worse" in text and "learns its images by heart" in text and "--epochs" not in text
+    assert "worse" in text and "it overfits" in text and "--epochs" not in text
 
 
 @pytest.mark.parametrize("loss", ["mse", "bce"])
@@ -435,7 +435,7 @@ def test_a_training_that_slows_down_says_so_once(caplog):
         history.append(Epoch(number, 0.1, 0.1, 0.01, speed))
     assert [r.getMessage().split(":")[0] for r in caplog.records] == ["training has slowed from 1,000 to 300 images/s"]
     _say_if_slow([], 9, load=4.0)
-    assert "much other work: training goes at 9 images/s" in caplog.records[-1].getMessage()
+    assert "busy with other work: training runs at 9 images/s" in caplog.records[-1].getMessage()
 
 
 def test_threads_are_as_many_as_asked_for_and_wait_without_taking_the_cores_of_others(tmp_path):

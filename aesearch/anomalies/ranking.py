@@ -74,7 +74,7 @@ def measure_auroc(scores: NDArray[np.float32], labels: list[str], normal_label: 
         hint = did_you_mean(normal_label, there.tolist())
         raise AesearchError(f"no image has the label {normal_label!r}; there is: {_some(there)}{hint}")
     if not odd.any():
-        raise AesearchError(f"every image has the label {normal_label!r}: there is nothing odd to measure with")
+        raise AesearchError(f"every image has the label {normal_label!r}: AUROC needs images with other labels")
     return float(roc_auc_score(odd, scores[known]))
 
 

@@ -36,9 +36,9 @@ def anomalies(
         str,
         typer.Option(
             help="combined: how unusual by all that is known: patches, features, pixels, shapes, low-level facts "
-            "(blank, noise, overexposed, half lost), and by what most; patches: how faulty it looks to a network that "
+            "(blank, noise, overexposed, half lost), with the reason; patches: how faulty it looks to a network that "
             "has learned to find planted faults; reconstruction: mean squared error per pixel on the [0, 1] scale; "
-            "nap: what each layer of the encoder loses; neighbours: mean distance to the 5 nearest features. Larger is "
+            "nap: reconstruction error of each layer; neighbours: mean distance to the 5 nearest features. Larger is "
             "odder."
         ),
     ] = "combined",
@@ -57,7 +57,7 @@ def anomalies(
         Path | None, typer.Option(help="Also write the list to this file, with boxes around the worst regions.")
     ] = None,
     heatmaps: Annotated[
-        Path | None, typer.Option(help="Also write a picture of where the error lies, for each, to this folder.")
+        Path | None, typer.Option(help="Also write a heat-map of each listed image to this folder.")
     ] = None,
     save: SaveOption = None,
     show: ShowOption = False,
@@ -98,12 +98,12 @@ def anomalies(
     if found.alarms:
         alarms = found.alarms
         print(
-            f"threshold {alarms.threshold:.5f}: false alarms asked {alarms.asked:.2%}, measured {alarms.measured:.2%} "
-            f"on {alarms.learned_from:,} normal images, each tenth by the others; "
+            f"threshold {alarms.threshold:.5f}: false-alarm target {alarms.asked:.2%}, measured {alarms.measured:.2%} "
+            f"on {alarms.learned_from:,} normal images (10-fold cross-validation); "
             f"{found.flagged:,} of {found.scored:,} lie above"
         )
         least = alarms.p_text(alarms.least_p_value)
-        print(f"p-values by {alarms.learned_from:,} normal images: {least} is odder than all of them")
+        print(f"p-values from {alarms.learned_from:,} normal images: {least} means odder than all of them")
     chances = [[found.alarms.p_text(a["p_value"])] if found.alarms else [] for a in listed]
     table = [
         [

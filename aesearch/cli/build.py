@@ -37,7 +37,7 @@ def train(
     tiles: TilesOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last finished epoch.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the last finished epoch.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train an autoencoder on a source; replaces the collection's encoder.
@@ -119,7 +119,7 @@ def build_index(
     min_recall: Annotated[
         float | None,
         typer.Option(
-            help="Below this recall@10 the search effort is raised, then another index taken.", show_default="0.95"
+            help="If recall@10 is lower, the search effort is raised, then another index used.", show_default="0.95"
         ),
     ] = None,
     max_memory: MemoryOption = None,
@@ -138,10 +138,10 @@ def build_index(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Do what is missing of train and extract, then build the search index.
+    """Run train and extract if needed, then build the search index.
 
-    Run again, it uses what is there. Without SOURCE it works on the collection's own images; a bare `build-index`,
-    where there is no collection yet, on scikit-learn's handwritten digits.
+    A second run reuses existing results. Without SOURCE it uses the collection's own images; a bare `build-index`,
+    if there is no collection yet, uses scikit-learn's handwritten digits.
 
     Example: aesearch build-index photos/ -c photos --labels folder
     """
@@ -175,17 +175,17 @@ def update(
     source: SourceArgument = None,
     collection: CollectionOption = "default",
     yes: Annotated[
-        bool, typer.Option("--yes", help="Also if a whole sub-folder or a large share of the images is gone.")
+        bool, typer.Option("--yes", help="Update even if a whole sub-folder or a quarter of the images is missing.")
     ] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Bring a collection up to date with its folder, at the cost of what has changed there.
+    """Bring a collection up to date with its folder; only new and changed images are encoded.
 
-    New and changed images are encoded, those gone dropped, renamed ones known by their content; index, clusters and
-    maps come along. The encoder stays as it is: train again where the images have become others. If the folder has
-    moved, say where to: aesearch update NEW_PLACE -c photos. If a whole sub-folder or a quarter of all images is gone,
-    as when a disk is away, it stops until --yes is given; what was encoded is kept for 30 days, in case they come back.
+    Missing images are removed, renamed ones recognised by their content; index, clusters and
+    maps are updated too. The encoder is kept: train again if the images are now of another kind. If the folder has
+    moved, say where: aesearch update NEW_PLACE -c photos. If a whole sub-folder or a quarter of all images is gone,
+    as when a disk is not mounted, it stops unless --yes is given; encodings are kept for 30 days, in case they return.
 
     Example: aesearch update -c photos
     """

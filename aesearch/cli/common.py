@@ -74,5 +74,5 @@ def print_free(free: dict[str, dict[str, float]]) -> None:
     from aesearch.baselines import judge
 
     rows = [[name, f"{of['linear_accuracy']:.3f}", f"{of['knn_accuracy']:.3f}"] for name, of in free.items()]
-    print_table(["on a sample, beside what trains nothing", "linear probe", "10 nearest"], rows)
+    print_table(["on a sample, beside untrained baselines", "linear probe", "10 nearest"], rows)
     print(judge(free))

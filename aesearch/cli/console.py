@@ -65,7 +65,7 @@ def show_picture(picture: Any) -> None:
     try:
         console.print(Image(picture, width=min(console.width, wanted), height="auto"))
     except ZeroDivisionError:
-        raise AesearchError("this terminal does not say how large it is: take --save") from None
+        raise AesearchError("the size of this terminal is unknown: use --save") from None
 
 
 def print_table(head: list[str], rows: Sequence[Sequence[str]]) -> None:

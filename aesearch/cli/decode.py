@@ -25,7 +25,7 @@ def reconstruct(
 ) -> None:
     """Encode images and decode them again: a picture with each original over its reconstruction.
 
-    The error is the mean squared one per pixel on the [0, 1] scale.
+    The error is the mean squared error per pixel on the [0, 1] scale.
 
     Example: aesearch reconstruct img.png --save again.png
     """
@@ -54,7 +54,7 @@ def generate(
     ] = None,
     sample: Annotated[
         int | None,
-        typer.Option(min=1, max=10_000, help="So many random latents, of the data's mean and spread."),
+        typer.Option(min=1, max=10_000, help="Number of random latents, with the data's mean and spread."),
     ] = None,
     between: Annotated[
         tuple[Path, Path] | None, typer.Option(help="The straight path in the latent space from one image to another.")
@@ -62,7 +62,7 @@ def generate(
     steps: Annotated[int, typer.Option(min=2, max=1000, help="Images on that path, both ends included.")] = 8,
     plane: Annotated[
         int | None,
-        typer.Option(min=2, max=100, help="The plane of 2 latent numbers, so many images a side."),
+        typer.Option(min=2, max=100, help="A grid over a latent space of size 2, this many images per side."),
     ] = None,
     seed: SeedOption = 0,
     save: PictureOption = Path("generated.png"),

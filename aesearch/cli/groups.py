@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 def cluster(
     images: Annotated[
         list[Path] | None,
-        typer.Argument(help="New images to assign to the clusters there are; nothing is fitted.", show_default=False),
+        typer.Argument(help="New images to assign to the existing clusters; nothing is fitted.", show_default=False),
     ] = None,
     collection: CollectionOption = "default",
     method: Annotated[str, typer.Option(help="gmm, kmeans, hdbscan.")] = "gmm",
-    clusters: Annotated[str, typer.Option(help="How many, or auto: the number of best silhouette, 2 to 30.")] = "auto",
-    space: Annotated[str, typer.Option(help="umap or features: where to group.")] = "umap",
+    clusters: Annotated[str, typer.Option(help="How many, or auto: 2 to 30, by best silhouette.")] = "auto",
+    space: Annotated[str, typer.Option(help="Space to cluster in: umap or features.")] = "umap",
     name: Annotated[
         list[str] | None,
-        typer.Option(help="Name one of the clusters there are, like 3=loops; nothing is grouped. Repeatable."),
+        typer.Option(help="Name an existing cluster, like 3=loops; nothing is clustered. Repeatable."),
     ] = None,
     seed: SeedOption = 0,
     save: SaveOption = None,
@@ -36,7 +36,7 @@ def cluster(
 ) -> None:
     """Group the images, or say which groups new images belong to; the groups are kept in clusters.h5.
 
-    With --clusters auto it is measured how far the groups stay the same from one resample to the next.
+    With --clusters auto, the stability of the groups over resamples is measured too.
 
     Example: aesearch cluster --clusters 10 --save groups.png
     """

@@ -19,7 +19,7 @@ def probe(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what a linear model and nearest neighbours read off the features; list doubtful labels.
+    """Measure the accuracy of a linear model and nearest neighbours on the features; list doubtful labels.
 
     Uses the splits train and test where there are both, else holds a fifth of each label out.
 

@@ -27,7 +27,7 @@ class Command(TyperCommand):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        told = "Tell progress as lines of JSON on standard error."
+        told = "Report progress as lines of JSON on standard error."
         self.params.append(
             TyperOption(
                 param_decls=["--json-progress"], is_flag=True, default=False, expose_value=False, help=told,

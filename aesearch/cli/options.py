@@ -39,7 +39,7 @@ LabelsOption = Annotated[
 GroupOption = Annotated[
     str | None,
     typer.Option(
-        help="Which images belong together and are never parted: a regular expression for their ids, like "
+        help="Which images belong together and stay in the same split: a regular expression for their ids, like "
         "'wafer[0-9]+', a table's column, or none.",
         show_default="near-duplicates, found",
     ),
@@ -72,8 +72,8 @@ PictureOption = Annotated[Path, typer.Option("--save", help="The picture to writ
 ArchOption = Annotated[
     str | None,
     typer.Option(
-        help="pooled: patches and a small network, averaged over the image; conv: its features keep places; or a "
-        "well-known one, trained as its source trains it: conv-pool, conv-stride, conv-spatial, mlp, linear.",
+        help="pooled: patches and a small network, averaged over the image; conv: features that keep positions; or a "
+        "well-known one, trained as in its original: conv-pool, conv-stride, conv-spatial, mlp, linear.",
         show_default="pooled",
     ),
 ]
@@ -82,13 +82,13 @@ LatentOption = Annotated[
     typer.Option(
         min=1,
         help="Numbers an image is encoded to.",
-        show_default="224 of pictures, 192 of shapes and of --effort quick, 64 of other networks; less for few images",
+        show_default="224 for pictures, 192 for shapes and --effort quick, 64 for other networks; fewer for few images",
     ),
 ]
 EffortOption = Annotated[
     str | None,
     typer.Option(
-        help="How long training may take: quick, normal, thorough, or minutes for its epochs. quick trains nothing: "
+        help="How long training may take: quick, normal, thorough, or minutes. quick trains no network: it uses "
         "patches alone.",
         show_default="normal",
     ),
@@ -97,9 +97,9 @@ StyleOption = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="So many of the latent numbers keep how an image lies and are left out of its features: sharper "
-        "reconstructions beside features that ignore it.",
-        show_default="64, 96 of shapes, of fewer latent numbers a quarter",
+        help="How many latent numbers store position, rotation and the like, and are left out of the features: sharper "
+        "reconstructions, while the features stay invariant.",
+        show_default="64, 96 for shapes; at most a quarter of a given --latent-dim",
     ),
 ]
 SizeOption = Annotated[
@@ -128,21 +128,21 @@ InvarianceOption = Annotated[
 OutputOption = Annotated[
     str | None,
     typer.Option(
-        help="What the decoder ends with: clamp, sigmoid, tanh (the network works on [-1, 1]), identity.",
-        show_default="sigmoid, of pooled clamp",
+        help="Output activation of the decoder: clamp, sigmoid, tanh (the network works on [-1, 1]), identity.",
+        show_default="sigmoid; clamp for pooled",
     ),
 ]
-OptimizerOption = Annotated[str | None, typer.Option(help="adam or adamw.", show_default="adamw, of conv adam")]
+OptimizerOption = Annotated[str | None, typer.Option(help="adam or adamw.", show_default="adamw, or adam for conv")]
 LossOption = Annotated[str | None, typer.Option(help="mse or bce.", show_default="mse")]
 EpochsOption = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Passes over the images.", show_default="48; by network and number of images more or fewer"
+        min=1, help="Passes over the images.", show_default="48; depends on the network and the number of images"
     ),
 ]
 BatchOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Images a training step.", show_default="128, 256 of pictures, less for few images"),
+    typer.Option(min=1, help="Images per training step.", show_default="128, 256 for pictures, fewer for few images"),
 ]
 RateOption = Annotated[float | None, typer.Option(help="Peak learning rate.", show_default="0.003")]
 TrainSeedOption = Annotated[
@@ -164,7 +164,7 @@ def threads_option() -> TyperOption:
             use_threads(count)
 
     shown = "as many as cores"
-    told = "Threads to compute with: fewer leave more to other work; another number gives other last bits."
+    told = "Number of threads: fewer leave more CPU to other work; results can differ in the last bits."
     return TyperOption(
         param_decls=["--threads"], type=int, expose_value=False, callback=use, help=told, show_default=shown
     )

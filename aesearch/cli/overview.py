@@ -41,7 +41,7 @@ def list_collections(
     folder: Annotated[Path, typer.Argument(help="Where to look.")] = HOME,
     as_json: JsonOption = False,
 ) -> None:
-    """List the collections there are: name, source, images, numbers of each, and when they were last changed.
+    """List the collections: name, source, images, features per image, and when they were last changed.
 
     The name is what -c takes.
 

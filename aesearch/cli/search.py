@@ -32,8 +32,8 @@ def query(
         bool | None,
         typer.Option(
             "--any-orientation/--as-it-is",
-            help="Look for the image mirrored and turned too, all eight ways, and take the nearest.",
-            show_default="those ways that mean nothing in the collection",
+            help="Search for the image in all eight orientations (mirrored, rotated), and take the nearest.",
+            show_default="only orientations without meaning in the collection",
         ),
     ] = None,
     box: Annotated[
@@ -47,7 +47,7 @@ def query(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Find the nearest neighbours of images; one that cannot be read is named, and the others answered.
+    """Find the nearest neighbours of images; unreadable ones are reported, the others answered.
 
     Example: aesearch query img.png -k 10 --save neighbours.png
     """
@@ -86,13 +86,13 @@ def duplicates(
         ),
     ] = None,
     features_only: Annotated[
-        bool, typer.Option("--features-only", help="Do not compare the pixels of what is near by its features.")
+        bool, typer.Option("--features-only", help="Do not compare the pixels of images whose features are near.")
     ] = False,
     save: SaveOption = None,
     show: ShowOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List groups of images that are there more than once, or nearly.
+    """List groups of duplicates and near-duplicates.
 
     Example: aesearch duplicates -c photos --save same.png
     """
@@ -110,7 +110,7 @@ def duplicates(
     if found.found is not None:
         print(f"of the pairs that exact search finds for a sample, {found.found:.1%} are among them")
     if found.rejected:
-        print(f"{found.rejected:,} pairs are as near by their features, but their pixels show other things")
+        print(f"{found.rejected:,} more pairs have features as near, but their pixels differ")
     table = [
         [str(number + 1), found.kind(number), str(row), id]
         for number, (rows, ids) in enumerate(zip(found.rows, found.ids, strict=True))

@@ -19,7 +19,7 @@ def report(
     """Write one page about a collection that can be sent to a colleague: a model card with pictures.
 
     What is in it, how the encoder learned, how good it is, clusters, the strangest images, near duplicates, labels in
-    doubt, and how it was made. It shows what there is: run cluster, probe and anomalies before for all of it.
+    doubt, and how it was made. It shows existing results only: run cluster, probe and anomalies first.
 
     Example: aesearch report -c photos --save photos.html
     """

@@ -274,7 +274,7 @@ class AnomalyScores(Part):
             heard = ", ".join(f"{part} {weight:.2f}" for part, weight in figures["weights"].items())
             logger.info("weights of the parts, by how well they tell planted faults: %s", heard)
             if figures["of_kinds"]:
-                logger.info("the images are of clear kinds: one of a new kind is looked for first")
+                logger.info("the images form distinct kinds: images of a new kind are ranked first")
         self._files.write_rows(name, kept, self._compared(name), figures)
 
     def inspect(self, normal_label: str, *, score: str = "combined", false_alarms: float = 0.05) -> list[Measures]:

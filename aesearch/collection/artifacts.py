@@ -137,7 +137,7 @@ class Artifacts:
             arrays = isinstance(source, np.ndarray)
             return open_given(source, labels, group or "", "" if arrays else tiles or str(self.tiling or ""))
         if labels is not None and not isinstance(labels, str):
-            raise SourceError("labels one by one are for an array or a list of files; else it is folder, or none")
+            raise SourceError("a list of labels is for an array or a list of files; otherwise labels is folder or none")
         name = os.fsdecode(source)
         known = self.manifest.source or {}
         own = known.get("name") in (name, str(expand_user(name).resolve()))

@@ -299,17 +299,17 @@ def _settle_invariance(
         return options, {}
     if options.arch == "pooled":
         drawn = shares_a_ground(sample) and options.effort != "quick"
-        found = "shapes on a ground that they share" if drawn else "pictures to their edges"
+        found = "shapes on a common background" if drawn else "pictures that fill the frame"
         logger.info("the images are %s", found)
         return dataclasses.replace(options, invariance="drawn" if drawn else "pictures"), {}
     if options.style_dim is None and not options.spec(preprocessing).style_dim:
-        logger.info("invariance none: of so few latent numbers none can be spared for how an image lies")
+        logger.info("invariance none: the latent is too small for a style part")
         return dataclasses.replace(options, invariance="none"), {}
     with step("choose"):
         chosen, ratios = choose_invariance(sample, held_out)
     if ratios:
         found = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
-        logger.info("invariance %s: changed images lie at %s times the usual distance from others", chosen, found)
+        logger.info("invariance %s: augmented images lie at %s times the usual distance from others", chosen, found)
     return dataclasses.replace(options, invariance=chosen), ratios
 
 
@@ -318,7 +318,7 @@ def _free_orientations(sample: NDArray[np.uint8]) -> dict[str, Any]:
     farther = measure_orientations(sample)
     free = without_meaning(farther, len(sample))
     if free:
-        logger.info("orientation: %s images are as usual here as others, a query finds them too", "; ".join(free))
+        logger.info("orientation: %s images look as normal here as others, so queries find them too", "; ".join(free))
     return {"orientation_shares": farther, "free_orientations": free}
 
 
@@ -353,7 +353,7 @@ def _why_alike(sample: NDArray[np.uint8], facts: Sequence[ImageFacts], preproces
         why = "the files themselves are blank" if blank else "the files themselves hardly differ at that size"
     what = f"blank, level {np.median(usual):.0f} of 255" if blank else f"the same picture at {preprocessing}"
     counts = f"{np.count_nonzero(alike):,} of {len(looked_at):,} images looked at"
-    return f"{counts} are alike once decoded ({what}): {why}; search, groups and anomalies can say little of them"
+    return f"{counts} are alike once decoded ({what}): {why}; search, clusters and anomalies can say little about them"
 
 
 def _find_groups(source: Source, preprocessing: Preprocessing, progress: bool) -> tuple[list[str], Loaded | None]:
@@ -365,7 +365,7 @@ def _find_groups(source: Source, preprocessing: Preprocessing, progress: bool) -
         return source.groups, read
     if len(source) > MOST_GROUPED:
         most = f"{MOST_GROUPED:,}"
-        logger.info("near-duplicates are looked for among %s images at most: --group says what belongs together", most)
+        logger.info("over %s images are not checked for near-duplicates: --group says what belongs together", most)
         return source.groups, read
     with step("compare", len(source), progress=progress) as bar:
         places, found = [], []
@@ -379,7 +379,7 @@ def _find_groups(source: Source, preprocessing: Preprocessing, progress: bool) -
         groups[position] = name
     if count := sum(map(bool, alike)):
         known = f"{count:,} images in {len(set(alike) - {''}):,} groups"
-        logger.info("near-duplicates stay together when images are held out: %s; --group none parts them", known)
+        logger.info("near-duplicates stay together when images are held out: %s; --group none separates them", known)
     return groups, read
 
 
@@ -412,7 +412,7 @@ def _parted(
     row_of[readable] = np.arange(len(readable))
     rows, trained = row_of[held_out], np.isin(readable, train)
     if not trained.any() or not (rows >= 0).any():
-        raise AesearchError(f"of the images of {source.name} to train on, or of those held out, none is readable")
+        raise AesearchError(f"no training image, or no held-out image, of {source.name} is readable")
     return images[rows[rows >= 0]], LoadedImages(keep_only(images, trained))
 
 

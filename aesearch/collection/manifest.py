@@ -70,7 +70,7 @@ class Manifest:
             if document["format_version"] != FORMAT_VERSION:
                 raise AesearchError(
                     f"{path} has format {document['format_version']}, this aesearch reads {FORMAT_VERSION}: "
-                    f"make it anew, {command_for('build-index SOURCE --overwrite', folder)}"
+                    f"build it again, {command_for('build-index SOURCE --overwrite', folder)}"
                 )
             if document.pop("sha256") != _digest(document) or not _is_well_formed(document):
                 raise ValueError("not as it was written")
@@ -95,7 +95,7 @@ class Manifest:
         if self.aside is None:
             self.aside = Path(tempfile.mkdtemp(prefix="aesearch-"))
             weakref.finalize(self, _clear, self.aside)
-            logger.info("%s cannot be written to: what is worked out is not kept in it", self.folder)
+            logger.info("cannot write to %s: new results are not saved there", self.folder)
 
     def target(self, file: str) -> Path:
         """Where an artifact's file is to be written."""

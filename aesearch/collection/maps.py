@@ -103,7 +103,7 @@ class Maps(Part):
         if not axes:
             return ""
         *some, last = (f"f{axis}" for axis in axes)
-        return f"{', '.join(some)} and {last} of the latent's {self._files.store.dim} numbers, which vary most"
+        return f"{', '.join(some)} and {last} of {self._files.store.dim} features, those with the largest variance"
 
     def _map_page(
         self,

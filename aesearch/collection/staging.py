@@ -192,7 +192,7 @@ class Staging(Part):
         except StaleArtifactError as error:
             if resume:
                 raise
-            logger.warning("%s; it begins anew", error)
+            logger.warning("%s; training starts again", error)
             run()
         self._files.forget()
 
@@ -294,7 +294,7 @@ class Staging(Part):
         if not yes and (gone := what_is_gone(source, self._files.store)):
             command = f"aesearch update {'' if source.name == self._files.store.source else f'{source.name} '}--yes"
             raise AesearchError(
-                f"{gone}: if a disk or a folder is away, bring it back; if they are to go, {command} "
+                f"{gone}: if a disk or a folder is missing, bring it back; to remove these images, run {command} "
                 f"-c {self._files.folder}"
             )
 
@@ -378,8 +378,8 @@ class Staging(Part):
             )
         if (share := share_known(source, self._files.store, self._files.spec.preprocessing)) < MOST:
             raise AesearchError(
-                f"{known['name']} is no longer there, but of the images looked at in {source.name} {share:.0%} are "
-                "from there: give the very folder that has moved, or take another -c NAME"
+                f"{known['name']} is no longer there, but of the images sampled in {source.name} {share:.0%} are "
+                "from there: give the folder that has moved, or use another -c NAME"
             )
         opening = known | {"name": source.name}
         return source if source.opening == opening else open_source(**opening)

@@ -34,7 +34,7 @@ def replacing(path: Path, size: int = 0) -> Iterator[Path]:
     """
     path = Path(path)
     if path.exists() and not path.is_file():
-        raise AesearchError(f"{path} is there and is no ordinary file: give another name")
+        raise AesearchError(f"{path} exists and is not a regular file: give another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     with needing_room(path, size):
         temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}{path.suffix}")
@@ -67,7 +67,7 @@ def check_room(path: Path, size: int) -> None:
 
 
 def _no_room(path: Path, needed: str, free: int) -> str:
-    return f"no room for {path}: it needs {needed}, {free / 1e6:,.1f} MB are free; make room, the same command goes on"
+    return f"no room for {path}: it needs {needed}, {free / 1e6:,.1f} MB are free; make room and run the command again"
 
 
 def _is_full(error: BaseException) -> bool:

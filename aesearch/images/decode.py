@@ -553,7 +553,7 @@ def describe_choice(facts: Sequence[ImageFacts], chosen: Preprocessing) -> list[
             lines.append(f"{looked_at}: {black:,.7g} to {white:,.7g} is black to white in the whole collection")
     if any(f.contrasts for f in facts):
         paper = {255: "white", 0: "black"}.get(chosen.paper, f"grey {chosen.paper}")
-        lines.append(f"what is transparent becomes {paper}, which what is visible contrasts with")
+        lines.append(f"transparent pixels become {paper}, to contrast with the visible ones")
     return lines
 
 

@@ -126,11 +126,11 @@ def name_format(data: bytes) -> str:
         return "broken image: its header cannot be read"
     for begin, sign, name, remedy in UNREAD:
         if data[begin : begin + len(sign)] == sign:
-            return f"not an image that can be read but {name}: {remedy}"
+            return f"not an image of a supported format but {name}: {remedy}"
     if b"<svg" in data[:1024]:
-        return f"not an image that can be read but SVG: {PICTURE}"
+        return f"not an image of a supported format but SVG: {PICTURE}"
     if data[:4] == TIFFS[-1]:
-        return f"a BigTIFF of high bytes first, which is not read: {CONVERT}"
+        return f"a big-endian BigTIFF, which is not supported: {CONVERT}"
     if data[:4] in TIFFS:
         return f"a TIFF of a kind that is not read, or broken: {CONVERT}"
     return "not an image that can be read"

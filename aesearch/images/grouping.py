@@ -35,7 +35,7 @@ def groups_by_pattern(ids: Sequence[str], pattern: str) -> list[str]:
     found = [expression.search(id) for id in ids]
     groups = ["" if one is None else (one[1] if expression.groups else one[0]) or "" for one in found]
     if not any(groups):
-        raise SourceError(f"--group {pattern!r} finds nothing in {ids[0]!r}, nor in any other of {len(ids):,} ids")
+        raise SourceError(f"--group {pattern!r} matches none of the {len(ids):,} ids, such as {ids[0]!r}")
     return groups
 
 
@@ -136,5 +136,5 @@ def say_leaks(groups: Sequence[str], splits: Sequence[str], ids: Sequence[str]) 
     counts = [f"{count:,} in both {a} and {b}" for (a, b), count in leaks.most_common()]
     return (
         f"splits leak: of the groups of images that belong together {listed(counts)}, like {shown[one]} and "
-        f"{shown[other]}; figures on such a split are too good"
+        f"{shown[other]}; accuracies on such a split are too optimistic"
     )

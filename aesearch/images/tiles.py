@@ -55,8 +55,8 @@ class Tiling:
         if len(numbers) == len(parts) <= 2 and LEAST_SIDE <= numbers[0] <= MOST_SIDE and 1 <= numbers[-1] <= numbers[0]:
             return cls(numbers[0], numbers[-1])
         raise AesearchError(
-            f"--tiles {text!r} is not like 256 or 256,128: a side of {LEAST_SIDE} to {MOST_SIDE} pixels, and every how "
-            "many pixels a tile begins, at most as many"
+            f"--tiles {text!r} is not like 256 or 256,128: a side of {LEAST_SIDE} to {MOST_SIDE} pixels, and a step "
+            "in pixels that is at most as large"
         )
 
     def __str__(self) -> str:

@@ -89,9 +89,7 @@ def _make(factory: str, dim: int) -> faiss.Index:
         raise AesearchError(f"index {factory!r}: rows are numbered without IDMap, leave it out")
     ivf = faiss.try_extract_index_ivf(index)
     if ivf is not None and faiss.try_extract_index_ivf(_quantizer(ivf)) is not None:
-        raise AesearchError(
-            f"index {factory!r}: FAISS may abort over lists of lists; IVF20000_HNSW32,… is what it can do"
-        )
+        raise AesearchError(f"index {factory!r}: FAISS may abort on nested IVF lists; use IVF20000_HNSW32,… instead")
     return index if factory == "Flat" or ivf is not None else faiss.IndexIDMap2(index)
 
 

@@ -77,7 +77,7 @@ class SearchIndex:
             try:
                 squared, rows = self.index.search(vectors, k, params=_parameters(self.index, selector, share, k))
             except RuntimeError as error:
-                raise AesearchError("this kind of index cannot search among some of its rows: take another") from error
+                raise AesearchError("this kind of index cannot search a subset of its rows: use another") from error
         return rows, from_squared(np.where(rows < 0, np.inf, squared), self.metric)
 
     @cached_property

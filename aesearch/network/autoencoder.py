@@ -60,7 +60,7 @@ def load_autoencoder(path: Path) -> tuple[nn.ModuleDict, AutoencoderSpec]:
         if document["format_version"] != FORMAT_VERSION:
             raise AesearchError(
                 f"{path} has format {document['format_version']}, this aesearch reads {FORMAT_VERSION}: "
-                f"make it anew, {command_for('build-index SOURCE --overwrite', path.parent)}"
+                f"build it again, {command_for('build-index SOURCE --overwrite', path.parent)}"
             )
         spec = AutoencoderSpec.from_json(document["spec"])
         with torch.device("meta"):  # of a stranger's file nothing large is made before it is known to fit

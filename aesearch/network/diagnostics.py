@@ -22,7 +22,7 @@ DEAD_SPREAD = 1e-3  # a latent number that varies less than this share of the me
 ALIKE = (0.5 / 255) ** 2  # of images that differ less from their mean there is nothing to learn
 FAR_OFF = 3  # times the usual learning rate, or less than a third of it
 NO_GAIN = 0.9  # of the mean image's error: with more left, PCA has found next to nothing
-HARDLY = "PCA finds hardly anything in them either, as with noise. If there is more, try a larger --latent-dim"
+HARDLY = "PCA explains hardly any variance either, as with noise. If there is structure, try a larger --latent-dim"
 FEW_EPOCHS = 5  # tell nothing of which was best
 EARLY, BY_HEART = 0.75, 0.7  # best epoch of all; training loss of the held-out one
 FEWEST_TO_VARY = 20  # held-out images that show what varies; of fewer, training images help
@@ -131,7 +131,7 @@ def advise(training: Training, dead: int, error: dict[str, float | None], of_the
         return [f"the latent is dead, all images get the same features: {_why_nothing(training, error, of_the_mean)}"]
     ours = error["task"]
     if ours is not None and ours > STARTED * of_the_mean:
-        return [f"it rebuilds images no better than the mean one does: {_why_nothing(training, error, of_the_mean)}"]
+        return [f"its reconstructions are no better than the mean image: {_why_nothing(training, error, of_the_mean)}"]
     said = [f"{dead} of {size} latent numbers never vary: try --latent-dim {size - dead}"] if dead else []
     mine, free = error["task"], error["pca_task"]
     if mine is not None and free is not None and mine > WORSE * free:
@@ -151,8 +151,8 @@ def _on_pictures(training: Training, error: dict[str, float | None]) -> str:
     if not training.spec.style_dim or own <= free or task > free_task:
         return ""
     return (
-        f"it undoes changes better ({task:.5f}) than PCA of its own size ({free_task:.5f}), which search and groups "
-        f"need, but rebuilds pictures less exactly ({own:.5f}, {free:.5f}): {_why(training, error)}"
+        f"it undoes augmentation better ({task:.5f}) than PCA of the same size ({free_task:.5f}), as search and groups "
+        f"need, but reconstructs pictures less exactly ({own:.5f}, {free:.5f}): {_why(training, error)}"
     )
 
 
@@ -188,7 +188,7 @@ def _why(training: Training, error: dict[str, float | None]) -> str:
     known, new = error["known"], error["reconstruction"]
     if early or (known is not None and new is not None and known < BY_HEART * new):
         return (
-            f"it learns its images by heart (epoch {best.epoch} of {epochs} was best, error {known:.5f}, and {new:.5f} "
+            f"it overfits (epoch {best.epoch} of {epochs} was best, training error {known:.5f}, and {new:.5f} "
             "for images held out). More images help, more epochs do not"
         )
     return f"train longer, --epochs {2 * training.recipe.epochs} or more (epoch {best.epoch} of {epochs} was best)"

@@ -188,7 +188,7 @@ def train_autoencoder(
 def _check(spec: AutoencoderSpec, recipe: Recipe) -> None:
     """`AesearchError` where these do not go together."""
     if recipe.invariance == "none" and spec.arch == "pooled" and spec.widths:
-        raise AesearchError("pooled learns from changes: --invariance pictures, drawn, light or strong, or --arch conv")
+        raise AesearchError("pooled needs augmentation: --invariance pictures, drawn, light or strong, or --arch conv")
     if recipe.invariance == "none" and spec.arch != "pooled" and spec.style_dim:
         raise AesearchError("--style-dim needs something to undo: --invariance light or strong")
     if recipe.loss == "bce" and spec.output in ("identity", "clamp"):
@@ -243,7 +243,7 @@ def _say_if_slow(history: list[Epoch], speed: float, load: float) -> None:
     """Note an epoch far slower than another before, or a first one at a high load, in processes a core; once each."""
     speeds = [epoch.images_per_second for epoch in history]
     if not speeds and load > CROWDED:
-        logger.info("the machine has much other work: training goes at %s images/s", f"{speed:,.0f}")
+        logger.info("the machine is busy with other work: training runs at %s images/s", f"{speed:,.0f}")
     quickest = max(speeds, default=0.0)
     if speed < SLOWED * quickest <= min(speeds):
         told = "training has slowed from %s to %s images/s: the machine has other work; --threads 1 leaves more to it"
@@ -292,7 +292,7 @@ def _run_epoch(
     train_loss = float(total) / max(seen, 1)  # the epoch's only wait for the device
     if not math.isfinite(train_loss):
         raise AesearchError(
-            f"the loss is no longer a number in epoch {done // steps + 1}: "
+            f"the loss became NaN or infinite in epoch {done // steps + 1}: "
             f"train again with a lower --learning-rate (now {recipe.learning_rate:g})"
         )
     return train_loss, rate, seen / (time.perf_counter() - started)

@@ -87,11 +87,11 @@ def _learning(collection: Collection) -> str:
     figures, recipe = artifact["figures"], artifact["parameters"]["recipe"]
     facts = [
         ("network", f"{artifact['parameters']['spec']['arch']}, {figures['parameters']:,} parameters"),
-        ("numbers an image is encoded to", f"{artifact['parameters']['spec']['latent_dim']}"),
-        ("epochs, the best of them", f"{recipe['epochs']}, {figures['best_epoch']}"),
-        ("what it learned to undo", recipe["invariance"]),
+        ("latent size", f"{artifact['parameters']['spec']['latent_dim']}"),
+        ("epochs, best epoch", f"{recipe['epochs']}, {figures['best_epoch']}"),
+        ("invariance", recipe["invariance"]),
         ("training", f"{figures['seconds'] / 60:.1f} minutes on {figures['device']}"),
-        ("restarts, latents that never vary", f"{figures['restarts']}, {figures['dead_latents']}"),
+        ("restarts, dead latents", f"{figures['restarts']}, {figures['dead_latents']}"),
     ]
     return _table(("", ""), facts) + _curve(collection.folder / HISTORY, f"{recipe['loss']}") + _rebuilt(collection)
 
@@ -117,7 +117,7 @@ def _rebuilt(collection: Collection) -> str:
         originals, rebuilt = collection.reconstruct(rows=rows)
     except AesearchError:  # the images are gone
         return ""
-    told = "images it was not trained on" if len(held_out) else "images"
+    told = "held-out images" if len(held_out) else "images"
     pairs = zip(originals, rebuilt, strict=True)
     return f"<h3>{told}, over their reconstructions</h3>" + _grid(
         ((_stack(to_picture(original), to_picture(again)), ()) for original, again in pairs), "pairs"
@@ -130,7 +130,7 @@ def _free(found: dict[str, dict[str, float]]) -> str:
         return ""
     rows = [(name, f"{of['linear_accuracy']:.3f}", f"{of['knn_accuracy']:.3f}") for name, of in found.items()]
     table = _table(("labels, on a sample", "linear probe", "10 nearest neighbours"), rows)
-    return f"<h3>Beside what trains nothing</h3>{table}<p>{_text(judge(found))}.</p>"
+    return f"<h3>Beside untrained baselines</h3>{table}<p>{_text(judge(found))}.</p>"
 
 
 def _quality(collection: Collection) -> str:
@@ -139,7 +139,7 @@ def _quality(collection: Collection) -> str:
     low, high = index["recall_interval"]
     rows: list[tuple[str, ...]] = [
         ("mean squared error of held-out images", _number(encoder["reconstruction_mse"]),
-         "as many principal components", _number(encoder["pca_mse"])),
+         "PCA of the same size", _number(encoder["pca_mse"])),
         (f"recall@10 of the index ({index['kind']})", f"{index['recall_at_10']:.3f}, 95 %: {low:.3f} to {high:.3f}",
          "exact search", "1"),
     ]  # fmt: skip
@@ -153,7 +153,7 @@ def _quality(collection: Collection) -> str:
         rows.append(("labels, 10 nearest neighbours, accuracy", f"{probe['knn_accuracy']:.4f}", "the same", usual))
         said = _free(probe.get("free") or {})
     elif any(collection.labels()):
-        said = _lacks("how well labels are read off the features", collection.command("probe"))
+        said = _lacks("accuracies on labels", collection.command("probe"))
     return _table(("", "this collection", "beside it", ""), rows) + said
 
 
@@ -165,7 +165,7 @@ def _clusters(collection: Collection) -> str:
     facts += [("stability over resamples", _number(figures["stability"]))] if figures["stability"] is not None else []
     facts += [(f"against labels, {name}", _number(value)) for name, value in (figures["against_labels"] or {}).items()]
     _, members = collection.centres()
-    parts = [_table(("", ""), facts), "<p>The first picture of each is what the decoder makes of its centre.</p>"]
+    parts = [_table(("", ""), facts), "<p>The first picture of each is its decoded centre.</p>"]
     for number, rows in enumerate(members[:MOST_CLUSTERS]):
         if not len(rows):
             continue
@@ -189,7 +189,7 @@ def _oddest(collection: Collection) -> str:
     )
     better = f"reconstruction error alone; {collection.command('anomalies')} finds them better"
     by = "combined score" if learned else _text(better)
-    told = f"<p>By {by}. Under each where: the brightest is {collection.heat_told(found.by)}.</p>"
+    told = f"<p>By {by}. Under each a heat-map: the brightest colour is {collection.heat_told(found.by)}.</p>"
     return told + _grid(shown, "pairs")
 
 
@@ -225,7 +225,7 @@ def _doubts(collection: Collection) -> str:
         )
     )
     return (
-        f"<p>{figures['doubted']:,} in doubt: the label, what a probe that never saw it says, how surely.</p>"
+        f"<p>{figures['doubted']:,} in doubt: the label, the prediction of a probe not trained on it, confidence.</p>"
         + _grid(shown)
     )
 

@@ -168,7 +168,7 @@ class Guard:
         )
         if foreign or headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             if scope["path"] != "/" or scope["method"] != "GET":  # links lead here
-                return _error(403, "not from the pages of others")
+                return _error(403, "requests from other sites are refused")
         return _too_large(scope, headers)
 
     def _is_token(self, given: str) -> bool:
@@ -190,7 +190,7 @@ def _sent(scope: Scope, headers: Headers) -> str:
 def _too_large(scope: Scope, headers: Headers) -> Response | None:
     length = headers.get("content-length", "" if scope["method"] in ("POST", "PUT", "PATCH") else "0")
     if not length.isdecimal() or "transfer-encoding" in headers:
-        return _error(411, "the length of what is sent must be told")
+        return _error(411, "the request needs a Content-Length header")
     most = MOST_BYTES if scope["path"] in api.TAKE_IMAGES and scope["method"] == "POST" else MOST_JSON_BYTES
     return _error(413, f"more than {most:,} bytes") if int(length) > most else None
 

@@ -75,7 +75,7 @@ class Asking:
     def check(self, version: str | None) -> None:
         """`StaleArtifactError` unless the collection is of that version, if one is given; to be asked in a question."""
         if version not in (None, self._live.version):
-            raise StaleArtifactError("the collection has changed since: show the page anew")
+            raise StaleArtifactError("the collection has changed: reload the page")
 
     def _noted(self, question: Callable[[Collection], Answer]) -> Callable[[Collection], Answer]:
         def noted(collection: Collection) -> Answer:
@@ -122,7 +122,7 @@ Where = Annotated[
         description="only images with label=3, split=test, id=cats/* or cluster=2, or != instead",
     ),
 ]
-AnyOrientation = Annotated[bool | None, Query(description="look for the image mirrored and turned too, all eight ways")]
+AnyOrientation = Annotated[bool | None, Query(description="also search all eight mirrored and rotated orientations")]
 TAKE_IMAGES = ("/api/query", "/api/reconstruct", "/api/latents")
 router = APIRouter(prefix="/api", responses=ERRORS)
 
@@ -397,7 +397,7 @@ def decode(live: Asked, points: Annotated[Latents, Body()]) -> Response:
         if len(wanted) > 1 or not wanted <= {spec.latent_dim, spec.feature_dim}:
             raise AesearchError(f"points have {spec.latent_dim} numbers here, or {spec.feature_dim} without the style")
         if len(points.latents) * spec.preprocessing.pixels > MOST_PIXELS:
-            raise AesearchError(f"so many images of this size are too many at once: {MOST_PIXELS:,} pixels are not")
+            raise AesearchError(f"too many images of this size at once: the limit is {MOST_PIXELS:,} pixels")
         return collection.decode(np.array(points.latents, np.float32))
 
     images = live.ask(question)

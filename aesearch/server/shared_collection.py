@@ -96,7 +96,7 @@ class Live:
         if kept is not None:
             return kept
         if not self._waiting.acquire(blocking=False):
-            raise BusyError("too many are waiting for something that takes long: ask again later")
+            raise BusyError("too many requests are waiting for slow work: ask again later")
         try:
             with self._working:
                 version, kept = self.ask(known)

@@ -203,7 +203,7 @@ class MapView {
     this.map.drawLasso((points) => {
       stop();
       if (points.length) this.list(points, `${points.length.toLocaleString("en")} selected`);
-      else this.status.textContent = "nothing lies in there";
+      else this.status.textContent = "no images selected";
     });
   }
 
@@ -212,7 +212,7 @@ class MapView {
     const text = this.name.value.trim().toLowerCase(), found = [];
     if (!text) return;
     for (let i = 0; i < this.count; i++) if (this.given.names[i].toLowerCase().includes(text)) found.push(i);
-    this.status.textContent = found.length ? "" : "no name has that in it";
+    this.status.textContent = found.length ? "" : "no name matches";
     if (found.length === 1) { this.open(found[0]); this.map.goTo(found[0]); }
     else if (found.length) this.list(found, `${found.length.toLocaleString("en")} found`);
   }

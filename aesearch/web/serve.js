@@ -45,7 +45,7 @@ function noteVersion(version) {
 }
 
 function sayChanged() {
-  tell("the collection has changed", again("show it as it is now"));
+  tell("the collection has changed", again("reload"));
 }
 
 function tell(text, button, kind = "") {
@@ -141,7 +141,7 @@ function belonging(image) {
 function wrong(error) {
   const [reason, command] = error.message.split(/: (?:run|make one with) (?=aesearch )/);
   if (!command) return make("p", { class: "wrong", role: "alert" }, error.message);
-  return make("p", { class: "lacks" }, `${reason}. This makes it: `, make("code", {}, command));
+  return make("p", { class: "lacks" }, `${reason}. To make it, run: `, make("code", {}, command));
 }
 
 /* Do something slow: what it shows when it is there, or what is wrong. */
@@ -240,7 +240,7 @@ async function search(file) {
 
 function uploaded(key) {
   const found = uploads.get(key);
-  if (!found) throw new Refusal("that image was given to another page, which did not keep it: give it again");
+  if (!found) throw new Refusal("this page does not have that image: choose it again");
   return found;
 }
 

@@ -39,7 +39,7 @@ async function showImages(root, given) {
     return [
       make("div", { class: "controls" }, make("span", { class: "told" },
         `${(found.total && offset + 1).toLocaleString("en")} to ${last.toLocaleString("en")} of ${found.total.toLocaleString("en")} images`),
-      make("button", { type: "button", disabled: offset === 0, onclick: () => turn(-PAGE) }, "before"),
+      make("button", { type: "button", disabled: offset === 0, onclick: () => turn(-PAGE) }, "previous"),
       make("button", { type: "button", disabled: last >= found.total, onclick: () => turn(PAGE) }, "next"), more),
       make("div", { class: "grid" }, ...found.rows.map((image) => tile(image, names[image.id], belonging(image)))),
     ];
@@ -188,7 +188,7 @@ async function showAnomalies(root, given) {
     if (!current()) return [];
     told.textContent = alarms
       ? `threshold ${alarms.threshold.toPrecision(4)}: ${(100 * alarms.asked).toLocaleString("en")} % of normal images are expected above it, ` +
-        `${(100 * alarms.measured).toFixed(2)} % of ${alarms.learned_from.toLocaleString("en")} were, each tenth by the others; ` +
+        `${(100 * alarms.measured).toFixed(2)} % of ${alarms.learned_from.toLocaleString("en")} were, in 10-fold cross-validation; ` +
         `${alarms.flagged.toLocaleString("en")} of ${found.scored.toLocaleString("en")} images lie above; ` +
         `p ${chance(alarms.least_p_value, alarms.least_p_value)}: odder than all ${alarms.learned_from.toLocaleString("en")} it was learned from`
       : `${found.scored.toLocaleString("en")} images ranked; the slider sets a threshold by the share of normal images that exceed it`;
@@ -199,7 +199,7 @@ async function showAnomalies(root, given) {
     return [
       make("div", { class: "controls" }, ...exports(found.anomalies.map((one) => one.id), table, (said) => tell(said))),
       make("div", { class: "grid wide" }, ...found.anomalies.map((one) => make("a", { class: "tile", href: address("image", { row: one.row }), title: one.id },
-        make("div", { class: "pair" }, picture(pictureOf(one.row), one.id), picture(pictureOf(one.row, "/heat"), "where it errs", { title: "where it errs; one scale for all: 1 in 200 pixels of the collection is of the brightest" })),
+        make("div", { class: "pair" }, picture(pictureOf(one.row), one.id), picture(pictureOf(one.row, "/heat"), "heat-map", { title: "heat-map; one scale for all: 1 in 200 pixels of the collection has the brightest colour" })),
         line(`${one.rank}.  ${one.score.toFixed(4)}${one.p_value === undefined ? "" : `  p ${chance(one.p_value, alarms.least_p_value)}`}`),
         ...[one.why, one.label, shown[one.id]].filter(Boolean).map((text) => line(text, "faint"))))),
       make("p", {}, more || ""),
@@ -251,7 +251,7 @@ function cluster(found, number, size) {
       found.version = server.version;
       hush(); // the change is our own
     } catch (error) {
-      if (error instanceof Refusal) tell(error.message, again("show it as it is now"));
+      if (error instanceof Refusal) tell(error.message, again("reload"));
       else failure(error);
     }
     keeping = false;
@@ -282,7 +282,7 @@ async function showDuplicates(root, given) {
     const images = found.groups.reduce((sum, group) => sum + group.length, 0);
     told.textContent = `${found.groups.length.toLocaleString("en")} groups of ${images.toLocaleString("en")} images within ${found.metric} ` +
       `${found.threshold.toPrecision(3)}; ${found.exact.filter(Boolean).length.toLocaleString("en")} are exact copies`;
-    if (found.rejected) told.textContent += `; ${found.rejected.toLocaleString("en")} pairs as near by their features were left out, as their pixels show other things`;
+    if (found.rejected) told.textContent += `; ${found.rejected.toLocaleString("en")} more pairs with features as near were left out, as their pixels differ`;
     const kind = (n) => found.exact[n] ? "exact" : found.pixel_distances[n] === null ? "near" : `near, pixels ${found.pixel_distances[n].toFixed(2)}`;
     const table = [["group", "copies", "row", "id"], ...found.groups.flatMap((group, n) => group.map((one) => [n + 1, kind(n), one.row, one.id]))];
     const groups = make("div", { class: "groups" }), more = make("p", {});
@@ -296,7 +296,7 @@ async function showDuplicates(root, given) {
     extend();
     return [make("div", { class: "controls" }, ...exports(table.slice(1).map((line) => line[3]), table, (said) => tell(said))), groups, more];
   });
-  root.append(make("h1", {}, "images that are there twice, or nearly"),
+  root.append(make("h1", {}, "duplicates and near-duplicates"),
     make("div", { class: "controls" }, make("label", {}, "largest distance", box)), told, list);
   await show();
 }
@@ -320,7 +320,7 @@ async function showBetween(root, given) {
   root.append(make("h1", {}, "from one image to another"),
     make("p", { class: "told" }, "The straight path between two images in the latent space, decoded: drag across the picture in the middle."),
     make("div", { class: "controls" }, make("button", { type: "button", onclick: () => go("between", { from: some(), to: some() }) }, "another pair"),
-      make("button", { type: "button", onclick: () => play() }, "play"), make("button", { type: "button", onclick: () => go("between", { from: to, to: from ?? some() }) }, "turn round")),
+      make("button", { type: "button", onclick: () => play() }, "play"), make("button", { type: "button", onclick: () => go("between", { from: to, to: from ?? some() }) }, "swap")),
     place);
   let strip = null, playing = 0;
   const draw = () => {
@@ -369,9 +369,9 @@ async function showAbout(root) {
   const number = (value) => (typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(5)) : value);
   const plain = (value) => (value !== null && typeof value === "object" ? JSON.stringify(value) : String(number(value)));
   const table = (facts) => make("table", {}, make("tbody", {}, ...facts.map(([name, value]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, value)))));
-  const free = (found) => make("table", { class: "free" }, make("thead", {}, make("tr", {}, ...["on a sample, beside what trains nothing", "linear probe", "10 nearest"].map((head) => make("th", { scope: "col" }, head)))),
+  const free = (found) => make("table", { class: "free" }, make("thead", {}, make("tr", {}, ...["on a sample, beside untrained baselines", "linear probe", "10 nearest"].map((head) => make("th", { scope: "col" }, head)))),
     make("tbody", {}, ...Object.entries(found).map(([name, of]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", {}, of.linear_accuracy.toFixed(3)), make("td", {}, of.knn_accuracy.toFixed(3))))));
-  root.append(make("h1", {}, told.name), table([["images", told.rows.toLocaleString("en")], ["source", told.source], ["numbers an image", told.dim], ["network", told.arch]]),
+  root.append(make("h1", {}, told.name), table([["images", told.rows.toLocaleString("en")], ["source", told.source], ["features per image", told.dim], ["network", told.arch]]),
     ...Object.entries(told.artifacts).flatMap(([name, artifact]) => [make("h2", {}, name),
       table([["made", artifact.time], ...Object.entries(artifact.figures).filter(([key]) => key !== "free").map(([key, value]) => [key.replaceAll("_", " "), plain(value).slice(0, 200)])]),
       ...(Object.keys(artifact.figures.free || {}).length ? [free(artifact.figures.free)] : [])]),

@@ -247,7 +247,7 @@ def _find(name: str, labels: str, data_dir: str, download: bool, group: str) -> 
         raise SourceError(f"{name} is one file: give the folder it is in, an .npy, .npz, .h5, .csv, .tsv or .parquet")
     datasets = ["digits", *DATASETS]
     hint = did_you_mean(dataset, datasets) or did_you_mean(path.name, _beside(path))
-    raise SourceError(f"no source {name!r}: it is no folder or file here, and no dataset ({', '.join(datasets)}){hint}")
+    raise SourceError(f"no source {name!r}: not a folder, a file or a dataset ({', '.join(datasets)}){hint}")
 
 
 def _beside(path: Path) -> list[str]:
@@ -440,7 +440,7 @@ def _image_key(dimensions: dict[str, int]) -> str:
     candidates = named or [k for k, ndim in dimensions.items() if ndim in (3, 4)]
     if len(candidates) == 1 or named:
         return candidates[0]
-    raise SourceError(f"which array holds the images? Call it 'x'; there is {', '.join(dimensions) or 'none'}")
+    raise SourceError(f"unclear which array holds the images: name it 'x'; there is {', '.join(dimensions) or 'none'}")
 
 
 def _label_texts(values: NDArray[Any]) -> list[str]:

@@ -97,7 +97,7 @@ def _notes(columns: _Columns, labels: Sequence[str], respelled: int) -> list[str
         *(f"column {header[place]!r} is taken as {role}" for role, place in chosen.items() if header[place] != role),
         *([f"columns that are not used: {listed(others, 10)}"] if others else []),
         *([f"{missing:,} of {len(labels):,} images have no label"] if missing else []),
-        *([f"{respelled:,} paths are those of files that are spelt otherwise"] if respelled else []),
+        *([f"{respelled:,} paths were matched to files that are spelt differently"] if respelled else []),
     ]
 
 
