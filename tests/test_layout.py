@@ -1,4 +1,4 @@
-"""Rooms import what stands below them, and light commands stay light."""
+"""Sub-packages import only what is below them, and light commands stay light."""
 
 import subprocess
 import sys
@@ -11,8 +11,8 @@ import aesearch
 ROOT = Path(aesearch.__file__).parents[1]
 
 
-def test_each_room_imports_from_rooms_below_it_alone():
-    """What ``pyproject.toml`` says of them; every room stands there."""
+def test_each_sub_package_imports_only_from_those_below_it():
+    """The contract in ``pyproject.toml``, which names all of them."""
     config = ROOT / "pyproject.toml"
     lint = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(sys.argv[1], no_cache=True))"
     done = subprocess.run(
@@ -24,10 +24,10 @@ def test_each_room_imports_from_rooms_below_it_alone():
     )
     assert done.returncode == 0, done.stdout
     said = config.read_text()
-    rooms = {
+    parts = {
         path.stem for path in (ROOT / "aesearch").iterdir() if (path / "__init__.py").exists() or path.suffix == ".py"
     }
-    assert [room for room in sorted(rooms - {"__init__"}) if f"aesearch.{room}" not in said] == []
+    assert [part for part in sorted(parts - {"__init__"}) if f"aesearch.{part}" not in said] == []
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["query", "--help"], ["info"]])
