@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import numbers
 from collections.abc import Sequence
+from typing import Any
 
 TRAINING = ("torch", "torchvision", "safetensors", "onnx")  # of the extra ``train``: all that a search can do without
 
@@ -42,6 +44,14 @@ def check_choice(what: str, given: str, known: Sequence[str]) -> None:
     """``AesearchError`` unless what was given is among what is known; names the nearest of it."""
     if given not in known:
         raise AesearchError(f"{what} {given!r} is not one of {', '.join(known)}{did_you_mean(given, known)}")
+
+
+def check_count(what: str, given: Any) -> None:
+    """``AesearchError`` unless it is a whole number of at least 1."""
+    if isinstance(given, bool) or not isinstance(given, numbers.Integral):
+        raise AesearchError(f"{what} is a whole number, not {given!r}")
+    if given < 1:
+        raise AesearchError(f"{what} must be 1 or more, not {given}")
 
 
 def did_you_mean(given: str, known: Sequence[str]) -> str:

@@ -22,6 +22,13 @@ def reconstruction_error(original: NDArray[np.uint8], rebuilt: NDArray[np.float3
     return float(error_map(original, rebuilt).mean())
 
 
+def mean_of_largest(maps: NDArray[np.float32], share: float) -> NDArray[np.float32]:
+    """The mean of so many of the largest values of each map (n, ...), one at least: (n,) float32."""
+    flat = maps.reshape(len(maps), -1)
+    top = max(1, round(share * flat.shape[1]))
+    return np.asarray(np.partition(flat, -top, axis=1)[:, -top:].mean(axis=1), np.float32)
+
+
 def worst_regions(error_map: NDArray[np.float32], side: float | None = None) -> list[tuple[float, float, float, float]]:
     """Boxes around where the error lies, the worst first, at most three.
 

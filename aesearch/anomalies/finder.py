@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aesearch.anomalies.error_maps import mean_of_largest
 from aesearch.anomalies.planting import plant_faults
 from aesearch.images.decode import Preprocessing
 from aesearch.images.resize import reduced, shrunk
@@ -170,9 +171,7 @@ class FaultFinder:
 
 def most_faulty(maps: Floats) -> Floats:
     """The mean of those places of each map (n, height, width) that look most faulty: (n,) float32."""
-    flat = maps.reshape(len(maps), -1)
-    top = max(1, round(TOP * flat.shape[1]))
-    return np.asarray(np.partition(flat, -top, axis=1)[:, -top:].mean(axis=1), np.float32)
+    return mean_of_largest(maps, TOP)
 
 
 def _map(marks: list[torch.Tensor], detailed: float) -> torch.Tensor:

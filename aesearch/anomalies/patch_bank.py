@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from aesearch.anomalies.error_maps import mean_of_largest
 from aesearch.images.resize import shrunk
 from aesearch.vectors.distances import exact_neighbours
 
@@ -71,9 +72,7 @@ class PatchBank:
     @staticmethod
     def scores(maps: Floats) -> Floats:
         """Mean of the oddest twentieth of each map, (n,) float32."""
-        flat = maps.reshape(len(maps), -1)
-        top = max(1, round(TOP * flat.shape[1]))
-        return np.asarray(np.partition(flat, -top, axis=1)[:, -top:].mean(axis=1), np.float32)
+        return mean_of_largest(maps, TOP)
 
 
 def _patches(images: NDArray[np.uint8]) -> Iterator[tuple[Floats, tuple[int, int]]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from aesearch.anomalies.error_maps import mean_of_largest
 from aesearch.anomalies.ranking import neighbour_distance
 from aesearch.anomalies.thresholds import logarithm
 from aesearch.images.grouping import most_mates
@@ -154,9 +155,7 @@ class UsualTexture:
         if own is not None:
             inside = [np.isin(own, units)[:, None] for units in (self.units, self.others)]
             far = [np.where(inside[0] & ~inside[1], far[1], far[0]), np.where(inside[1] & ~inside[0], far[0], far[1])]
-        apart = (far[0] + far[1]) / 2
-        most = max(1, round(TOP_PLACES * apart.shape[1]))
-        return logarithm(np.partition(apart, -most, axis=1)[:, -most:].mean(axis=1))
+        return logarithm(mean_of_largest(np.mean(far, axis=0, dtype=np.float32), TOP_PLACES))
 
     def _components(self, local: torch.Tensor) -> Floats:
         """Of each place, (places, m) float32."""

@@ -14,7 +14,7 @@ from aesearch.anomalies.error_maps import error_map
 from aesearch.collection.artifacts import LEARNED, Artifacts, Part
 from aesearch.collection.encoding import Encoding
 from aesearch.collection.results import Anomalies
-from aesearch.errors import AesearchError, SourceError
+from aesearch.errors import AesearchError, SourceError, check_count
 from aesearch.images.single import ImageLike, blank, look_at, read_image, read_pictures, several
 from aesearch.images.tiles import TileSource
 
@@ -198,10 +198,10 @@ class Pictures(Part):
         if points is not None:
             return generation.read_points(points, self._files.spec.latent_dim)
         if sample is not None:
-            _check_k(sample, "sample")
+            check_count("sample", sample)
             return generation.sample(self._files.latents(), sample, seed)
         if plane is not None:
-            _check_k(plane, "plane")
+            check_count("plane", plane)
             return generation.plane(self._files.latents(), plane)
         ends = several(between)
         if len(ends) != 2:
@@ -233,10 +233,3 @@ class Pictures(Part):
         """
         chosen = self.choose_latents(points, sample=sample, between=between, steps=steps, plane=plane, seed=seed)
         return self.decode(chosen)
-
-
-def _check_k(k: int, what: str = "k") -> None:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer):
-        raise AesearchError(f"{what} is a whole number, not {k!r}")
-    if k < 1:
-        raise AesearchError(f"{what} must be 1 or more, not {k}")

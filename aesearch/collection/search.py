@@ -16,7 +16,7 @@ from aesearch.collection.artifacts import FIELDS, NO_CLUSTER, NO_CLUSTER_NAME, A
 from aesearch.collection.encoding import Encoding
 from aesearch.collection.groups import Groups
 from aesearch.collection.results import Duplicates, Hits
-from aesearch.errors import AesearchError, SourceError, StaleArtifactError, did_you_mean
+from aesearch.errors import AesearchError, SourceError, StaleArtifactError, check_count, did_you_mean
 from aesearch.files.names import composed
 from aesearch.images.decode import on_its_side
 from aesearch.images.orientation import ORIENTATIONS, UPRIGHT, apart, is_turned, orient
@@ -88,7 +88,7 @@ class Search(Part):
         box: Box | None = None,
     ) -> list[Hits]:
         """Nearest neighbours of several images, encoded as one batch; see `query`."""
-        _check_k(k)
+        check_count("k", k)
         if self._files.tiling is not None and box is None:
             return [self._query_in_tiles(image, k, where, any_orientation) for image in several(images)]
         if box is not None:
@@ -126,7 +126,7 @@ class Search(Part):
         any_orientation: bool | None = None,
     ) -> list[Hits]:
         """Nearest other images of several rows; see `query`."""
-        _check_k(k)
+        check_count("k", k)
         self._files.check_rows(rows)
         wanted = np.array(rows)
         asked = apart(ORIENTATIONS, self._files.spec.mirror) if any_orientation else [UPRIGHT]
@@ -278,10 +278,3 @@ class Search(Part):
             return far
 
         return Pixels(distances, most_different(size.shape))
-
-
-def _check_k(k: int, what: str = "k") -> None:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer):
-        raise AesearchError(f"{what} is a whole number, not {k!r}")
-    if k < 1:
-        raise AesearchError(f"{what} must be 1 or more, not {k}")
